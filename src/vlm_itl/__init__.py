@@ -1,0 +1,1 @@
+"""Instance segmentation experiment: training with a vision-language model in the loop."""

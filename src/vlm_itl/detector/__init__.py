@@ -1,0 +1,1 @@
+"""Mask R-CNN by Detectron2: the only package that imports it."""

@@ -1,0 +1,69 @@
+"""From a Detectron2 YAML and our settings to a Detectron2 config."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, get_cfg
+
+from ..errors import UserError
+from ..settings import Detector
+from . import backbone  # noqa: F401  (registers the small backbone)
+
+
+def build_config(settings: Detector, classes: int) -> CfgNode:
+    """The config of a model with `classes` classes.
+
+    Raises:
+        UserError: the YAML or one of `detector.options` is not understood by Detectron2, or there is no GPU for `device: cuda`.
+    """
+    cfg = get_cfg()
+    try:
+        cfg.merge_from_file(settings.config)
+    except FileNotFoundError:
+        raise UserError(f"params.yaml: detector.config: no file {settings.config}") from None
+    except (KeyError, ValueError, AssertionError) as error:
+        raise UserError(f"{settings.config}: not a Detectron2 config: {error}") from None
+    cfg.merge_from_list(["MODEL.ROI_HEADS.NUM_CLASSES", classes, "INPUT.MASK_FORMAT", "bitmask", "OUTPUT_DIR", "", "MODEL.WEIGHTS", ""])
+    for key, value in settings.options.items():
+        try:
+            cfg.merge_from_list([key, value])
+        except (KeyError, ValueError, AssertionError) as error:
+            raise UserError(f"params.yaml: detector.options: {key}: {error}") from None
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("params.yaml: detector.device: cuda, but torch sees no GPU; use auto or cpu")
+    cfg.MODEL.DEVICE = "cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
+    return cfg
+
+
+def load_config(model: Path, device: str) -> CfgNode:
+    """The config beside a trained model, on `device` (`auto`, `cpu` or `cuda`).
+
+    Raises:
+        UserError: the folder holds no config.
+    """
+    file = model / "config.yaml"
+    if not file.exists():
+        raise UserError(f"{file}: no such file: {model} is not a model written by the train stage")
+    cfg = get_cfg()
+    cfg.merge_from_file(str(file))
+    cfg.MODEL.DEVICE = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    return cfg
+
+
+def make_deterministic(seed: int) -> None:
+    """Seed every generator a training uses and ask torch for deterministic algorithms (a warning where a GPU kernel has none)."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+
+
+def class_ids(data: dict[str, Any]) -> list[int]:
+    """COCO category ids in the order of the detector's class indices."""
+    return sorted(row["id"] for row in data["categories"])

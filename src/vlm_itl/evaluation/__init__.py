@@ -1,0 +1,1 @@
+"""From predictions, verdicts and ledgers to numbers."""

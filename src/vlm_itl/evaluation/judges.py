@@ -1,0 +1,67 @@
+"""How good a judge's verdicts are, against the oracle (the simulated human without errors) on the same questions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from ..coco import Coco, by_image
+from ..matching import all_right
+
+
+def judge_quality(
+    verdicts: list[dict[str, Any]], proposals: list[dict[str, Any]], truth: Coco, iou: float
+) -> dict[str, Any]:
+    """Agreement with the oracle on the images that were asked about.
+
+    Returns:
+        `not_asked` (images without proposals), and the numbers of `confusion` for all, for the images that show a class in truth
+        (`by_class`; an image with two classes counts in both) and by number of true instances (`by_instances`).
+    """
+    shown, instances = by_image(proposals), by_image(truth)
+    names = {row["id"]: row["name"] for row in truth["categories"]}
+    rows = []
+    for v in verdicts:
+        if not v["asked"]:
+            continue
+        true = [g for g in instances.get(v["image_id"], []) if not g["iscrowd"]]
+        right = all_right(shown[v["image_id"]], instances.get(v["image_id"], []), iou)
+        rows.append((v["approve"], right, {g["category_id"] for g in true}, _bin(len(true))))
+    return {
+        "not_asked": sum(not v["asked"] for v in verdicts),
+        **confusion((a, r) for a, r, _, _ in rows),
+        "by_class": {name: confusion((a, r) for a, r, c, _ in rows if i in c) for i, name in names.items()},
+        "by_instances": {b: confusion((a, r) for a, r, _, n in rows if n == b) for b in ("0", "1", "2", "3-5", "6+")},
+    }
+
+
+def _bin(n: int) -> str:
+    return str(n) if n <= 2 else "3-5" if n <= 5 else "6+"
+
+
+def confusion(pairs: Iterable[tuple[bool, bool]]) -> dict[str, Any]:
+    """Counts and rates of (judge approves, oracle approves) pairs.
+
+    Recall is P(approve | right), specificity P(reject | wrong), precision P(right | approve), base rate P(right): what a judge that
+    always approves would have as precision. Kappa is Cohen's (1960), (p_o - p_e) / (1 - p_e). A rate over nothing is None.
+    """
+    pairs = list(pairs)
+    n = len(pairs)
+    tp = sum(a and r for a, r in pairs)
+    fp = sum(a and not r for a, r in pairs)
+    fn = sum(r and not a for a, r in pairs)
+    tn = n - tp - fp - fn
+
+    def rate(part: int, whole: int) -> float | None:
+        return round(part / whole, 6) if whole else None
+
+    kappa = None
+    if n:
+        observed = (tp + tn) / n
+        expected = ((tp + fp) * (tp + fn) + (fn + tn) * (fp + tn)) / n**2
+        kappa = round((observed - expected) / (1 - expected), 6) if expected < 1 else None
+    return {
+        "asked": n, "approved": tp + fp, "oracle_approves": tp + fn, "true_approvals": tp, "false_approvals": fp,
+        "recall": rate(tp, tp + fn), "specificity": rate(tn, tn + fp), "precision": rate(tp, tp + fp),
+        "accuracy": rate(tp + tn, n), "base_rate": rate(tp + fn, n), "kappa": kappa,
+    }  # fmt: skip

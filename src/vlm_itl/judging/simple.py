@@ -1,0 +1,60 @@
+"""The judges that need no model: simulated humans, detector confidence, chance.
+
+Every one looks at all proposals of one image and decides on the image as a whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from ..matching import all_right
+from ..settings import ConfidenceJudge, HumanJudge, NoisyJudge, RandomJudge
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a judge is asked about one image."""
+
+    image_id: int
+    proposals: list[dict[str, Any]]
+    prompt: str
+    seed: int
+
+    def dice(self) -> random.Random:
+        """A generator that depends on all that is asked and on nothing else: the same question gets the same answer."""
+        content = json.dumps([self.seed, self.image_id, self.prompt, self.proposals], sort_keys=True)
+        return random.Random(hashlib.sha256(content.encode()).digest())
+
+
+@dataclass(frozen=True)
+class Decision:
+    approve: bool
+    p_approve: float | None = None
+    answer: str | None = None
+
+
+def human(question: Question, truth: list[dict[str, Any]], settings: HumanJudge) -> Decision:
+    """Simulated human without errors: `vlm_itl.matching.all_right`."""
+    return Decision(approve=all_right(question.proposals, truth, settings.iou))
+
+
+def noisy(question: Question, truth: list[dict[str, Any]], settings: NoisyJudge) -> Decision:
+    """Simulated judge with errors, independent from question to question (a real one errs by content)."""
+    right = all_right(question.proposals, truth, settings.iou)
+    p = settings.recall if right else 1 - settings.specificity
+    return Decision(approve=question.dice().random() < p)
+
+
+def confidence(question: Question, settings: ConfidenceJudge) -> Decision:
+    """All proposals at or above the threshold; the least score stands for P(approve), uncalibrated."""
+    least = min(p["score"] for p in question.proposals)
+    return Decision(approve=least >= settings.threshold, p_approve=least)
+
+
+def coin(question: Question, settings: RandomJudge) -> Decision:
+    """Approve by chance."""
+    return Decision(approve=question.dice().random() < settings.p, p_approve=settings.p)

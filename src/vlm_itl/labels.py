@@ -1,0 +1,116 @@
+"""What verdicts do to labels: the policies.
+
+| policy | approved image | rejected image |
+| --- | --- | --- |
+| `pool` | its proposals become labels (`source: model`) | stays in the pool for the next round |
+| `annotate` | likewise | a human draws all its instances (`source: human`), and the ledger is charged |
+| `drop` | likewise | leaves |
+| `ground_truth` | its *true* masks become labels (`source: ground_truth`), uncharged: the first study's leak, a control | stays in the pool |
+
+An image that was not asked about (no proposals) is treated as rejected.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pycocotools import mask as mask_util
+
+from .coco import Coco, by_image, empty_like
+from .settings import Run
+
+Ledger = list[dict[str, Any]]
+
+
+def initial(data: Coco, initial_ids: set[int], pool_ids: set[int], validation_ids: set[int]) -> tuple[Coco, Coco, Ledger]:
+    """Labels, pool and ledger of `start`: a human has drawn the initial labels and the validation images."""
+    labels, pool = empty_like(data), empty_like(data)
+    rows = by_image(data)
+    ledger: Ledger = []
+    for image in data["images"]:
+        if image["id"] in initial_ids:
+            _add(labels, image, rows.get(image["id"], []), run="start", source="human")
+        elif image["id"] in pool_ids:
+            pool["images"].append(image)
+    for purpose, ids in (("labels", initial_ids), ("validation", validation_ids)):
+        drawn = [a for i in ids for a in rows.get(i, []) if not a["iscrowd"]]
+        ledger.append({"run": "start", "action": "draw", "actor": "human", "purpose": purpose,
+                       "images": len(ids), "instances": len(drawn)})  # fmt: skip
+    return labels, pool, ledger
+
+
+def update(
+    name: str,
+    run: Run,
+    labels: Coco,
+    pool: Coco,
+    proposals: list[dict[str, Any]],
+    verdicts: list[dict[str, Any]],
+    truth: Coco | None,
+    ledger: Ledger,
+) -> tuple[Coco, Coco, Ledger]:
+    """Labels, pool and ledger after a run's verdicts.
+
+    Args:
+        name, run: the run and its line in params.yaml.
+        truth: the pool's ground truth; needed by the policies `annotate` and `ground_truth`, None for the others.
+
+    Returns:
+        New labels (earlier ones unchanged, then this run's, by pool order), the images still unlabelled, the ledger with this run's
+        actions.
+    """
+    shown = by_image(proposals)
+    true = by_image(truth) if truth is not None else {}
+    approved = {v["image_id"] for v in verdicts if v["approve"]}
+    new_labels: Coco = {**labels, "images": list(labels["images"]), "annotations": list(labels["annotations"])}
+    new_pool = empty_like(pool)
+    drawn_images = drawn_instances = dropped = 0
+    for image in pool["images"]:
+        i = image["id"]
+        if i in approved and run.policy == "ground_truth":
+            _add(new_labels, image, true.get(i, []), run=name, source="ground_truth")
+        elif i in approved:
+            _add(new_labels, image, shown[i], run=name, source="model", judge=run.judge)
+        elif run.policy == "annotate":
+            _add(new_labels, image, true.get(i, []), run=name, source="human")
+            drawn_images += 1
+            drawn_instances += sum(1 for a in true.get(i, []) if not a["iscrowd"])
+        elif run.policy == "drop":
+            dropped += 1
+        else:
+            new_pool["images"].append(image)
+    asked = [v for v in verdicts if v["asked"]]
+    new_ledger = list(ledger)
+    if asked:
+        new_ledger.append({"run": name, "action": "verify", "actor": asked[0]["actor"], "judge": run.judge, "decisions": len(asked)})
+    if drawn_images:
+        new_ledger.append({"run": name, "action": "draw", "actor": "human", "purpose": "labels",
+                           "images": drawn_images, "instances": drawn_instances})  # fmt: skip
+    if dropped:
+        new_ledger.append({"run": name, "action": "drop", "actor": "none", "images": dropped})
+    return new_labels, new_pool, new_ledger
+
+
+def _add(labels: Coco, image: dict[str, Any], rows: list[dict[str, Any]], *, run: str, source: str, judge: str | None = None) -> None:
+    """Append an image and its annotations, with their provenance, under new annotation ids."""
+    labels["images"].append({**image, "source": source, "run": run})
+    for row in rows:
+        x = {
+            "id": len(labels["annotations"]) + 1, "image_id": image["id"], "category_id": row["category_id"],
+            "segmentation": row["segmentation"], "area": float(mask_util.area(row["segmentation"])),
+            "bbox": [float(n) for n in mask_util.toBbox(row["segmentation"])], "iscrowd": row.get("iscrowd", 0),
+            "source": source, "run": run,
+        }  # fmt: skip
+        if source == "model":
+            x |= {"score": row["score"], "judge": judge}
+        labels["annotations"].append(x)
+
+
+def counts(labels: Coco) -> dict[str, dict[str, int]]:
+    """Labelled images and instances by source."""
+    result = {kind: {"human": 0, "model": 0, "ground_truth": 0} for kind in ("images", "instances")}
+    for image in labels["images"]:
+        result["images"][image["source"]] += 1
+    for row in labels["annotations"]:
+        result["instances"][row["source"]] += not row["iscrowd"]
+    return result

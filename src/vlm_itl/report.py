@@ -1,0 +1,80 @@
+"""The runs side by side: summary numbers, the table, and the data of the plot of mAP against human hours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from .files import read_json
+from .settings import Judge, Run
+
+
+def summarise(
+    runs: dict[str, Run], judges: dict[str, Judge], detection: Path, cost: Path, judge: Path, training: Path
+) -> dict[str, dict[str, Any]]:
+    """One flat row of numbers a run, `start` first, then the runs of params.yaml in their order.
+
+    Files of runs that params.yaml no longer has may still lie in the folders; they are not read.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    for name in ["start", *runs]:
+        ap, price = read_json(detection / f"{name}.json"), read_json(cost / f"{name}.json")
+        quality = read_json(judge / f"{name}.json") if name != "start" else {}
+        row = {
+            "mask_AP": ap["mask"]["AP"],
+            "box_AP": ap["box"]["AP"],
+            "human_hours": price["hours"],
+            "images_human": price["labels"]["images"]["human"],
+            "images_model": price["labels"]["images"]["model"],
+            "images_ground_truth": price["labels"]["images"]["ground_truth"],
+            "steps": read_json(training / f"{name}.json")["steps"],
+            "asked": quality.get("asked"),
+            "approved": quality.get("approved"),
+            "judge_recall": quality.get("recall"),
+            "judge_specificity": quality.get("specificity"),
+            "label_precision": quality.get("precision"),
+        }
+        rows[name] = row | {"simulated": name != "start" and judges[runs[name].judge].kind in ("human", "noisy")}
+    return rows
+
+
+def arm(name: str) -> str:
+    """`vlm-sim-2` belongs to the arm `vlm-sim`; a name without a round number is an arm of its own."""
+    stem, _, last = name.rpartition("-")
+    return stem if stem and last.isdigit() else name
+
+
+def curve(summary: dict[str, dict[str, Any]], runs: dict[str, Run]) -> list[dict[str, Any]]:
+    """Rows of `arm`, `run`, `human_hours`, `mask_AP` and `box_AP`; every arm's first row is `start`, where it begins."""
+    points = []
+    for name in runs:
+        if runs[name].prev == "start":
+            points.append((arm(name), "start"))
+        points.append((arm(name), name))
+    return [
+        {"arm": a, "run": n, **{key: summary[n][key] for key in ("human_hours", "mask_AP", "box_AP")}} for a, n in points
+    ]
+
+
+def table(summary: dict[str, dict[str, Any]]) -> str:
+    """The summary for a terminal; `-` where there is nothing to measure."""
+    headers = ["run", "mask AP", "box AP", "images by human", "by model", "human hours", "asked", "approved",
+               "judge recall", "specificity", "steps"]  # fmt: skip
+    rows = [
+        [name + (" (simulated)" if r["simulated"] else ""), r["mask_AP"], r["box_AP"], r["images_human"], r["images_model"],
+         r["human_hours"], r["asked"], r["approved"], r["judge_recall"], r["judge_specificity"], r["steps"]]
+        for name, r in summary.items()
+    ]  # fmt: skip
+    formats = ("", ".3f", ".3f", "", "", ".2f", "", "", ".2f", ".2f", "")
+    return tabulate(rows, headers=headers, floatfmt=formats, missingval="-")
+
+
+def main() -> None:
+    """Print the table of the committed or last summary: `python -m vlm_itl.report`."""
+    print(table(read_json(Path("metrics/summary.json"))))
+
+
+if __name__ == "__main__":
+    main()

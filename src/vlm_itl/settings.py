@@ -1,0 +1,246 @@
+"""`params.yaml` as types: what may stand there, what it means, and one-line errors that name the key.
+
+The file is read with the YAML 1.2 parser that DVC uses, so that both see the same values.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from .errors import UserError
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]  # becomes a folder and a DVC stage name
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Synthetic(Model):
+    train_images: Annotated[int, Field(ge=1)]
+    test_images: Annotated[int, Field(ge=1)]
+    long_side: Annotated[int, Field(ge=64, le=1024)] = 160  # pixels
+
+
+class LocalPart(Model):
+    """One COCO instances JSON and the folder its `file_name`s are relative to; both relative to `data.root`."""
+
+    annotations: str
+    images: str
+
+
+class Local(Model):
+    train: LocalPart
+    test: LocalPart | None = None  # none: hold out `test_fraction` of the training images, seeded
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.3
+
+
+class Data(Model):
+    source: Literal["synthetic", "local"]
+    root: str  # a folder that exists; `download` depends on it
+    seed: Annotated[int, Field(ge=0)] = 0  # of the drawn scenes and of a held-out test part
+    synthetic: Synthetic | None = None
+    local: Local | None = None
+
+    @model_validator(mode="after")
+    def _source_has_settings(self) -> Data:
+        if getattr(self, self.source) is None:
+            raise ValueError(f"source is {self.source}, but data.{self.source} is not given")
+        return self
+
+
+class Split(Model):
+    categories: Annotated[list[str], Field(min_length=1)]
+    min_area: Annotated[float, Field(ge=0)] = 100  # square pixels of mask; smaller instances are not part of the task
+    max_train_images_per_class: Annotated[int, Field(ge=1)] | None = None
+    max_test_images_per_class: Annotated[int, Field(ge=1)] | None = None
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1  # of the training images
+    initial_fraction: Fraction = 0.2  # of the training images that are not validation
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _no_repeats(self) -> Split:
+        if len(set(self.categories)) != len(self.categories):
+            raise ValueError("categories names a class twice")
+        return self
+
+
+class Detector(Model):
+    config: str  # a Detectron2 YAML
+    init: Literal["scratch", "imagenet", "coco"] = "scratch"
+    weights: str | None = None  # a file or URL that takes the place of the model zoo's for `imagenet` and `coco`
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    options: dict[str, Any] = Field(default_factory=dict)  # Detectron2 keys over the YAML's, e.g. SOLVER.BASE_LR: 0.01
+
+
+class Training(Model):
+    epochs: Annotated[float, Field(gt=0)]  # passes over the labelled images
+    learning_rate: Annotated[float, Field(gt=0)] | None = None  # none: SOLVER.BASE_LR of the Detectron2 YAML
+
+
+class Predict(Model):
+    score_threshold: Probability = 0.5  # what the judge is shown and told
+    test_score_threshold: Probability = 0.05  # what AP is computed from
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    max_detections: Annotated[int, Field(ge=1)] = 100  # an image
+
+
+class HumanJudge(Model):
+    """Simulated human: approves when every instance is matched one-to-one by a same-class proposal, nothing extra."""
+
+    kind: Literal["human"]
+    iou: Fraction = 0.6
+
+
+class NoisyJudge(Model):
+    """The simulated human with errors: approves a right image with P = recall, a wrong one with P = 1 - specificity."""
+
+    kind: Literal["noisy"]
+    recall: Probability
+    specificity: Probability
+    iou: Fraction = 0.6
+    actor: Literal["human", "model"] = "model"  # whose time it costs
+
+
+class ConfidenceJudge(Model):
+    """Approves when there are proposals and all have at least this detector score."""
+
+    kind: Literal["confidence"]
+    threshold: Probability = 0.9
+
+
+class RandomJudge(Model):
+    """Approves with probability `p`: the floor."""
+
+    kind: Literal["random"]
+    p: Probability = 0.5
+
+
+class ConstantJudge(Model):
+    """`always` approves everything; `never` nothing (with policy `annotate`: a human draws everything)."""
+
+    kind: Literal["always", "never"]
+
+
+Judge = Annotated[
+    HumanJudge | NoisyJudge | ConfidenceJudge | RandomJudge | ConstantJudge,
+    Field(discriminator="kind"),
+]
+
+
+class Run(Model):
+    judge: Name
+    prev: Name
+    policy: Literal["pool", "annotate", "drop", "ground_truth"] = "pool"
+
+
+class Seconds(Model):
+    draw: Annotated[float, Field(ge=0)] = 80  # an instance; COCO: 22 worker hours per 1,000 segmentations = 79.2 s
+    verify: Annotated[float, Field(ge=0)] = 3  # a decision; no primary source gives this number
+
+
+class Evaluate(Model):
+    judge_iou: Fraction = 0.6  # the oracle that judges are measured against
+    seconds: Seconds = Field(default_factory=Seconds)
+
+
+class Settings(Model):
+    """The whole of `params.yaml`."""
+
+    seed: Annotated[int, Field(ge=0)]  # of training and of simulated judges; data and split have their own: a sweep keeps the test set
+    data: Data
+    split: Split
+    detector: Detector
+    pretrain: Training
+    train: Training
+    predict: Predict
+    judges: dict[Name, Judge]
+    runs: dict[Name, Run]
+    evaluate: Evaluate
+
+    def check_runs(self) -> tuple[str, str] | None:
+        """The first (key, problem) in `runs` that no single line shows, or None."""
+        for name, run in self.runs.items():
+            if name == "start":
+                return "runs.start", "'start' is the name of the model every arm begins from; choose another"
+            if run.judge not in self.judges:
+                return f"runs.{name}.judge", f"no judge '{run.judge}' in judges (there are: {', '.join(self.judges)})"
+            if run.prev != "start" and run.prev not in self.runs:
+                return f"runs.{name}.prev", f"no run '{run.prev}' in runs (there are: start, {', '.join(self.runs)})"
+        for name in self.runs:
+            seen, current = {name}, self.runs[name].prev
+            while current != "start":
+                if current in seen:
+                    return f"runs.{name}.prev", f"the chain never reaches start: it comes back to '{current}'"
+                seen.add(current)
+                current = self.runs[current].prev
+        return None
+
+
+def read_yaml(path: Path) -> Any:
+    """Parse a YAML 1.2 file.
+
+    Raises:
+        UserError: the file is missing or not YAML.
+    """
+    try:
+        return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file (run this from the repository's top folder)") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+
+
+def load(path: Path = Path("params.yaml")) -> Settings:
+    """Read and check all of `params.yaml`.
+
+    Raises:
+        UserError: one line that names the first offending key.
+    """
+    raw = read_yaml(path)
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: a mapping of sections is expected")
+    try:
+        settings = Settings.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        # a discriminated union puts its tag into the location; the user's file has no such key
+        kinds = {"human", "noisy", "confidence", "random", "always", "never"}
+        loc = [str(part) for part in first["loc"] if part != "[key]"]
+        if len(loc) > 2 and loc[0] == "judges" and loc[2] in kinds:
+            del loc[2]
+        message = first["msg"].removeprefix("Value error, ")
+        given = "" if isinstance(first["input"], (dict, list)) else f" (it says {first['input']!r})"
+        if first["type"] == "extra_forbidden":
+            message, given = "unknown key", ""
+        raise UserError(f"{path}: {'.'.join(loc)}: {message}{given}") from None
+    problem = settings.check_runs()
+    if problem:
+        raise UserError(f"{path}: {problem[0]}: {problem[1]}")
+    if PurePosixPath(settings.detector.config).suffix not in {".yaml", ".yml"}:
+        raise UserError(f"{path}: detector.config: a Detectron2 YAML file is expected ({settings.detector.config!r})")
+    return settings
+
+
+def pick(settings: Settings, key: str) -> Any:
+    """The value at a dotted key: a section, a key of a section, one judge or one run.
+
+    Raises:
+        UserError: there is no such judge or run.
+    """
+    section, _, name = key.partition(".")
+    value = getattr(settings, section)
+    if not name:
+        return value
+    if isinstance(value, Model):
+        return getattr(value, name)
+    if name not in value:
+        raise UserError(f"params.yaml: {section}: no '{name}' (there are: {', '.join(value)})")
+    return value[name]

@@ -1,0 +1,145 @@
+"""What every stage shares: command line, settings, a guard over its inputs, and errors for people.
+
+DVC hashes a stage's dependencies and parameters when the command has ended, not when it reads them. A file edited in between would be
+recorded as if it had been used. So a stage takes fingerprints of all it reads, compares them at the end, and fails if one changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import settings as settings_module
+from .errors import UserError
+
+STARTED_NS = time.time_ns()  # this module is the first of the project that a stage imports
+ROOT = Path(__file__).resolve().parents[2]
+PARAMS = Path("params.yaml")
+HASHED_BYTES = 64 * 2**20  # larger inputs are compared by size and time of change only
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage reads, writes and which settings it uses: the same facts that `dvc.yaml` declares.
+
+    Attributes:
+        reads: input files or folders, name -> meaning. Each is an option `--name PATH`.
+        writes: outputs, likewise.
+        options: plain text options, likewise.
+        optional: names of `reads`, `writes` or `options` that may be left out (then None).
+        params: dotted keys of params.yaml; `{option}` is filled from the command line.
+    """
+
+    reads: dict[str, str]
+    writes: dict[str, str]
+    params: tuple[str, ...]
+    options: dict[str, str] = field(default_factory=dict)
+    optional: frozenset[str] = frozenset()
+
+    def parser(self, module: str, doc: str) -> argparse.ArgumentParser:
+        parser = argparse.ArgumentParser(
+            prog=f"python -m {module}",
+            description=doc,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            epilog=f"Settings: {', '.join(self.params)} of params.yaml. Usually run by `dvc repro`.",
+        )
+        for group, names in (("reads", self.reads), ("writes", self.writes)):
+            section = parser.add_argument_group(group)
+            for name, meaning in names.items():
+                section.add_argument(
+                    f"--{name.replace('_', '-')}",
+                    type=Path, metavar="PATH", required=name not in self.optional, help=meaning,
+                )  # fmt: skip
+        for name, meaning in self.options.items():
+            parser.add_argument(f"--{name.replace('_', '-')}", required=name not in self.optional, help=meaning)
+        return parser
+
+    def keys(self, arguments: argparse.Namespace) -> tuple[str, ...]:
+        """The dotted settings keys that a run with these arguments reads."""
+        return tuple(key.format(**vars(arguments)) for key in self.params)
+
+    def run(self, main: Callable[..., None], doc: str, argv: Sequence[str] | None = None) -> None:
+        """Run `main(**arguments, settings={key: value})` and exit the process with an error line if it cannot be done."""
+        module = f"stages.{Path(sys.modules[main.__module__].__file__ or main.__module__).stem}"
+        arguments = self.parser(module, doc).parse_args(argv)
+        try:
+            self._run(main, arguments)
+        except UserError as error:
+            sys.exit(f"error: {error}")
+        except KeyboardInterrupt:
+            sys.exit(130)
+        except OSError as error:
+            if error.strerror is None:
+                raise
+            sys.exit(f"error: {error.filename or module}: {error.strerror}")
+
+    def _run(self, main: Callable[..., None], arguments: argparse.Namespace) -> None:
+        keys = self.keys(arguments)
+        settings = settings_module.load(PARAMS)
+        chosen = {key: settings_module.pick(settings, key) for key in keys}
+        given = vars(arguments)
+        inputs = [given[name] for name in self.reads if given[name] is not None]
+        outputs = [given[name] for name in self.writes if given[name] is not None]
+        for path in inputs:
+            if not path.exists():
+                raise UserError(f"{path}: no such file or folder; `dvc repro` makes what earlier stages write")
+        before = {path: fingerprint(path) for path in inputs}
+        for path in outputs:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        main(**given, settings=chosen)
+        changed = [str(path) for path in inputs if not same(path, before[path])]
+        changed += edited_modules()
+        try:
+            after = settings_module.load(PARAMS)
+            changed += [f"params.yaml: {key}" for key in keys if settings_module.pick(after, key) != chosen[key]]
+        except UserError as error:
+            changed.append(str(error))
+        if changed:
+            for path in outputs:
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+            raise UserError(f"{', '.join(changed)}: changed while the stage ran, so its result is discarded; run it again")
+
+
+def fingerprint(path: Path) -> tuple[Any, str | None]:
+    """(sizes and times of change, md5 of the content or None for folders and large files)."""
+    if path.is_dir():
+        entries = []
+        for folder, _, names in os.walk(path):
+            for name in names:
+                stat = os.stat(os.path.join(folder, name))
+                entries.append((os.path.join(folder, name), stat.st_size, stat.st_mtime_ns))
+        return sorted(entries), None
+    stat = path.stat()
+    content = hashlib.md5(path.read_bytes()).hexdigest() if stat.st_size <= HASHED_BYTES else None
+    return (stat.st_size, stat.st_mtime_ns), content
+
+
+def same(path: Path, before: tuple[Any, str | None]) -> bool:
+    """Whether `path` still has the content it had; a file that was only touched counts as the same."""
+    if not path.exists():
+        return False
+    after = fingerprint(path)
+    return after[0] == before[0] if before[1] is None else after[1] == before[1]
+
+
+def edited_modules() -> list[str]:
+    """Modules of this project that were loaded and have changed on disk since the process started."""
+    edited = []
+    for module in list(sys.modules.values()):
+        name = getattr(module, "__file__", None)
+        if not name or not name.endswith(".py"):
+            continue
+        path = Path(name).resolve()
+        if not (path.is_relative_to(ROOT / "src") or path.is_relative_to(ROOT / "stages")):
+            continue
+        if not path.exists() or path.stat().st_mtime_ns > STARTED_NS:
+            edited.append(str(path.relative_to(ROOT)))
+    return sorted(edited)

@@ -1,0 +1,48 @@
+"""Measure a run: AP on the test images, its labels and their cost, and its judge against the oracle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vlm_itl.evaluation.cost import human_cost
+from vlm_itl.evaluation.detection import average_precision
+from vlm_itl.evaluation.judges import judge_quality
+from vlm_itl.files import read_json, read_jsonl, write_json
+from vlm_itl.labels import counts
+from vlm_itl.stage import Stage
+
+STAGE = Stage(
+    reads={
+        "test": "test images with ground truth",
+        "predictions": "COCO results on them",
+        "labels": "labels of the run",
+        "ledger": "actions up to the run",
+        "verdicts": "what the run's judge said",
+        "proposals": "what it was shown: the previous run's proposals",
+        "truth": "the pool's ground truth",
+    },
+    writes={
+        "detection": "AP of boxes and masks",
+        "cost": "labels by source and human hours",
+        "judge_metrics": "recall, specificity, precision, kappa",
+    },
+    optional=frozenset({"verdicts", "proposals", "truth", "judge_metrics"}),  # `start` has no judge
+    params=("evaluate",),
+)
+
+
+def main(
+    test: Path, predictions: Path, labels: Path, ledger: Path, detection: Path, cost: Path, settings: dict[str, Any],
+    verdicts: Path | None = None, proposals: Path | None = None, truth: Path | None = None, judge_metrics: Path | None = None,
+) -> None:  # fmt: skip
+    s = settings["evaluate"]
+    write_json(detection, average_precision(read_json(test), read_json(predictions)))
+    write_json(cost, {**human_cost(read_json(ledger), s.seconds), "labels": counts(read_json(labels))})
+    if verdicts and proposals and truth and judge_metrics:
+        quality = judge_quality(read_jsonl(verdicts), read_json(proposals), read_json(truth), s.judge_iou)
+        write_json(judge_metrics, quality)
+
+
+if __name__ == "__main__":
+    STAGE.run(main, __doc__)

@@ -1,0 +1,34 @@
+"""Bring all runs together: one summary, and the data of the plots."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vlm_itl import report
+from vlm_itl.files import write_json
+from vlm_itl.stage import Stage
+
+STAGE = Stage(
+    reads={
+        "detection": "folder of AP, one file a run",
+        "cost": "folder of labels and hours, one file a run",
+        "judge": "folder of judge quality, one file a run",
+        "training": "folder of training sizes, one file a run",
+    },
+    writes={"summary": "the numbers of the table, by run", "curve": "mAP against human hours, a row a run and arm"},
+    params=("runs", "judges"),
+)
+
+
+def main(
+    detection: Path, cost: Path, judge: Path, training: Path, summary: Path, curve: Path, settings: dict[str, Any]
+) -> None:
+    numbers = report.summarise(settings["runs"], settings["judges"], detection, cost, judge, training)
+    write_json(summary, numbers)
+    write_json(curve, report.curve(numbers, settings["runs"]))
+    print(report.table(numbers))
+
+
+if __name__ == "__main__":
+    STAGE.run(main, __doc__)

@@ -1,0 +1,50 @@
+"""Choose the images that take part and split them: initial labels, pool, validation, test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vlm_itl import labels as policies
+from vlm_itl.coco import subset
+from vlm_itl.files import read_json, write_json
+from vlm_itl.splitting import select, split, statistics
+from vlm_itl.stage import Stage
+
+STAGE = Stage(
+    reads={"train": "all training images", "test": "all test images"},
+    writes={
+        "labels": "images a human has drawn before the loop starts",
+        "pool": "images without labels",
+        "ledger": "what the human did for them",
+        "truth": "the pool's ground truth, for simulated humans and for measuring judges",
+        "validation": "labelled images held back from training",
+        "test_split": "the chosen test images",
+        "metrics": "images and instances per class and part, mask areas",
+    },
+    params=("split",),
+)
+
+
+def main(
+    train: Path, test: Path, labels: Path, pool: Path, ledger: Path, truth: Path, validation: Path, test_split: Path,
+    metrics: Path, settings: dict[str, Any],
+) -> None:  # fmt: skip
+    s = settings["split"]
+    training = select(read_json(train), s, s.max_train_images_per_class, s.seed, "training")
+    testing = select(read_json(test), s, s.max_test_images_per_class, s.seed, "test")
+    initial_ids, pool_ids, validation_ids = split(training, s, s.seed)
+    first_labels, first_pool, first_ledger = policies.initial(training, initial_ids, pool_ids, validation_ids)
+    parts = {"initial": initial_ids, "pool": pool_ids, "validation": validation_ids}
+    data = {name: subset(training, ids) for name, ids in parts.items()} | {"test": testing}
+    write_json(labels, first_labels)
+    write_json(pool, first_pool)
+    write_json(ledger, first_ledger)
+    write_json(truth, data["pool"])
+    write_json(validation, data["validation"])
+    write_json(test_split, testing)
+    write_json(metrics, statistics(data))
+
+
+if __name__ == "__main__":
+    STAGE.run(main, __doc__)
