@@ -129,8 +129,17 @@ class Sprite:
     its origin (x, and y), ``scale`` supersampled px per nominal px, ``foot`` where it stands (y in units).
     """
 
-    def __init__(self, scale: float, size: float, reach: tuple[float, float], *, foot: float = 0.0,
-                 flip: bool = False, angle: float = 0.0, squeeze: float = 1.0) -> None:
+    def __init__(
+        self,
+        scale: float,
+        size: float,
+        reach: tuple[float, float],
+        *,
+        foot: float = 0.0,
+        flip: bool = False,
+        angle: float = 0.0,
+        squeeze: float = 1.0,
+    ) -> None:
         half = [int(np.ceil(r * size * scale)) + 2 for r in reach]
         self.origin = np.array(half, dtype=np.float64)
         self.pic = Image.new("RGB", (2 * half[0], 2 * half[1]))
@@ -150,8 +159,12 @@ class Sprite:
         """Draw on what is there; what goes beyond the silhouette does not show."""
         self._draw(self.pic, polygons, colour)
 
-    def part(self, outline: Points | list[Points], colour: Colour,
-             marks: Sequence[tuple[Points | list[Points], Colour]]) -> None:
+    def part(
+        self,
+        outline: Points | list[Points],
+        colour: Colour,
+        marks: Sequence[tuple[Points | list[Points], Colour]],
+    ) -> None:
         """Like fill, with marks that show inside the outline only."""
         outlines = outline if isinstance(outline, list) else [outline]
         corners = np.concatenate([self.pixels(o) for o in outlines])
@@ -168,7 +181,9 @@ class Sprite:
         self.pic.paste(pic, at, alpha)
         self.alpha.paste(255, at, alpha)
 
-    def _draw(self, image: Image.Image, polygons: Points | list[Points], ink: Any, offset: ArrayLike = 0) -> None:
+    def _draw(
+        self, image: Image.Image, polygons: Points | list[Points], ink: Any, offset: ArrayLike = 0
+    ) -> None:
         draw = ImageDraw.Draw(image)
         for polygon in polygons if isinstance(polygons, list) else [polygons]:
             draw.polygon((self.pixels(polygon) - np.asarray(offset)).ravel().tolist(), fill=ink)
@@ -184,17 +199,25 @@ class Sprite:
         if bounds is not None:
             shown = ImageChops.multiply(
                 mask.resize((bounds[2] - bounds[0], bounds[3] - bounds[1]), Image.Resampling.BICUBIC),
-                inside.crop(bounds))
+                inside.crop(bounds),
+            )
             self.pic.paste(colour, bounds[:2], shown)
 
-    def gradient(self, top: float, bottom: float, colour: Colour = (0, 0, 0),
-                 area: Points | list[Points] | None = None) -> None:
+    def gradient(
+        self, top: float, bottom: float, colour: Colour = (0, 0, 0), area: Points | list[Points] | None = None
+    ) -> None:
         """Mix in the colour by shares (0 to 1) that go from top to bottom."""
         ramp = np.linspace(top, bottom, 32) * 255
         self.blend(colour, Image.fromarray(np.repeat(ramp.astype(np.uint8)[:, None], 4, 1)), area)
 
-    def texture(self, rng: Rng, colour: Colour, cell: tuple[float, float], share: float,
-                area: Points | list[Points] | None = None) -> None:
+    def texture(
+        self,
+        rng: Rng,
+        colour: Colour,
+        cell: tuple[float, float],
+        share: float,
+        area: Points | list[Points] | None = None,
+    ) -> None:
         """Mix in the colour in blotches of about cell nominal px (x, y), by at most this share."""
         extent = np.array(self.pic.size) / self.scale
         if area is not None:
@@ -253,7 +276,9 @@ class Canvas:
     def shadow(self, x: float, y: float, width: float) -> None:
         """Dark soft spot on the ground, behind what is added later."""
         spot = Sprite(self.scale, width, (0.5, 0.14))
-        spot.alpha = Image.radial_gradient("L").resize(spot.pic.size).point([max(0, 100 - i) for i in range(256)])
+        spot.alpha = (
+            Image.radial_gradient("L").resize(spot.pic.size).point([max(0, 100 - i) for i in range(256)])
+        )
         self.add(spot, x, y)
 
     def render(self) -> tuple[Image.Image, list[tuple[Layer, NDArray[np.bool_]]]]:
@@ -266,25 +291,44 @@ class Canvas:
             ids.paste(number if layer.category else 0, at, s.alpha.point([0] * 128 + [255] * 128))
         n, fine = SUPERSAMPLING, np.asarray(ids)
         planes = [fine[i::n, j::n].copy() for i in range(n) for j in range(n)]
-        masks = [(layer, np.sum([plane == number for plane in planes], axis=0) * 2 > len(planes))
-                 for number, layer in enumerate(self.layers, 1) if layer.category]
+        masks = [
+            (layer, np.sum([plane == number for plane in planes], axis=0) * 2 > len(planes))
+            for number, layer in enumerate(self.layers, 1)
+            if layer.category
+        ]
         return pic.reduce(SUPERSAMPLING), masks
 
 
 # ---------------------------------------------------------------- the four classes
 
 LETTERS: dict[str, list[list[tuple[float, float]]]] = {  # strokes in a cell from (-1, -1) to (1, 1)
-    "S": [[(0.9, -0.7), (0.3, -1), (-0.5, -1), (-0.9, -0.6), (-0.6, -0.15), (0.6, 0.15), (0.9, 0.6), (0.5, 1),
-           (-0.3, 1), (-0.9, 0.7)]],
+    "S": [
+        [
+            (0.9, -0.7),
+            (0.3, -1),
+            (-0.5, -1),
+            (-0.9, -0.6),
+            (-0.6, -0.15),
+            (0.6, 0.15),
+            (0.9, 0.6),
+            (0.5, 1),
+            (-0.3, 1),
+            (-0.9, 0.7),
+        ]
+    ],
     "T": [[(-1, -1), (1, -1)], [(0, -1), (0, 1)]],
-    "O": [[(0, -1), (0.7, -0.8), (0.95, 0), (0.7, 0.8), (0, 1), (-0.7, 0.8), (-0.95, 0), (-0.7, -0.8), (0, -1)]],
+    "O": [
+        [(0, -1), (0.7, -0.8), (0.95, 0), (0.7, 0.8), (0, 1), (-0.7, 0.8), (-0.95, 0), (-0.7, -0.8), (0, -1)]
+    ],
     "P": [[(-0.8, 1), (-0.8, -1), (0.4, -1), (0.9, -0.55), (0.4, 0), (-0.8, 0)]],
 }
 
 
 def stop_sign(rng: Rng, scale: float, radius: float) -> Sprite:
     """Red octagon with white rim and STOP; unit: the radius to a corner."""
-    s = Sprite(scale, radius, (1.1, 1.1), angle=rng.normal(0, 0.1), squeeze=pick(rng, (1, rng.uniform(0.6, 1))))
+    s = Sprite(
+        scale, radius, (1.1, 1.1), angle=rng.normal(0, 0.1), squeeze=pick(rng, (1, rng.uniform(0.6, 1)))
+    )
     worn = rng.random() < 0.3
     red = vary(rng, pick(rng, ((190, 20, 30), (205, 30, 30), (165, 15, 28))), 10)
     white = vary(rng, (238, 236, 232), 8)
@@ -301,7 +345,9 @@ def stop_sign(rng: Rng, scale: float, radius: float) -> Sprite:
         s.texture(rng, pick(rng, ((120, 70, 40), (225, 215, 205), (60, 50, 45))), (radius / 3,) * 2, 0.8)
         if rng.random() < 0.4:
             x, y = rng.uniform(-0.5, 0.5, 2)
-            s.paint(turn(box(-0.16, -0.12, 0.16, 0.12), rng.normal()) + (x, y), vary(rng, (150, 160, 150), 60))
+            s.paint(
+                turn(box(-0.16, -0.12, 0.16, 0.12), rng.normal()) + (x, y), vary(rng, (150, 160, 150), 60)
+            )
     return s.finish(rng)
 
 
@@ -335,8 +381,21 @@ def quadruped(rng: Rng, scale: float, length: float, striped: bool = True) -> Sp
         leg(*hip)
     s.fill(limb(tail, (0.05, 0.035)), light)
     s.fill(limb(tail[7:] + (0, 0.08), (0.04, 0.08, 0.03)), dark)
-    trunk = smooth([(-0.53, -0.04), (-0.42, -0.23), (-0.12, -0.22), (0.15, -0.2), (0.36, -0.26), (0.52, -0.08),
-                    (0.45, 0.12), (0.15, 0.2), (-0.15, 0.21), (-0.38, 0.17), (-0.51, 0.1)])
+    trunk = smooth(
+        [
+            (-0.53, -0.04),
+            (-0.42, -0.23),
+            (-0.12, -0.22),
+            (0.15, -0.2),
+            (0.36, -0.26),
+            (0.52, -0.08),
+            (0.45, 0.12),
+            (0.15, 0.2),
+            (-0.15, 0.21),
+            (-0.38, 0.17),
+            (-0.51, 0.1),
+        ]
+    )
     marks = []
     for t in np.linspace(0, 1, n):
         top, lean = -0.56 + 1.06 * t, 0.42 * (1 - t) ** 2
@@ -349,7 +408,10 @@ def quadruped(rng: Rng, scale: float, length: float, striped: bool = True) -> Sp
     if pose == "graze":
         poll, drop = np.array([0.78 + rng.normal(0, 0.03), 0.3]), rng.uniform(1.2, 1.6)
     else:
-        poll, drop = np.array([0.72 + rng.normal(0, 0.04), -0.52 + rng.normal(0, 0.05)]), rng.uniform(0.3, 0.8)
+        poll, drop = (
+            np.array([0.72 + rng.normal(0, 0.04), -0.52 + rng.normal(0, 0.05)]),
+            rng.uniform(0.3, 0.8),
+        )
     muzzle = poll + 0.32 * np.array([np.cos(drop), np.sin(drop)])
     root = np.array([0.36, -0.1])
     shares = np.linspace(0.12, 0.95, 7 if n > 8 else 5)
@@ -362,8 +424,11 @@ def quadruped(rng: Rng, scale: float, length: float, striped: bool = True) -> Sp
     ahead = (muzzle - poll) / 0.32
     for side in (-0.04, 0.04):
         ear = poll - ahead * 0.03 + up * 0.1 + ahead * side
-        s.part(limb([poll, ear, ear + up * 0.06 - ahead * 0.03], (0.07, 0.07, 0.03)), light,
-               [(oval(ear[0] + up[0] * 0.06, ear[1] + up[1] * 0.06, 0.03, 0.03), dark)])
+        s.part(
+            limb([poll, ear, ear + up * 0.06 - ahead * 0.03], (0.07, 0.07, 0.03)),
+            light,
+            [(oval(ear[0] + up[0] * 0.06, ear[1] + up[1] * 0.06, 0.03, 0.03), dark)],
+        )
     bars = slabs(poll, muzzle, (0.2, 0.42, 0.62), 0.035, 0.3)
     striped_part(limb([poll, poll + 0.5 * (muzzle - poll), muzzle], (0.19, 0.16, 0.1)), bars)
     s.paint(limb([muzzle - 0.03 * ahead, muzzle + 0.02 * ahead], (0.12, 0.1)), mix(dark, (60, 50, 45), 0.4))
@@ -373,12 +438,18 @@ def quadruped(rng: Rng, scale: float, length: float, striped: bool = True) -> Sp
 
 
 PLUMAGE: list[tuple[Colour, Colour, Colour]] = [  # back, belly, beak
-    ((110, 75, 50), (215, 110, 60), (80, 70, 60)), ((60, 105, 185), (225, 228, 230), (40, 40, 45)),
-    ((28, 28, 34), (40, 40, 48), (30, 30, 30)), ((150, 158, 168), (240, 240, 240), (235, 180, 50)),
-    ((185, 30, 40), (205, 50, 50), (235, 130, 50)), ((135, 105, 75), (205, 190, 165), (90, 75, 60)),
-    ((45, 150, 60), (150, 200, 70), (220, 90, 50)), ((95, 105, 125), (140, 140, 155), (70, 65, 70)),
-    ((220, 190, 40), (245, 220, 90), (225, 140, 60)), ((30, 130, 150), (230, 130, 60), (40, 40, 40)),
-    ((30, 30, 35), (240, 240, 238), (40, 40, 40)), ((240, 240, 238), (248, 248, 246), (240, 160, 60)),
+    ((110, 75, 50), (215, 110, 60), (80, 70, 60)),
+    ((60, 105, 185), (225, 228, 230), (40, 40, 45)),
+    ((28, 28, 34), (40, 40, 48), (30, 30, 30)),
+    ((150, 158, 168), (240, 240, 240), (235, 180, 50)),
+    ((185, 30, 40), (205, 50, 50), (235, 130, 50)),
+    ((135, 105, 75), (205, 190, 165), (90, 75, 60)),
+    ((45, 150, 60), (150, 200, 70), (220, 90, 50)),
+    ((95, 105, 125), (140, 140, 155), (70, 65, 70)),
+    ((220, 190, 40), (245, 220, 90), (225, 140, 60)),
+    ((30, 130, 150), (230, 130, 60), (40, 40, 40)),
+    ((30, 30, 35), (240, 240, 238), (40, 40, 40)),
+    ((240, 240, 238), (248, 248, 246), (240, 160, 60)),
     ((85, 60, 42), (130, 100, 75), (230, 190, 70)),
 ]
 
@@ -393,9 +464,25 @@ def perched_bird(rng: Rng, scale: float, length: float) -> Sprite:
         s.fill(limb([(x, 0.1), (x, 0.52)], [0.05]), leg)
         s.fill(limb([(x - 0.04, 0.54), (x + 0.12, 0.54)], [0.05]), leg)
     fan = rng.uniform(0.05, 0.12)
-    s.fill(turn([(-0.4, -0.14), (-1.0, 0.06 - fan), (-1.03, 0.06 + fan), (-0.4, 0.12)], tilt), mix(back, (0, 0, 0), 0.25))
-    trunk = smooth(np.array([(0.44, -0.1), (0.25, -0.27), (-0.1, -0.24), (-0.45, -0.1), (-0.6, 0.02), (-0.35, 0.13),
-                             (0.0, 0.27), (0.32, 0.22)]) * (1, plump))
+    s.fill(
+        turn([(-0.4, -0.14), (-1.0, 0.06 - fan), (-1.03, 0.06 + fan), (-0.4, 0.12)], tilt),
+        mix(back, (0, 0, 0), 0.25),
+    )
+    trunk = smooth(
+        np.array(
+            [
+                (0.44, -0.1),
+                (0.25, -0.27),
+                (-0.1, -0.24),
+                (-0.45, -0.1),
+                (-0.6, 0.02),
+                (-0.35, 0.13),
+                (0.0, 0.27),
+                (0.32, 0.22),
+            ]
+        )
+        * (1, plump)
+    )
     under = smooth([(0.6, -0.1), (0.2, 0.02), (-0.2, 0.08), (-0.6, 0.06), (-0.3, 0.5), (0.4, 0.5)])
     s.part(turn(trunk, tilt), back, [(turn(under, tilt), belly)])
     head = turn([(0.42, -0.2)], tilt)[0] + (0.02, -0.04)
@@ -425,9 +512,16 @@ def flying_bird(rng: Rng, scale: float, length: float) -> Sprite:
 
     def wing(root: float, lift: float, sweep: float, shade: float) -> None:
         """Wing that grows from the back at x = root, raised by lift, its tip moved by sweep along x."""
-        nodes = np.array([(root + 0.24, 0), (root + 0.3 + sweep * 0.3, lift * 0.45), (root + sweep, lift),
-                          (root + sweep * 0.8 - 0.16, lift * 0.8), (root + sweep * 0.4 - 0.28, lift * 0.45),
-                          (root - 0.26, 0)])
+        nodes = np.array(
+            [
+                (root + 0.24, 0),
+                (root + 0.3 + sweep * 0.3, lift * 0.45),
+                (root + sweep, lift),
+                (root + sweep * 0.8 - 0.16, lift * 0.8),
+                (root + sweep * 0.4 - 0.28, lift * 0.45),
+                (root - 0.26, 0),
+            ]
+        )
         outline = smooth(nodes)
         edge = np.array([(-3, lift * 0.66), (3, lift * 0.66), (3, lift * 2), (-3, lift * 2)])
         feathers = slabs((0, lift * 0.3), (0.0, lift * 0.62), (0.2, 0.9), 0.03, 2)
@@ -442,8 +536,13 @@ def flying_bird(rng: Rng, scale: float, length: float) -> Sprite:
         wing(0.05, lift, rng.uniform(-0.5, 0.0), 0.0)
         wing(0.05, -lift, rng.uniform(-0.5, 0.0), 0.0)
     fan = rng.uniform(0.08, 0.2)
-    s.fill(np.array([(-0.35, -0.08), (-0.85, -fan), (-0.8, 0), (-0.85, fan), (-0.35, 0.08)]), mix(back, (0, 0, 0), 0.2))
-    trunk = smooth([(0.5, -0.06), (0.2, -0.17), (-0.2, -0.14), (-0.52, 0), (-0.2, 0.14), (0.2, 0.18), (0.5, 0.08)])
+    s.fill(
+        np.array([(-0.35, -0.08), (-0.85, -fan), (-0.8, 0), (-0.85, fan), (-0.35, 0.08)]),
+        mix(back, (0, 0, 0), 0.2),
+    )
+    trunk = smooth(
+        [(0.5, -0.06), (0.2, -0.17), (-0.2, -0.14), (-0.52, 0), (-0.2, 0.14), (0.2, 0.18), (0.5, 0.08)]
+    )
     s.fill(np.array([(0.6, -0.07), (0.84, 0.02), (0.6, 0.07)]), beak)
     s.part(trunk, back, [(smooth([(0.6, 0.03), (0, 0.04), (-0.6, 0.03), (0, 0.6)]), belly)] if side else [])
     s.fill(oval(0.52, -0.02, 0.15, 0.13), back if rng.random() < 0.6 else belly)
@@ -455,7 +554,9 @@ def flying_bird(rng: Rng, scale: float, length: float) -> Sprite:
 
 def wading_bird(rng: Rng, scale: float, length: float) -> Sprite:
     """Heron, flamingo, stork or the like on long legs; unit: the length of the trunk."""
-    coat = vary(rng, pick(rng, ((140, 150, 165), (240, 150, 150), (242, 242, 240), (90, 70, 75), (235, 235, 232))), 8)
+    coat = vary(
+        rng, pick(rng, ((140, 150, 165), (240, 150, 150), (242, 242, 240), (90, 70, 75), (235, 235, 232))), 8
+    )
     beak = vary(rng, pick(rng, ((220, 170, 60), (60, 55, 55), (210, 80, 50))), 8)
     s = Sprite(scale, length, (1.25, 1.6), foot=1.05, flip=rng.random() < 0.5)
     leg = mix(beak, (80, 70, 60), 0.5)
@@ -464,13 +565,17 @@ def wading_bird(rng: Rng, scale: float, length: float) -> Sprite:
         s.fill(limb([(x * 0.3, 0.1), (x * 0.6 - 0.04, 0.55), (x, 1.03)], [0.06]), leg)
         s.fill(limb([(x, 1.03), (x + 0.16, 1.04)], [0.05]), leg)
     high = rng.uniform(0.75, 1.15)
-    bend = smooth([(0.32, -0.1), (0.58, -0.3 * high), (0.42, -0.65 * high), (0.56, -1.0 * high)], closed=False)
+    bend = smooth(
+        [(0.32, -0.1), (0.58, -0.3 * high), (0.42, -0.65 * high), (0.56, -1.0 * high)], closed=False
+    )
     if rng.random() < 0.25:  # looks for food
         bend = smooth([(0.32, -0.1), (0.62, -0.25), (0.82, 0.05), (0.85, 0.4)], closed=False)
         bill = bend[-1] + np.array([(-0.05, 0), (0.07, 0), (0.0, 0.42)])
     else:
         bill = bend[-1] + np.array([(0.05, -0.07), (0.05, 0.07), (0.55, rng.uniform(0.02, 0.2))])
-    trunk = smooth([(0.4, -0.14), (0.1, -0.26), (-0.3, -0.14), (-0.68, 0.1), (-0.25, 0.2), (0.15, 0.22), (0.4, 0.08)])
+    trunk = smooth(
+        [(0.4, -0.14), (0.1, -0.26), (-0.3, -0.14), (-0.68, 0.1), (-0.25, 0.2), (0.15, 0.22), (0.4, 0.08)]
+    )
     s.fill(trunk, coat)
     s.fill(bill, beak)
     s.fill(limb(bend, (0.2, 0.11, 0.1)), coat)
@@ -483,20 +588,38 @@ def wading_bird(rng: Rng, scale: float, length: float) -> Sprite:
 
 def swimming_bird(rng: Rng, scale: float, length: float) -> Sprite:
     """Duck, swan or gull on the water, cut off at the water line; unit: the length of the trunk."""
-    coats = (((120, 90, 60), (95, 70, 50)), ((240, 240, 238), (240, 240, 238)), ((150, 145, 140), (30, 100, 60)),
-             ((40, 40, 45), (40, 40, 45)), ((235, 235, 235), (60, 50, 50)))
+    coats = (
+        ((120, 90, 60), (95, 70, 50)),
+        ((240, 240, 238), (240, 240, 238)),
+        ((150, 145, 140), (30, 100, 60)),
+        ((40, 40, 45), (40, 40, 45)),
+        ((235, 235, 235), (60, 50, 50)),
+    )
     coat, hood = (vary(rng, c, 8) for c in pick(rng, coats))
     beak = vary(rng, pick(rng, ((230, 160, 40), (220, 90, 40), (90, 90, 60))), 8)
     s = Sprite(scale, length, (1.1, 1.2), foot=0.16, flip=rng.random() < 0.5)
     tall = rng.uniform(0.3, 0.9)
-    neck = smooth([(0.4, 0.0), (0.5, -0.3 * tall), (0.4, -0.65 * tall), (0.5, -0.2 - 0.7 * tall)], closed=False)
+    neck = smooth(
+        [(0.4, 0.0), (0.5, -0.3 * tall), (0.4, -0.65 * tall), (0.5, -0.2 - 0.7 * tall)], closed=False
+    )
     head = neck[-1]
     s.fill(np.array([(0.08, -0.07), (0.34, 0.02), (0.3, 0.08), (0.05, 0.08)]) + head, beak)
     s.part(limb(neck, (0.3, 0.16, 0.17)), coat, [(box(-1, -2, 2, -0.45 * tall), hood)])
     s.fill(oval(head[0], head[1], 0.15, 0.13), hood)
-    s.paint(oval(head[0] + 0.05, head[1] - 0.03, 0.03, 0.03), (10, 10, 10) if sum(hood) > 200 else (220, 200, 90))
-    line = [(0.56, -0.05), (0.3, -0.16), (-0.2, -0.2), (-0.5, -0.17), (-0.78, -0.3), (-0.66, 0.02), (-0.55, 0.18),
-            (0, 0.2), (0.45, 0.18)]
+    s.paint(
+        oval(head[0] + 0.05, head[1] - 0.03, 0.03, 0.03), (10, 10, 10) if sum(hood) > 200 else (220, 200, 90)
+    )
+    line = [
+        (0.56, -0.05),
+        (0.3, -0.16),
+        (-0.2, -0.2),
+        (-0.5, -0.17),
+        (-0.78, -0.3),
+        (-0.66, 0.02),
+        (-0.55, 0.18),
+        (0, 0.2),
+        (0.45, 0.18),
+    ]
     s.fill(smooth(line), coat)
     wing = smooth([(0.22, -0.1), (-0.2, -0.14), (-0.66, -0.2), (-0.4, 0.06), (0.05, 0.08)])
     s.fill(wing, mix(coat, (40, 35, 35), rng.uniform(0.15, 0.5)))
@@ -504,8 +627,20 @@ def swimming_bird(rng: Rng, scale: float, length: float) -> Sprite:
     return s.finish(rng)
 
 
-CLOTH: list[Colour] = [(150, 30, 35), (30, 60, 120), (35, 95, 60), (210, 180, 60), (60, 40, 80), (225, 215, 195),
-                       (40, 40, 45), (190, 90, 40), (70, 130, 160), (130, 80, 50), (200, 200, 205), (175, 60, 110)]
+CLOTH: list[Colour] = [
+    (150, 30, 35),
+    (30, 60, 120),
+    (35, 95, 60),
+    (210, 180, 60),
+    (60, 40, 80),
+    (225, 215, 195),
+    (40, 40, 45),
+    (190, 90, 40),
+    (70, 130, 160),
+    (130, 80, 50),
+    (200, 200, 205),
+    (175, 60, 110),
+]
 PAGES: Colour = (232, 222, 196)
 
 
@@ -515,7 +650,9 @@ def spine(rng: Rng, scale: float, width: float, height: float, angle: float = 0.
     colour = vary(rng, pick(rng, CLOTH), 14)
     ink = mix(colour, pick(rng, ((240, 225, 170), (245, 245, 240), (20, 20, 25))), 0.8)
     w = width / 2
-    s.fill(smooth([(-w, 0), (-w, -height), (0, -height - width * 0.06), (w, -height), (w, 0)], steps=1), colour)
+    s.fill(
+        smooth([(-w, 0), (-w, -height), (0, -height - width * 0.06), (w, -height), (w, 0)], steps=1), colour
+    )
     for y in rng.uniform(0.06, 0.94, int(rng.integers(1, 4))):
         thick = pick(rng, (0.02, 0.03, 0.1))
         s.paint(box(-w, -height * (y + thick), w, -height * y), mix(colour, ink, 0.75))
@@ -538,7 +675,10 @@ def lying_book(rng: Rng, scale: float, width: float, thick: float) -> Sprite:
     s.fill(box(-w, -thick, w, 0), colour)
     if rng.random() < 0.4:  # pages between the covers
         s.paint(box(-w + 1, -thick * 0.82, w + 1, -thick * 0.18), vary(rng, PAGES, 8))
-        s.paint([box(-w + 1, y, w, y + 0.3) for y in -thick * np.linspace(0.25, 0.75, 4)], mix(PAGES, colour, 0.35))
+        s.paint(
+            [box(-w + 1, y, w, y + 0.3) for y in -thick * np.linspace(0.25, 0.75, 4)],
+            mix(PAGES, colour, 0.35),
+        )
     else:
         ink = mix(colour, pick(rng, ((240, 225, 170), (245, 245, 240))), 0.8)
         for x in rng.uniform(0.04, 0.96, 2):
@@ -562,7 +702,9 @@ def cover(rng: Rng, scale: float, height: float) -> Sprite:
     s.paint(box(-w - 0.2, -0.5, -w + 0.07, 0.5), mix(colour, (0, 0, 0), 0.25))
     for y, wide in ((-0.34, 0.22), (-0.25, 0.14)):
         s.paint([box(x, y, x + 0.035, y + 0.055) for x in np.arange(-wide, wide, 0.05)], ink)
-    picture = pick(rng, (oval(0, 0.08, 0.17, 0.17), box(-0.18, -0.1, 0.18, 0.24), oval(0, 0.1, 0.2, 0.2, corners=3)))
+    picture = pick(
+        rng, (oval(0, 0.08, 0.17, 0.17), box(-0.18, -0.1, 0.18, 0.24), oval(0, 0.1, 0.2, 0.2, corners=3))
+    )
     s.paint(picture, vary(rng, pick(rng, CLOTH), 20))
     s.paint(box(-0.15, 0.32, 0.15, 0.35), ink)
     return s.finish(rng)
@@ -573,17 +715,44 @@ def open_book(rng: Rng, scale: float, width: float) -> Sprite:
     s = Sprite(scale, width, (0.6, 0.5), foot=0.3, angle=rng.normal(0, 0.15))
     colour, page = vary(rng, pick(rng, CLOTH), 14), vary(rng, (240, 234, 216), 6)
     tall, lean = rng.uniform(0.26, 0.4), rng.uniform(0, 0.08)
-    s.fill(np.array([(-0.5 + lean, -tall + 0.03), (0.5 - lean, -tall + 0.03), (0.54, 0.28), (-0.54, 0.28)]), colour)
+    s.fill(
+        np.array([(-0.5 + lean, -tall + 0.03), (0.5 - lean, -tall + 0.03), (0.54, 0.28), (-0.54, 0.28)]),
+        colour,
+    )
     for side in (-1, 1):
-        leaf = np.array([(0, -tall + 0.06), (0.16, -tall - 0.03), (0.47 - lean, -tall + 0.02), (0.51, 0.23),
-                         (0.2, 0.19), (0, 0.27)])
-        lines = [np.array([(0.07, y + 0.01), (0.2, y - 0.03), (0.43, y), (0.43, y + 0.022), (0.2, y - 0.008),
-                           (0.07, y + 0.032)]) * (side, 1) for y in np.arange(-tall + 0.1, 0.16, 0.055)]
+        leaf = np.array(
+            [
+                (0, -tall + 0.06),
+                (0.16, -tall - 0.03),
+                (0.47 - lean, -tall + 0.02),
+                (0.51, 0.23),
+                (0.2, 0.19),
+                (0, 0.27),
+            ]
+        )
+        lines = [
+            np.array(
+                [
+                    (0.07, y + 0.01),
+                    (0.2, y - 0.03),
+                    (0.43, y),
+                    (0.43, y + 0.022),
+                    (0.2, y - 0.008),
+                    (0.07, y + 0.032),
+                ]
+            )
+            * (side, 1)
+            for y in np.arange(-tall + 0.1, 0.16, 0.055)
+        ]
         fold = box(-0.05, -1, 0.05, 1)
-        marks: list[tuple[Points | list[Points], Colour]] = [(fold, mix(page, (60, 50, 40), 0.35)),
-                                                            (lines, mix(page, (40, 40, 45), 0.6))]
+        marks: list[tuple[Points | list[Points], Colour]] = [
+            (fold, mix(page, (60, 50, 40), 0.35)),
+            (lines, mix(page, (40, 40, 45), 0.6)),
+        ]
         if rng.random() < 0.4:
-            marks.append((box(0.12, -tall + 0.1, 0.4, -tall + 0.28) * (side, 1), vary(rng, pick(rng, CLOTH), 20)))
+            marks.append(
+                (box(0.12, -tall + 0.1, 0.4, -tall + 0.28) * (side, 1), vary(rng, pick(rng, CLOTH), 20))
+            )
         s.part(leaf * (side, 1), page, marks)
     return s.finish(rng)
 
@@ -594,12 +763,18 @@ def open_book(rng: Rng, scale: float, width: float) -> Sprite:
 def tree(rng: Rng, scale: float, height: float, flat: bool = False) -> Sprite:
     """Tree, with the flat crown of an acacia if asked for; unit: its height."""
     s = Sprite(scale, height, (0.7, 1.1))
-    bark, green = vary(rng, (90, 68, 50)), vary(rng, pick(rng, ((60, 105, 50), (85, 120, 60), (110, 115, 60))))
+    bark, green = (
+        vary(rng, (90, 68, 50)),
+        vary(rng, pick(rng, ((60, 105, 50), (85, 120, 60), (110, 115, 60)))),
+    )
     s.fill(limb([(0, 0), (rng.normal(0, 0.03), -0.7)], (0.09, 0.05)), bark)
     for i in range(12):
         x, y = rng.normal(0, 0.24 if flat else 0.14), -0.75 + rng.normal(0, 0.04 if flat else 0.11)
         r = rng.uniform(0.1, 0.17)
-        s.fill(oval(x, y, r * (1.6 if flat else 1), r * (0.6 if flat else 1), corners=11), mix(green, (0, 0, 0), 0.03 * (12 - i)))
+        s.fill(
+            oval(x, y, r * (1.6 if flat else 1), r * (0.6 if flat else 1), corners=11),
+            mix(green, (0, 0, 0), 0.03 * (12 - i)),
+        )
     s.texture(rng, (20, 35, 15), (3, 3), 0.4)
     s.texture(rng, mix(green, (250, 250, 200), 0.4), (3, 3), 0.6)
     return s.finish(rng)
@@ -621,16 +796,34 @@ def leaves(rng: Rng, scale: float, size: float) -> Sprite:
     s.fill(limb([(-1, 0), (1, 0)], (0.05, 0.02)), (85, 65, 48))
     for x in np.linspace(-0.9, 0.9, 11):
         side = rng.choice((-1, 1))
-        s.fill(oval(x + 0.06, side * 0.12, 0.16, 0.06, side * rng.uniform(0.4, 1.2), 12), vary(rng, green, 14))
+        s.fill(
+            oval(x + 0.06, side * 0.12, 0.16, 0.06, side * rng.uniform(0.4, 1.2), 12), vary(rng, green, 14)
+        )
     return s.finish(rng)
 
 
 def car(rng: Rng, scale: float, length: float) -> Sprite:
     """Car from the side; unit: its length."""
     s = Sprite(scale, length, (0.55, 0.45), foot=0.2, flip=rng.random() < 0.5)
-    colour = vary(rng, pick(rng, ((170, 40, 40), (50, 80, 140), (220, 220, 222), (60, 62, 66), (200, 170, 60))))
-    s.fill(smooth([(-0.5, 0.1), (-0.48, -0.08), (-0.32, -0.12), (-0.2, -0.27), (0.12, -0.27), (0.28, -0.1),
-                   (0.48, -0.05), (0.5, 0.1)], steps=3), colour)
+    colour = vary(
+        rng, pick(rng, ((170, 40, 40), (50, 80, 140), (220, 220, 222), (60, 62, 66), (200, 170, 60)))
+    )
+    s.fill(
+        smooth(
+            [
+                (-0.5, 0.1),
+                (-0.48, -0.08),
+                (-0.32, -0.12),
+                (-0.2, -0.27),
+                (0.12, -0.27),
+                (0.28, -0.1),
+                (0.48, -0.05),
+                (0.5, 0.1),
+            ],
+            steps=3,
+        ),
+        colour,
+    )
     s.paint(np.array([(-0.26, -0.11), (-0.17, -0.23), (0.1, -0.23), (0.21, -0.11)]), (70, 85, 95))
     for x in (-0.29, 0.28):
         s.fill(oval(x, 0.1, 0.1, 0.1), (25, 25, 28))
@@ -650,25 +843,37 @@ def other_sign(rng: Rng, scale: float, radius: float) -> Sprite:
     """Round or three-cornered or square road sign that is not a stop sign; unit: its radius."""
     s = Sprite(scale, radius, (1.1, 1.1))
     red, white, blue = vary(rng, (195, 30, 35)), vary(rng, (238, 238, 234)), vary(rng, (30, 70, 150))
-    corners, rim, inner = pick(rng, ((24, red, white), (24, red, red), (3, red, white), (4, blue, blue), (24, blue, blue)))
+    corners, rim, inner = pick(
+        rng, ((24, red, white), (24, red, red), (3, red, white), (4, blue, blue), (24, blue, blue))
+    )
     angle = pick(rng, (-np.pi / 6, np.pi / 6)) if corners == 3 else 0.0  # one corner up, or down
     s.fill(oval(0, 0, 1, 1, angle, corners), rim)
     s.paint(oval(0, 0, 0.7, 0.7, angle, corners), inner)
-    s.paint(pick(rng, (box(-0.5, -0.13, 0.5, 0.13), box(-0.12, -0.4, 0.12, 0.35))), (20, 20, 20) if inner == white else white)
+    s.paint(
+        pick(rng, (box(-0.5, -0.13, 0.5, 0.13), box(-0.12, -0.4, 0.12, 0.35))),
+        (20, 20, 20) if inner == white else white,
+    )
     return s.finish(rng)
 
 
 def ornament(rng: Rng, scale: float, height: float) -> Sprite:
     """Vase, plant, mug, box, lamp or globe on a shelf; origin at its foot; unit: its height."""
     s = Sprite(scale, height, (0.7, 1.1))
-    colour = vary(rng, pick(rng, ((190, 120, 90), (80, 130, 140), (225, 220, 210), (170, 60, 60), (90, 90, 100))))
+    colour = vary(
+        rng, pick(rng, ((190, 120, 90), (80, 130, 140), (225, 220, 210), (170, 60, 60), (90, 90, 100)))
+    )
     kind = pick(rng, ("vase", "plant", "mug", "carton", "lamp", "globe"))
     if kind in ("vase", "plant"):
         for _ in range(14 if kind == "plant" else 4):
             tip = (rng.normal(0, 0.22), -rng.uniform(0.65, 1.05))
-            s.fill(limb(smooth([(0, -0.4), (tip[0] * 0.3, -0.6), tip], closed=False), (0.02, 0.09, 0.02)),
-                   vary(rng, (70, 125, 60)))
-        s.fill(smooth([(-0.12, 0), (-0.22, -0.25), (-0.1, -0.48), (0.1, -0.48), (0.22, -0.25), (0.12, 0)]), colour)
+            s.fill(
+                limb(smooth([(0, -0.4), (tip[0] * 0.3, -0.6), tip], closed=False), (0.02, 0.09, 0.02)),
+                vary(rng, (70, 125, 60)),
+            )
+        s.fill(
+            smooth([(-0.12, 0), (-0.22, -0.25), (-0.1, -0.48), (0.1, -0.48), (0.22, -0.25), (0.12, 0)]),
+            colour,
+        )
     elif kind == "mug":
         s.fill([oval(0.3, -0.32, 0.2, 0.2)], mix(colour, (0, 0, 0), 0.2))
         s.fill(box(-0.3, -0.65, 0.3, 0), colour)
@@ -680,11 +885,23 @@ def ornament(rng: Rng, scale: float, height: float) -> Sprite:
         s.paint(box(-0.06, -0.8, 0.06, 0), (215, 190, 140))
     elif kind == "lamp":
         s.fill([box(-0.03, -0.7, 0.03, 0), oval(0, 0, 0.2, 0.05)], (80, 75, 70))
-        s.fill(np.array([(-0.18, -1), (0.18, -1), (0.34, -0.6), (-0.34, -0.6)]), mix(colour, (255, 240, 190), 0.6))
+        s.fill(
+            np.array([(-0.18, -1), (0.18, -1), (0.34, -0.6), (-0.34, -0.6)]),
+            mix(colour, (255, 240, 190), 0.6),
+        )
     else:
         s.fill(box(-0.12, -0.1, 0.12, 0), (90, 65, 45))
-        s.part(oval(0, -0.45, 0.36, 0.36), (70, 120, 175), [
-            (oval(rng.uniform(-0.3, 0.3), rng.uniform(-0.7, -0.2), 0.15, 0.1, rng.normal()), (120, 150, 80)) for _ in range(4)])
+        s.part(
+            oval(0, -0.45, 0.36, 0.36),
+            (70, 120, 175),
+            [
+                (
+                    oval(rng.uniform(-0.3, 0.3), rng.uniform(-0.7, -0.2), 0.15, 0.1, rng.normal()),
+                    (120, 150, 80),
+                )
+                for _ in range(4)
+            ],
+        )
     return s.finish(rng)
 
 
@@ -724,7 +941,11 @@ def meadow(c: Canvas, clutter: float = 1.0) -> tuple[float, Colour]:
     ground(c, horizon, grass)
     flat = grass[0] > 140
     for _ in range(c.rng.poisson(2.5 * clutter)):
-        c.add(tree(c.rng, c.scale, c.rng.uniform(18, 50), flat), c.rng.uniform(0, c.width), horizon + c.rng.uniform(1, 8))
+        c.add(
+            tree(c.rng, c.scale, c.rng.uniform(18, 50), flat),
+            c.rng.uniform(0, c.width),
+            horizon + c.rng.uniform(1, 8),
+        )
     return horizon, grass
 
 
@@ -735,13 +956,22 @@ def street(c: Canvas) -> float:
     x = -rng.uniform(0, 20)
     while x < c.width:
         wide, top = rng.uniform(25, 60), edge - rng.uniform(0.35, 0.95) * edge
-        wall = vary(rng, pick(rng, ((170, 120, 100), (200, 190, 170), (150, 150, 155), (140, 95, 80), (205, 200, 195))))
+        wall = vary(
+            rng,
+            pick(rng, ((170, 120, 100), (200, 190, 170), (150, 150, 155), (140, 95, 80), (205, 200, 195))),
+        )
         house = box(x, top, x + wide, edge)
         c.back.fill(house, wall)
         c.back.texture(rng, mix(wall, (0, 0, 0), 0.5), (3, 2), 0.5, house)
         pane, step = mix((60, 75, 90), wall, rng.uniform(0, 0.3)), rng.uniform(9, 13)
-        c.back.paint([box(u, v, u + step * 0.45, v + step * 0.6) for v in np.arange(top + 5, edge - step, step * 1.2)
-                      for u in np.arange(x + 4, x + wide - step * 0.5, step)], pane)
+        c.back.paint(
+            [
+                box(u, v, u + step * 0.45, v + step * 0.6)
+                for v in np.arange(top + 5, edge - step, step * 1.2)
+                for u in np.arange(x + 4, x + wide - step * 0.5, step)
+            ],
+            pane,
+        )
         x += wide + pick(rng, (0, 0, rng.uniform(5, 30)))
     ground(c, edge - 5, vary(rng, (165, 162, 155)), (2, 2))
     ground(c, edge + 4, vary(rng, (90, 90, 95)), (2, 1))
@@ -765,7 +995,9 @@ def waterside(c: Canvas) -> tuple[float, float, Colour]:
     sky(c, horizon + 1)
     if rng.random() < 0.6:
         c.back.fill(box(0, horizon - rng.uniform(2, 9), c.width, horizon + 1), vary(rng, (80, 105, 80)))
-    water = vary(rng, pick(rng, ((70, 115, 145), (95, 130, 130), (60, 95, 120), (110, 140, 165), (85, 105, 80))))
+    water = vary(
+        rng, pick(rng, ((70, 115, 145), (95, 130, 130), (60, 95, 120), (110, 140, 165), (85, 105, 80)))
+    )
     ground(c, horizon, water, (9, 1.5))
     beach = c.height * (rng.uniform(0.6, 0.8) if rng.random() < 0.5 else 1.0)
     if beach < c.height:
@@ -777,15 +1009,35 @@ def waterside(c: Canvas) -> tuple[float, float, Colour]:
 def room(c: Canvas) -> Colour:
     """Wall with paper or panels, perhaps with a picture; returns a wood colour."""
     rng = c.rng
-    wall = vary(rng, pick(rng, ((205, 195, 175), (150, 165, 175), (185, 160, 140), (120, 135, 120), (225, 222, 215), (90, 80, 75))))
+    wall = vary(
+        rng,
+        pick(
+            rng,
+            (
+                (205, 195, 175),
+                (150, 165, 175),
+                (185, 160, 140),
+                (120, 135, 120),
+                (225, 222, 215),
+                (90, 80, 75),
+            ),
+        ),
+    )
     area = box(0, 0, c.width, c.height)
     c.back.fill(area, wall)
     if rng.random() < 0.4:
-        c.back.paint([box(x, 0, x + 4, c.height) for x in np.arange(0, c.width, 9)], mix(wall, (255, 255, 255), 0.15))
+        c.back.paint(
+            [box(x, 0, x + 4, c.height) for x in np.arange(0, c.width, 9)], mix(wall, (255, 255, 255), 0.15)
+        )
     c.back.texture(rng, mix(wall, (0, 0, 0), 0.5), (60, 60), 0.7, area)
     c.back.texture(rng, mix(wall, (0, 0, 0), 0.5), (2, 2), 0.25, area)
     if rng.random() < 0.4:
-        x, y, a, b = rng.uniform(10, c.width - 40), rng.uniform(2, 25), rng.uniform(22, 45), rng.uniform(18, 35)
+        x, y, a, b = (
+            rng.uniform(10, c.width - 40),
+            rng.uniform(2, 25),
+            rng.uniform(22, 45),
+            rng.uniform(18, 35),
+        )
         c.back.paint(box(x - 2, y - 2, x + a + 2, y + b + 2), (70, 50, 35))
         c.back.paint(box(x, y, x + a, y + b), vary(rng, (150, 170, 180)))
         c.back.paint(box(x, y + b * 0.6, x + a, y + b), vary(rng, (110, 130, 80)))
@@ -831,7 +1083,9 @@ def zebra_scene(c: Canvas, level: int) -> None:
     herd = sorted(zip(lengths, places, kinds, strict=True))
     for length, x, striped in herd:
         low = max(horizon + 6, 1.1 * length + 2)
-        y = float(np.clip(low + (c.height - low) * rng.uniform(0.1, 0.85), low, c.height + 0.1 * length * level))
+        y = float(
+            np.clip(low + (c.height - low) * rng.uniform(0.1, 0.85), low, c.height + 0.1 * length * level)
+        )
         c.shadow(x, y, length * 1.3)
         c.stand(quadruped(rng, c.scale, length, striped), x, y, ZEBRA if striped else 0)
         if rng.random() < (0.15, 0.4, 0.6)[level]:
@@ -839,7 +1093,11 @@ def zebra_scene(c: Canvas, level: int) -> None:
     if rng.random() < 0.16:
         birds(c, horizon, grass, 1 + int(rng.integers(2)), (12, 18), "any")
     if level == 2 and rng.random() < 0.5:
-        c.add(post(rng, c.scale, rng.uniform(4, 8), c.height + 10, (85, 68, 52)), rng.uniform(20, c.width - 20), c.height + 5)
+        c.add(
+            post(rng, c.scale, rng.uniform(4, 8), c.height + 10, (85, 68, 52)),
+            rng.uniform(20, c.width - 20),
+            c.height + 5,
+        )
     if level and rng.random() < 0.3:
         c.add(leaves(rng, c.scale, rng.uniform(20, 40)), rng.uniform(0, c.width), rng.uniform(0, 15))
 
@@ -864,7 +1122,7 @@ def birds(c: Canvas, horizon: float, grass: Colour, n: int, size: tuple[float, f
 def bird_scene(c: Canvas, level: int) -> None:
     """Birds on a branch, in the air, on water, a beach or a meadow."""
     rng = c.rng
-    n = int(pick(rng, ((1,), (1, 1, 2, 3), (4, 5, 6, 8, 10))[level]))
+    n = int(pick(rng, ((1,), (1, 2, 3, 4), (5, 6, 7, 8, 10))[level]))
     size = ((38, 62), (24, 42), (14, 24))[level]
     place = pick(rng, ("branch", "air", "water", "beach", "meadow", "street"), (3, 2.5, 2, 1.5, 1.5, 0.8))
     sizes = [float(rng.uniform(*size)) for _ in range(n)]
@@ -882,7 +1140,9 @@ def bird_scene(c: Canvas, level: int) -> None:
             y = mid + float(np.interp(x - c.width / 2, nodes[:, 0], nodes[:, 1]))
             c.stand(perched_bird(rng, c.scale, length), x, max(y, length), BIRD)
         for _ in range(rng.poisson((0.7, 1.3, 2)[level])):
-            c.add(leaves(rng, c.scale, rng.uniform(14, 30)), rng.uniform(0, c.width), rng.uniform(0, c.height))
+            c.add(
+                leaves(rng, c.scale, rng.uniform(14, 30)), rng.uniform(0, c.width), rng.uniform(0, c.height)
+            )
     elif place == "air":
         sky(c, c.height)
         if rng.random() < 0.5:
@@ -911,8 +1171,15 @@ def bird_scene(c: Canvas, level: int) -> None:
         if place == "meadow" and rng.random() < 0.25:
             length = rng.uniform(30, 45)
             y = c.height * rng.uniform(0.7, 0.95)
-            c.layers.insert(0, Layer(zebra := quadruped(rng, c.scale, length), rng.uniform(25, c.width - 25),
-                                     y - zebra.foot, ZEBRA))
+            c.layers.insert(
+                0,
+                Layer(
+                    zebra := quadruped(rng, c.scale, length),
+                    rng.uniform(25, c.width - 25),
+                    y - zebra.foot,
+                    ZEBRA,
+                ),
+            )
 
 
 def stop_scene(c: Canvas, level: int) -> None:
@@ -922,7 +1189,7 @@ def stop_scene(c: Canvas, level: int) -> None:
         edge, grass = street(c), vary(rng, (110, 135, 70))
     else:
         edge, grass = meadow(c, 1.5)
-    for i in range(2 if rng.random() < 0.05 else 1):
+    for i in range(2 if rng.random() < 0.04 else 1):
         radius = rng.uniform(*((25, 42), (16, 26), (12, 18))[level]) * (0.7 if i else 1)
         x = rng.uniform(radius, c.width - radius)
         y = rng.uniform(radius * 0.9, max(c.height - radius * 1.5, radius))
@@ -937,9 +1204,17 @@ def stop_scene(c: Canvas, level: int) -> None:
         if level == 2 or rng.random() < 0.2:
             side = rng.uniform(-1, 1) * radius
             if rng.random() < 0.6:
-                c.add(leaves(rng, c.scale, radius * rng.uniform(0.7, 1.1)), x + side, y + rng.uniform(-1, 1) * radius)
+                c.add(
+                    leaves(rng, c.scale, radius * rng.uniform(0.7, 1.1)),
+                    x + side,
+                    y + rng.uniform(-1, 1) * radius,
+                )
             else:
-                c.add(post(rng, c.scale, radius * 0.35, c.height * 1.3, vary(rng, (90, 75, 60))), x + side, c.height * 1.2)
+                c.add(
+                    post(rng, c.scale, radius * 0.35, c.height * 1.3, vary(rng, (90, 75, 60))),
+                    x + side,
+                    c.height * 1.2,
+                )
     if rng.random() < 0.17:
         birds(c, c.height * 0.4, grass, 1, (15, 24), "fly")
     if level and rng.random() < 0.4:
@@ -1004,7 +1279,10 @@ def book_scene(c: Canvas, level: int) -> None:
         base = rng.uniform(top + 8, c.height - 4)
         last = i == len(spots) - 1
         kind = "pile" if left > 2 * (len(spots) - i) else pick(rng, ("pile", "open", "cover", "row"))
-        take = min(left, 1 if kind in ("open", "cover") else int(np.ceil(left if last else left * rng.uniform(0.4, 0.8))))
+        take = min(
+            left,
+            1 if kind in ("open", "cover") else int(np.ceil(left if last else left * rng.uniform(0.4, 0.8))),
+        )
         if take == 0:
             if rng.random() < 0.7:
                 c.add(ornament(rng, c.scale, rng.uniform(22, 40)), x, base)
@@ -1018,10 +1296,21 @@ def book_scene(c: Canvas, level: int) -> None:
         elif kind == "row":
             row(c, x - take * 5, base, take, rng.uniform(38, 60), 10)
         else:
-            pile(c, x, base, take, min(wide * 1.1, rng.uniform(45, 80)), min(rng.uniform(7, 13), (base - 6) / take))
+            pile(
+                c,
+                x,
+                base,
+                take,
+                min(wide * 1.1, rng.uniform(45, 80)),
+                min(rng.uniform(7, 13), (base - 6) / take),
+            )
         left -= take
     if level and rng.random() < 0.5:
-        c.add(ornament(rng, c.scale, rng.uniform(22, 36)), rng.uniform(10, c.width - 10), rng.uniform(top + 10, c.height))
+        c.add(
+            ornament(rng, c.scale, rng.uniform(22, 36)),
+            rng.uniform(10, c.width - 10),
+            rng.uniform(top + 10, c.height),
+        )
 
 
 SCENES: tuple[Callable[[Canvas, int], None], ...] = (stop_scene, bird_scene, zebra_scene, book_scene)
@@ -1033,7 +1322,9 @@ def light(rng: Rng, image: NDArray[np.float32], level: int) -> NDArray[np.uint8]
     y, x = np.linspace(-0.5, 0.5, h, dtype=np.float32)[:, None], np.linspace(-0.5, 0.5, w, dtype=np.float32)
     angle, slope = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.25 + 0.1 * level)
     shade = np.float32(1) + np.float32(slope * np.cos(angle)) * x + np.float32(slope * np.sin(angle)) * y
-    gain = (rng.uniform(0.85 - 0.12 * level, 1.1) * (1 + rng.normal(0, 0.03 + 0.015 * level, 3))).astype(np.float32)
+    gain = (rng.uniform(0.85 - 0.12 * level, 1.1) * (1 + rng.normal(0, 0.03 + 0.015 * level, 3))).astype(
+        np.float32
+    )
     contrast = rng.uniform(0.95 - 0.1 * level, 1.1)
     lit = ((image - 128) * contrast + 128) * gain * shade[..., None]
     noise = rng.standard_normal((h, w, 3), dtype=np.float32) * np.float32(rng.uniform(1, 3 + 2 * level))
@@ -1057,17 +1348,22 @@ def draw_scene(rng: np.random.Generator, long_side: int = NOMINAL_SIDE) -> Scene
     if long_side < 32:
         raise ValueError(f"long_side is {long_side}, must be at least 32")
     short = round(long_side * 0.75)
-    width, height = pick(rng, ((long_side, short), (short, long_side), (long_side, long_side)), (0.6, 0.22, 0.18))
+    width, height = pick(
+        rng, ((long_side, short), (short, long_side), (long_side, long_side)), (0.6, 0.22, 0.18)
+    )
     unit = long_side / NOMINAL_SIDE
     level = int(pick(rng, (0, 1, 2), (0.4, 0.4, 0.2)))
-    scene = pick(rng, SCENES, (0.27, 0.2, 0.27, 0.26))
+    scene = pick(rng, SCENES, (0.25, 0.22, 0.26, 0.27))
     while True:
         canvas = Canvas(rng, width / unit, height / unit, unit * SUPERSAMPLING)
         scene(canvas, level)
         while True:  # take out what is hardly visible, which may uncover other things
             picture, shown = canvas.render()
-            hidden = {id(layer) for layer, mask in shown
-                      if mask.sum() < max(MIN_AREA, MIN_VISIBLE * layer.sprite.area()) * unit**2}
+            hidden = {
+                id(layer)
+                for layer, mask in shown
+                if mask.sum() < max(MIN_AREA, MIN_VISIBLE * layer.sprite.area()) * unit**2
+            }
             if not hidden:
                 break
             canvas.layers = [layer for layer in canvas.layers if id(layer) not in hidden]
@@ -1106,13 +1402,27 @@ def write_dataset(folder: Path, train_images: int, test_images: int, long_side: 
                 for category, mask in zip(scene.category_ids, scene.masks, strict=True):
                     annotation_id += 1
                     code = rle.encode(np.asfortranarray(mask, dtype=np.uint8))
-                    annotations.append({
-                        "id": annotation_id, "image_id": image_id, "category_id": category,
-                        "segmentation": {"size": [height, width], "counts": code["counts"].decode("ascii")},
-                        "area": float(rle.area(code)), "bbox": [float(v) for v in rle.toBbox(code)], "iscrowd": 0,
-                    })
+                    annotations.append(
+                        {
+                            "id": annotation_id,
+                            "image_id": image_id,
+                            "category_id": category,
+                            "segmentation": {
+                                "size": [height, width],
+                                "counts": code["counts"].decode("ascii"),
+                            },
+                            "area": float(rle.area(code)),
+                            "bbox": [float(v) for v in rle.toBbox(code)],
+                            "iscrowd": 0,
+                        }
+                    )
                 bar.update()
             info = {"description": "drawn scenes of stop signs, birds, zebras and books", "version": "1"}
-            content = {"info": info, "licenses": [], "images": images, "annotations": annotations,
-                       "categories": CATEGORIES}
+            content = {
+                "info": info,
+                "licenses": [],
+                "images": images,
+                "annotations": annotations,
+                "categories": CATEGORIES,
+            }
             (folder / f"{split}.json").write_text(json.dumps(content) + "\n", encoding="utf-8")

@@ -1,0 +1,109 @@
+"""Policies, provenance, the ledger and its price."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import instance
+
+from vlm_itl import labels
+from vlm_itl.evaluation.cost import human_cost
+from vlm_itl.settings import Run, Seconds
+
+BOX, FAR = (5, 5, 20, 20), (30, 20, 15, 15)
+
+
+@pytest.fixture
+def start():
+    images = [{"id": i, "file_name": f"{i}.jpg", "height": 40, "width": 50} for i in range(1, 6)]
+    rows = [{**instance(BOX, 1, i), "id": i} for i in range(1, 6)] + [{**instance(FAR, 1, 1, iscrowd=1), "id": 9}]
+    data = {"images": images, "annotations": rows, "categories": [{"id": 1, "name": "bird"}]}
+    return (*labels.initial(data, {1}, {2, 3, 4}, {5}), data)
+
+
+def verdict(image_id, approve, asked=True, actor="human"):
+    return {"image_id": image_id, "approve": approve, "asked": asked, "actor": actor}
+
+
+PROPOSALS = [instance(FAR, 1, 2, score=0.8), instance(FAR, 1, 3, score=0.7)]
+VERDICTS = [verdict(2, True), verdict(3, False), verdict(4, False, asked=False)]
+
+
+def after(start, policy, verdicts=VERDICTS):
+    old, pool, ledger, data = start
+    run = Run(judge="human", prev="start", policy=policy)
+    truth = data if policy in ("annotate", "ground_truth") else None
+    return labels.update("human-1", run, old, pool, PROPOSALS, verdicts, truth, ledger)
+
+
+def test_start(start):
+    old, pool, ledger, _ = start
+    assert [i["id"] for i in old["images"]] == [1]
+    assert [i["id"] for i in pool["images"]] == [2, 3, 4]
+    assert not pool["annotations"]
+    assert {a["source"] for a in old["annotations"]} == {"human"}
+    assert [(r["purpose"], r["images"], r["instances"]) for r in ledger] == [("labels", 1, 1), ("validation", 1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("policy", "left", "sources"),
+    [
+        ("pool", [3, 4], {"human": 1, "model": 1, "ground_truth": 0}),
+        ("drop", [], {"human": 1, "model": 1, "ground_truth": 0}),
+        ("annotate", [], {"human": 3, "model": 1, "ground_truth": 0}),
+        ("ground_truth", [3, 4], {"human": 1, "model": 0, "ground_truth": 1}),
+    ],
+)
+def test_policies(start, policy, left, sources):
+    new, pool, ledger = after(start, policy)
+    assert [i["id"] for i in pool["images"]] == left
+    assert labels.counts(new)["images"] == sources
+    assert labels.counts(new)["instances"] == sources
+    dropped = sum(r["images"] for r in ledger if r["action"] == "drop")
+    assert len(new["images"]) + len(pool["images"]) + dropped == 4
+
+
+def test_what_was_approved_is_what_is_learnt(start):
+    """The proposal's mask, not the truth's, with its provenance."""
+    new, _, _ = after(start, "pool")
+    row = next(a for a in new["annotations"] if a["image_id"] == 2)
+    assert row["segmentation"] == PROPOSALS[0]["segmentation"]
+    assert (row["source"], row["score"], row["run"], row["judge"]) == ("model", 0.8, "human-1", "human")
+    leaked, _, _ = after(start, "ground_truth")
+    assert next(a for a in leaked["annotations"] if a["image_id"] == 2)["bbox"] == list(BOX)
+
+
+def test_old_labels_are_not_touched(start):
+    before = [dict(a) for a in start[0]["annotations"]]
+    new, _, _ = after(start, "annotate")
+    assert new["annotations"][: len(before)] == before == start[0]["annotations"]
+    assert len({a["id"] for a in new["annotations"]}) == len(new["annotations"])
+
+
+def test_nothing_approved_nothing_changes(start):
+    new, pool, _ = after(start, "pool", [verdict(i, False) for i in (2, 3, 4)])
+    assert new == start[0]
+    assert pool == start[1]
+
+
+def test_empty_pool(start):
+    old, pool, ledger, _ = start
+    run = Run(judge="human", prev="start")
+    empty = {**pool, "images": []}
+    assert labels.update("human-1", run, old, empty, [], [], None, ledger) == (old, empty, ledger)
+
+
+def test_hours(start):
+    _, _, ledger = after(start, "annotate")
+    cost = human_cost(ledger, Seconds(draw=80, verify=3))
+    assert cost["drawn_instances"] == 3  # 1 initial, 2 rejected; the crowd region is not drawn
+    assert cost["human_decisions"] == 2  # the image without proposals was not asked about
+    assert cost["hours"] == pytest.approx((3 * 80 + 2 * 3) / 3600, abs=1e-6)
+    assert cost["validation_hours"] == pytest.approx(80 / 3600, abs=1e-6)
+
+
+def test_machines_cost_no_human_time(start):
+    verdicts = [{**v, "actor": "model"} for v in VERDICTS]
+    _, _, ledger = after(start, "pool", verdicts)
+    cost = human_cost(ledger, Seconds())
+    assert cost["verify_hours"] == 0
+    assert cost["machine_decisions"] == 2

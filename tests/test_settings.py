@@ -1,0 +1,73 @@
+"""params.yaml is checked as a whole, before any work, with one line that names the key."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import ROOT
+from ruamel.yaml import YAML
+
+from vlm_itl.errors import UserError
+from vlm_itl.settings import load, pick
+
+yaml = YAML(typ="safe")
+
+
+@pytest.fixture
+def params(tmp_path):
+    def write(change):
+        content = yaml.load((ROOT / "params.yaml").read_text())
+        change(content)
+        path = tmp_path / "params.yaml"
+        yaml.dump(content, path)
+        return path
+
+    return write
+
+
+def test_shipped_file_loads():
+    settings = load(ROOT / "params.yaml")
+    for name, run in settings.runs.items():
+        assert pick(settings, f"runs.{name}") is run
+    for judge in settings.judges:
+        assert (ROOT / "prompts" / f"{judge}.txt").exists(), f"judge {judge} has no text in prompts/"
+
+
+WRONG = {
+    "split.initial_fracton: unknown key": lambda p: p["split"].update(initial_fracton=0.2),
+    "split.initial_fraction: .*less than or equal to 1.*1.5": lambda p: p["split"].update(initial_fraction=1.5),
+    "split.initial_fraction: .*greater than 0": lambda p: p["split"].update(initial_fraction=0),
+    "split.initial_fraction: .*valid number.*'a fifth'": lambda p: p["split"].update(initial_fraction="a fifth"),
+    "split: categories names a class twice": lambda p: p["split"].update(categories=["bird", "bird"]),
+    "pretrain.epochs: .*greater than 0": lambda p: p["pretrain"].update(epochs=0),
+    "seed: .*valid integer": lambda p: p.update(seed="one"),
+    "train: Field required": lambda p: p.pop("train"),
+    "extra: unknown key": lambda p: p.update(extra=1),
+    "judges.human.iou: .*less than or equal": lambda p: p["judges"]["human"].update(iou=2),
+    "judges.human: .*'human', 'noisy'": lambda p: p["judges"]["human"].update(kind="vlm9000"),
+    "judges.vlm-sim.recal: unknown key": lambda p: p["judges"]["vlm-sim"].update(recal=0.5),
+    "runs.human-1.judge: no judge 'nobody' in judges": lambda p: p["runs"]["human-1"].update(judge="nobody"),
+    "runs.human-1.prev: no run 'human-9' in runs": lambda p: p["runs"]["human-1"].update(prev="human-9"),
+    "runs.human-1.prev: the chain never reaches start": lambda p: p["runs"]["human-1"].update(prev="human-2"),
+    "runs.human-1.policy: .*'pool', 'annotate'": lambda p: p["runs"]["human-1"].update(policy="keep"),
+    "runs.start: 'start' is the name": lambda p: p["runs"].update(start={"judge": "human", "prev": "start"}),
+    "runs.../x.*: .*pattern": lambda p: p["runs"].update({"../x": {"judge": "human", "prev": "start"}}),
+    "data: source is local, but data.local is not given": lambda p: p["data"].update(source="local"),
+    "data.source: .*'synthetic' or 'local'": lambda p: p["data"].update(source="imagenet"),
+    "detector.config: a Detectron2 YAML": lambda p: p["detector"].update(config="model.pth"),
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_wrong_settings_name_their_key(params, message):
+    path = params(WRONG[message])
+    with pytest.raises(UserError, match=message) as error:
+        load(path)
+    assert "\n" not in str(error.value)
+
+
+def test_yaml_errors(tmp_path):
+    (tmp_path / "params.yaml").write_text("seed: 1\nseed: 2\n")
+    with pytest.raises(UserError, match="duplicate key"):
+        load(tmp_path / "params.yaml")
+    with pytest.raises(UserError, match="no such file"):
+        load(tmp_path / "none.yaml")
