@@ -244,3 +244,15 @@ def pick(settings: Settings, key: str) -> Any:
     if name not in value:
         raise UserError(f"params.yaml: {section}: no '{name}' (there are: {', '.join(value)})")
     return value[name]
+
+
+def main() -> None:
+    """Check params.yaml before `dvc repro` starts: `python -m vlm_itl.settings`."""
+    try:
+        load()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+# `make repro` runs the experiment, `make test` the tests; both set up .venv first. Needs git and Python 3.10 to 3.12 with venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+UV_VERSION := 0.13.9
+export PATH := $(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup repro test lint format lock clean
+
+help:  ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.ready  ## make .venv from the locked, hashed requirements (about 5 GB)
+
+# uv installs everything; pip only brings uv. Detectron2's wheel is tagged for Python 3.10 but is plain Python where its compiled part
+# does not load, which Mask R-CNN does not need: hence --python-version and --target.
+$(VENV)/.ready: requirements.lock requirements-detectron2.lock Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' || \
+	  { echo "error: $(PYTHON) is $$($(PYTHON) --version); Python 3.10 to 3.12 is needed: make PYTHON=python3.11 ..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements.lock
+	site=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+	  $(BIN)/uv pip install --quiet --no-deps --require-hashes --python-version 3.10 --target "$$site" -r requirements-detectron2.lock
+	touch $@
+
+repro: setup  ## run the whole experiment (what is cached is not run again) and print the table
+	@PYTHONPATH=src python -m vlm_itl.settings
+	dvc repro
+	@PYTHONPATH=src python -m vlm_itl.report
+
+test: setup  ## run the test suite
+	python -m pytest
+
+lint: setup  ## ruff and mypy
+	ruff check .
+	ruff format --check .
+	mypy
+
+format: setup  ## let ruff rewrite
+	ruff check --fix .
+	ruff format .
+
+lock:  ## resolve requirements.in again
+	$(BIN)/uv pip compile --universal --python-version 3.10 --generate-hashes --no-header --no-emit-index-url --quiet requirements.in -o requirements.lock
+
+clean:  ## remove the environment and all outputs (DVC's cache stays)
+	rm -rf $(VENV) artifacts loop scratch
