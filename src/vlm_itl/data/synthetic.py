@@ -1122,8 +1122,8 @@ def birds(c: Canvas, horizon: float, grass: Colour, n: int, size: tuple[float, f
 def bird_scene(c: Canvas, level: int) -> None:
     """Birds on a branch, in the air, on water, a beach or a meadow."""
     rng = c.rng
-    n = int(pick(rng, ((1,), (1, 2, 3, 4), (5, 6, 7, 8, 10))[level]))
-    size = ((38, 62), (24, 42), (14, 24))[level]
+    n = int(pick(rng, ((1,), (1, 2, 3), (4, 5, 6, 8))[level]))
+    size = ((48, 72), (34, 50), (20, 32))[level]
     place = pick(rng, ("branch", "air", "water", "beach", "meadow", "street"), (3, 2.5, 2, 1.5, 1.5, 0.8))
     sizes = [float(rng.uniform(*size)) for _ in range(n)]
     if place == "branch":
@@ -1253,14 +1253,14 @@ def book_scene(c: Canvas, level: int) -> None:
     """Books in rows on shelves, or piled, open and lying on a table."""
     rng = c.rng
     wood = room(c)
-    n = int(rng.integers(*((1, 6), (4, 10), (9, 16))[level]))
+    n = int(rng.integers(*((1, 5), (3, 8), (7, 14))[level]))
     if rng.random() < (0.35, 0.5, 0.75)[level]:
         shelves = 1 if n < 5 else 2 if n < 11 or c.height < c.width else 3
         pitch = c.height / shelves
         for k, share in enumerate(rng.multinomial(n, [1 / shelves] * shelves)):
             base = pitch * (k + 1) - rng.uniform(6, 9)
             board(c, base, base + 4, wood)
-            wide = min((c.width - 25) / max(share, 3) * 0.8, rng.uniform(9, 17))
+            wide = min((c.width - 25) / max(share, 3) * 0.8, rng.uniform(11, 20))
             tall = min(pitch - 12, rng.uniform(45, 80))
             x = rng.uniform(4, max(5, c.width - 8 - share * wide))
             end = row(c, x, base, int(share), tall, wide)
@@ -1302,7 +1302,7 @@ def book_scene(c: Canvas, level: int) -> None:
                 base,
                 take,
                 min(wide * 1.1, rng.uniform(45, 80)),
-                min(rng.uniform(7, 13), (base - 6) / take),
+                min(rng.uniform(9, 15), (base - 6) / take),
             )
         left -= take
     if level and rng.random() < 0.5:

@@ -15,13 +15,20 @@ from ..settings import Detector
 from . import backbone  # noqa: F401  (registers the small backbone)
 
 
+def default_config() -> CfgNode:
+    """Detectron2's defaults and one key of ours: SOLVER.OPTIMIZER, SGD (Detectron2's only one) or ADAMW."""
+    cfg = get_cfg()
+    cfg.SOLVER.OPTIMIZER = "SGD"
+    return cfg
+
+
 def build_config(settings: Detector, classes: int) -> CfgNode:
     """The config of a model with `classes` classes.
 
     Raises:
         UserError: the YAML or one of `detector.options` is not understood by Detectron2, or there is no GPU for `device: cuda`.
     """
-    cfg = get_cfg()
+    cfg = default_config()
     try:
         cfg.merge_from_file(settings.config)
     except FileNotFoundError:
@@ -49,7 +56,7 @@ def load_config(model: Path, device: str) -> CfgNode:
     file = model / "config.yaml"
     if not file.exists():
         raise UserError(f"{file}: no such file: {model} is not a model written by the train stage")
-    cfg = get_cfg()
+    cfg = default_config()
     cfg.merge_from_file(str(file))
     cfg.MODEL.DEVICE = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
     return cfg

@@ -16,7 +16,9 @@ from detectron2.data import DatasetMapper, build_detection_train_loader
 from detectron2.data.detection_utils import build_augmentation
 from detectron2.data.samplers import TrainingSampler
 from detectron2.modeling import build_model
-from detectron2.solver import build_lr_scheduler, build_optimizer
+from detectron2.solver import build_lr_scheduler
+from detectron2.solver import build_optimizer as build_sgd
+from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.structures import BoxMode
 from detectron2.utils.events import EventStorage
 from tqdm import tqdm
@@ -107,6 +109,23 @@ def train(
             bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
     save(model, cfg, model_folder)
     return steps
+
+
+def build_optimizer(cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
+    """SOLVER.OPTIMIZER with the learning rate, weight decay and gradient clipping of SOLVER.
+
+    Raises:
+        UserError: the optimiser is neither SGD nor ADAMW.
+    """
+    if cfg.SOLVER.OPTIMIZER == "SGD":
+        return build_sgd(cfg, model)
+    if cfg.SOLVER.OPTIMIZER != "ADAMW":
+        raise UserError(f"SOLVER.OPTIMIZER: SGD or ADAMW is expected, not {cfg.SOLVER.OPTIMIZER!r}")
+    parameters = get_default_optimizer_params(
+        model, weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM, weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS
+    )
+    adamw = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
+    return adamw(parameters, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
 
 
 def save(model: torch.nn.Module, cfg: CfgNode, folder: Path) -> None:
