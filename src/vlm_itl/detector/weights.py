@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2 import model_zoo
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 
@@ -39,7 +38,11 @@ def initial_weights(settings: Detector, cfg: CfgNode) -> str:
             f"params.yaml: detector.init: Detectron2's model zoo has no {settings.init} weights for {settings.config}; "
             "set detector.weights to a file, or use init: scratch"
         )
-    return IMAGENET[depth] if settings.init == "imagenet" else model_zoo.get_checkpoint_url(COCO[depth])
+    if settings.init == "imagenet":
+        return IMAGENET[depth]
+    from detectron2 import model_zoo  # slow to import
+
+    return model_zoo.get_checkpoint_url(COCO[depth])
 
 
 def load_weights(model: torch.nn.Module, source: str) -> None:

@@ -1,0 +1,255 @@
+"""The real graph, with real DVC and a real (very small) detector, in temporary clones.
+
+The tests of one clone build on each other's cache, not on each other's outcome: each puts back what it changed.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from pipeline import Clone, ran, stages_of
+
+pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(900)]
+
+AUDIT = '''
+"""Writes down every file of this repository that a stage opens."""
+import os, sys
+root, log = os.environ["AUDIT_ROOT"] + os.sep, os.environ["AUDIT_LOG"]
+argv = sys.orig_argv
+if "-m" in argv and argv[argv.index("-m") + 1].startswith("stages."):
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(out, ("stage " + "\\t".join(argv[argv.index("-m") + 1:]) + "\\n").encode())
+    def hook(event, args):
+        if event == "open" and isinstance(args[0], (str, bytes, os.PathLike)):
+            path = os.path.abspath(os.fsdecode(args[0]))
+            if path.startswith(root):
+                os.write(out, ("open " + path[len(root):] + "\\n").encode())
+    sys.addaudithook(hook)
+'''
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory) -> Clone:
+    clone = Clone(tmp_path_factory.mktemp("first") / "clone")
+    everything = {"download", "split", "pretrain", "predict-start", "evaluate-start", "report"} | stages_of("human-1") | stages_of("vlm-sim-1")
+    assert clone.repro() == everything
+    clone.commit("ran")
+    return clone
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory) -> Clone:
+    """Another clone that ran under the audit hook."""
+    folder = tmp_path_factory.mktemp("second")
+    clone = Clone(folder / "clone")
+    (folder / "hook").mkdir()
+    (folder / "hook" / "sitecustomize.py").write_text(AUDIT)
+    clone.run("dvc", "repro", PYTHONPATH=str(folder / "hook"), AUDIT_ROOT=str(clone.folder), AUDIT_LOG=str(folder / "log"))
+    return clone
+
+
+def test_there_is_something_to_test(first):
+    """The small setting must have proposals, approvals and rejections, or what follows would show nothing."""
+    verdicts = [json.loads(line) for line in first.text("loop/vlm-sim-1/verdicts.jsonl").splitlines()]
+    assert {v["approve"] for v in verdicts} == {True, False}
+    summary = first.json("metrics/summary.json")
+    assert set(summary) == {"start", "human-1", "vlm-sim-1"}
+    assert summary["vlm-sim-1"]["images_model"] > 0
+    assert summary["vlm-sim-1"]["simulated"]
+
+
+def test_nothing_to_do_runs_nothing(first):
+    assert first.repro() == set()
+    assert first.run("git", "status", "--porcelain").stdout == ""
+
+
+def test_changed_prompt_runs_that_arm_alone_and_back_restores(first):
+    prompt = first.folder / "prompts/vlm-sim.txt"
+    before, digests = prompt.read_text(), first.digests("loop", "metrics", "artifacts")
+    prompt.write_text(before + "Look twice.\n")
+    changed = first.repro()
+    assert "judge@vlm-sim-1" in changed
+    assert changed <= stages_of("vlm-sim-1") | {"report"}
+    prompt.write_text(before)
+    assert first.repro() == set()
+    assert first.digests("loop", "metrics", "artifacts") == digests
+
+
+def test_changed_judge_runs_that_arm_alone_and_back_restores(first):
+    digests = first.digests("loop", "metrics", "artifacts")
+    first.settings(lambda p: p["judges"]["vlm-sim"].update(specificity=0.0, recall=1.0))
+    changed = first.repro()
+    assert changed >= {"judge@vlm-sim-1", "update@vlm-sim-1", "train@vlm-sim-1"}
+    assert changed <= stages_of("vlm-sim-1") | {"report"}
+    first.run("git", "checkout", "-q", "params.yaml")
+    assert first.repro() == set()
+    assert first.digests("loop", "metrics", "artifacts") == digests
+
+
+def test_added_run_runs_its_own_stages(first):
+    """Also through `dvc exp run`, and the tables that DVC makes of it."""
+    done = first.run("dvc", "exp", "run", "-n", "longer", "-S", "+runs.vlm-sim-2={judge:vlm-sim,prev:vlm-sim-1}")
+    assert ran(done.stdout) == stages_of("vlm-sim-2") | {"report"}
+    assert "vlm-sim-2" in first.json("metrics/summary.json")
+    shown = first.run("dvc", "exp", "show", "--csv").stdout
+    assert "longer" in shown
+    assert "vlm-sim-2.mask_AP" in shown
+    assert "vlm-sim-2" in first.run("dvc", "params", "diff").stdout
+    difference = first.run("dvc", "metrics", "diff", "--json", "--", "HEAD").stdout
+    assert "metrics/detection/vlm-sim-2.json" in difference
+    first.run("git", "checkout", "-q", ".")
+    first.run("git", "clean", "-fdq", "metrics")
+    assert first.repro() == set()
+
+
+def test_changed_initial_fraction_runs_from_split(first):
+    first.settings(lambda p: p["split"].update(initial_fraction=1.0))
+    changed = first.repro()
+    assert "download" not in changed
+    assert changed >= {"split", "pretrain", "predict-start", "judge@human-1", "update@vlm-sim-1", "report"}
+    # an empty pool: nothing to judge, and the loop still reaches its end
+    summary = first.json("metrics/summary.json")
+    assert summary["human-1"]["asked"] == 0
+    assert summary["human-1"]["judge_recall"] is None
+    assert summary["human-1"]["mask_AP"] is not None
+    first.run("git", "checkout", "-q", ".")
+    assert first.repro() == set()
+
+
+def test_commands_of_a_dvc_user(first):
+    assert "judge@vlm-sim-1" in first.run("dvc", "dag").stdout
+    assert "mask_AP" in first.run("dvc", "metrics", "show").stdout
+    spec = json.loads(first.run("dvc", "plots", "show", "--json").stdout)
+    assert "human_hours" in json.dumps(spec)
+
+
+def test_two_clones_give_equal_bytes(first, second):
+    ours, theirs = (c.digests("loop", "metrics", "artifacts") for c in (first, second))
+    assert len(ours) > 40
+    assert ours == theirs
+
+
+def test_stages_open_only_what_they_declare(second):
+    import importlib
+
+    stages, declared = 0, set()
+    for line in (second.folder.parent / "log").read_text().splitlines():
+        kind, _, rest = line.partition(" ")
+        if kind == "stage":
+            module, *words = rest.split("\t")
+            declaration = importlib.import_module(module).STAGE
+            given = declaration.parser(module, "").parse_args(words)
+            names = [*declaration.reads, *declaration.writes]
+            declared = {str(v) for n in names if (v := getattr(given, n)) is not None} | {"params.yaml"}
+            stages, stage = stages + 1, module
+        elif not rest.endswith((".py", ".pyc")):  # test_graph.py holds modules
+            parts = Path(rest).parts
+            near = {str(Path(*parts[:k])) for k in range(1, len(parts) + 1)}
+            temporary = any(Path(rest).parent == Path(d).parent and Path(rest).name.startswith(f".{Path(d).name}") for d in declared)
+            folder = any(Path(d).is_relative_to(rest) for d in declared)
+            assert near & declared or temporary or folder, f"{stage} opens {rest}"
+    assert stages == 16
+
+
+def test_poisoned_truth_does_not_reach_labels_or_training(second, tmp_path):
+    """Replace everything that is known of the pool by nonsense, and run again what must not know it."""
+    clone = second
+    truth = clone.json("artifacts/split/truth.json")
+    nonsense = {**truth, "annotations": [
+        {**a, "category_id": 84, "bbox": [0, 0, 1, 1], "area": 1.0,
+         "segmentation": {"size": a["segmentation"]["size"], "counts": "01" }} for a in truth["annotations"][:1]
+    ]}  # fmt: skip
+    everything = clone.json("artifacts/data/train.json")
+    pool = {image["id"] for image in truth["images"]}
+    everything["annotations"] = [a for a in everything["annotations"] if a["image_id"] not in pool]
+    kept = {}
+    for name, content in (("artifacts/split/truth.json", nonsense), ("artifacts/data/train.json", everything)):
+        path = clone.folder / name
+        kept[path] = path.read_bytes()
+        path.unlink()
+        path.write_text(json.dumps(content))
+    try:
+        python = [sys.executable, "-m"]
+        for run, judge in (("human-1", "human"), ("vlm-sim-1", "vlm-sim")):
+            new = {k: str(tmp_path / f"{run}-{k}.json") for k in ("labels", "pool", "ledger")}
+            clone.run(
+                *python, "stages.update", "--run", run, "--labels", "loop/start/labels.json", "--pool", "loop/start/pool.json",
+                "--ledger", "loop/start/ledger.json", "--proposals", "loop/start/proposals.json",
+                "--verdicts", f"loop/{run}/verdicts.jsonl", "--truth", "artifacts/split/truth.json",
+                "--new-labels", new["labels"], "--new-pool", new["pool"], "--new-ledger", new["ledger"],
+            )  # fmt: skip
+            for kind, path in new.items():
+                assert Path(path).read_bytes() == (clone.folder / f"loop/{run}/{kind}.json").read_bytes(), (run, kind)
+        for judge, same in (("confidence", True), ("always", True), ("random", True), ("vlm-sim", False)):
+            paths = [tmp_path / f"{judge}-{k}.jsonl" for k in ("poisoned", "right")]
+            (tmp_path / "truth.json").write_bytes(kept[clone.folder / "artifacts/split/truth.json"])
+            for path, source in zip(paths, ("artifacts/split/truth.json", str(tmp_path / "truth.json")), strict=True):
+                clone.run(
+                    *python, "stages.judge", "--judge", judge, "--pool", "loop/start/pool.json", "--proposals",
+                    "loop/start/proposals.json", "--truth", source, "--prompt", f"prompts/{judge}.txt", "--verdicts", str(path),
+                )  # fmt: skip
+            assert (paths[0].read_bytes() == paths[1].read_bytes()) is same, judge
+        clone.run(
+            *python, "stages.train", "--schedule", "train", "--labels", "loop/vlm-sim-1/labels.json", "--images",
+            "artifacts/data/images", "--config", "configs/mask_rcnn_thin_R_18_FPN.yaml", "--previous", "loop/start/model",
+            "--model", str(tmp_path / "model"), "--metrics", str(tmp_path / "steps.json"),
+        )  # fmt: skip
+        assert (tmp_path / "model/model.pth").read_bytes() == (clone.folder / "loop/vlm-sim-1/model/model.pth").read_bytes()
+        # and the policies that may know it do
+        clone.settings(lambda p: p["runs"].update({"drawn-1": {"judge": "never", "prev": "start", "policy": "annotate"}}))
+        (tmp_path / "never.jsonl").write_text(
+            "".join(json.dumps({**json.loads(line), "approve": False}) + "\n" for line in clone.text("loop/human-1/verdicts.jsonl").splitlines())
+        )
+        labels = []
+        for source in ("artifacts/split/truth.json", str(tmp_path / "truth.json")):
+            clone.run(
+                *python, "stages.update", "--run", "drawn-1", "--labels", "loop/start/labels.json", "--pool", "loop/start/pool.json",
+                "--ledger", "loop/start/ledger.json", "--proposals", "loop/start/proposals.json", "--verdicts",
+                str(tmp_path / "never.jsonl"), "--truth", source, "--new-labels", str(tmp_path / "drawn.json"), "--new-pool",
+                str(tmp_path / "p.json"), "--new-ledger", str(tmp_path / "l.json"),
+            )  # fmt: skip
+            labels.append((tmp_path / "drawn.json").read_bytes())
+        assert labels[0] != labels[1]
+    finally:
+        for path, content in kept.items():
+            path.unlink()
+            path.write_bytes(content)
+        clone.run("git", "checkout", "-q", "params.yaml")
+
+
+EDITOR = '''
+"""Edits a prompt at the moment that the judge stage writes its verdicts."""
+import os, sys
+if "stages.judge" in sys.orig_argv:
+    def hook(event, args, done=[]):
+        if event == "open" and not done and "verdicts" in os.path.basename(str(args[0])):
+            done.append(1)
+            with open("prompts/vlm-sim.txt", "a") as prompt:
+                prompt.write("Be kind.\\n")
+    sys.addaudithook(hook)
+'''
+
+
+def test_prompt_edited_while_judged_fails_and_records_nothing(first, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(EDITOR)
+    first.settings(lambda p: p["judges"]["vlm-sim"].update(specificity=0.3))
+    lock = first.text("dvc.lock")
+    done = first.run("dvc", "repro", "judge@vlm-sim-1", check=False, PYTHONPATH=str(tmp_path))
+    assert done.returncode != 0
+    assert "prompts/vlm-sim.txt: changed while the stage ran" in done.stdout
+    assert first.text("dvc.lock") == lock
+    assert not (first.folder / "loop/vlm-sim-1/verdicts.jsonl").exists()
+    first.run("git", "checkout", "-q", ".")
+    assert first.repro() == set()
+
+
+def test_two_commands_are_documented():
+    readme = (ROOT / "README.md").read_text()
+    assert "make repro" in readme
+    assert "make test" in readme
+    assert shutil.which("git")
