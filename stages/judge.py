@@ -22,9 +22,7 @@ STAGE = Stage(
 )
 
 
-def main(
-    pool: Path, proposals: Path, truth: Path, prompt: Path, verdicts: Path, judge: str, settings: dict[str, Any]
-) -> None:
+def main(pool: Path, proposals: Path, truth: Path, prompt: Path, verdicts: Path, judge: str, settings: dict[str, Any]) -> None:
     rows = ask(
         read_json(pool), read_json(proposals), read_json(truth), prompt.read_text(encoding="utf-8"),
         settings[f"judges.{judge}"], settings["seed"],

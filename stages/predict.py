@@ -23,9 +23,7 @@ STAGE = Stage(
 )
 
 
-def main(
-    model: Path, pool: Path, test: Path, images: Path, proposals: Path, predictions: Path, settings: dict[str, Any]
-) -> None:
+def main(model: Path, pool: Path, test: Path, images: Path, proposals: Path, predictions: Path, settings: dict[str, Any]) -> None:
     from vlm_itl.detector.prediction import Predictor
 
     s = settings["predict"]

@@ -21,9 +21,7 @@ STAGE = Stage(
 )
 
 
-def main(
-    detection: Path, cost: Path, judge: Path, training: Path, summary: Path, curve: Path, settings: dict[str, Any]
-) -> None:
+def main(detection: Path, cost: Path, judge: Path, training: Path, summary: Path, curve: Path, settings: dict[str, Any]) -> None:
     numbers = report.summarise(settings["runs"], settings["judges"], detection, cost, judge, training)
     write_json(summary, numbers)
     write_json(curve, report.curve(numbers, settings["runs"]))

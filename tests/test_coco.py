@@ -88,7 +88,7 @@ def test_truncated_or_corrupt_picture_is_refused(raw_coco, keep):
 
 def test_not_json(tmp_path):
     (tmp_path / "x.json").write_text('{"images": [')
-    with pytest.raises(UserError, match="x.json: cannot be read as JSON"):
+    with pytest.raises(UserError, match=r"x\.json: cannot be read as JSON"):
         read_instances(tmp_path / "x.json", tmp_path)
 
 

@@ -57,7 +57,7 @@ def test_a_larger_initial_fraction_contains_the_smaller():
 
 
 def test_everything_initial_leaves_an_empty_pool():
-    initial, pool, validation = split(MANY, settings(initial_fraction=1.0), 0)
+    initial, pool, _ = split(MANY, settings(initial_fraction=1.0), 0)
     assert not pool
     assert len(initial) == 90
 

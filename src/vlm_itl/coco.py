@@ -144,9 +144,7 @@ def check_image(path: Path, images: Path, row: dict[str, Any]) -> tuple[int, int
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{where}: {file} is not a whole picture: {error}") from None
     if (row.get("height"), row.get("width")) != (height, width):
-        raise UserError(
-            f"{where}: {file} is {width} x {height} pixels, the annotation says {row.get('width')} x {row.get('height')}"
-        )
+        raise UserError(f"{where}: {file} is {width} x {height} pixels, the annotation says {row.get('width')} x {row.get('height')}")
     return height, width
 
 

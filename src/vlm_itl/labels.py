@@ -5,7 +5,7 @@
 | `pool` | its proposals become labels (`source: model`) | stays in the pool for the next round |
 | `annotate` | likewise | a human draws all its instances (`source: human`), and the ledger is charged |
 | `drop` | likewise | leaves |
-| `ground_truth` | its *true* masks become labels (`source: ground_truth`), uncharged: the first study's leak, a control | stays in the pool |
+| `ground_truth` | its *true* masks become labels (`source: ground_truth`), uncharged: the first study's leak | stays in the pool |
 
 An image that was not asked about (no proposals) is treated as rejected.
 """

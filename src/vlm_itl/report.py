@@ -53,9 +53,7 @@ def curve(summary: dict[str, dict[str, Any]], runs: dict[str, Run]) -> list[dict
         if runs[name].prev == "start":
             points.append((arm(name), "start"))
         points.append((arm(name), name))
-    return [
-        {"arm": a, "run": n, **{key: summary[n][key] for key in ("human_hours", "mask_AP", "box_AP")}} for a, n in points
-    ]
+    return [{"arm": a, "run": n, **{key: summary[n][key] for key in ("human_hours", "mask_AP", "box_AP")}} for a, n in points]
 
 
 def table(summary: dict[str, dict[str, Any]]) -> str:

@@ -18,8 +18,9 @@ def select(data: Coco, settings: Split, max_images_per_class: int | None, seed: 
     """Images with at least one instance of the chosen classes, and only those classes' annotations.
 
     Instances below `min_area` are not part of the task: they become regions to ignore (`iscrowd`), like COCO's own crowd regions, which
-    stay. Neither is an instance to find, and a detection on one is neither right nor wrong. At most `max_images_per_class` images of a class are drawn, class by class; an image drawn for one class stays
-    with all its instances, so another class can end above the limit, as in the first study.
+    stay. Neither is an instance to find, and a detection on one is neither right nor wrong. At most `max_images_per_class` images of a
+    class are drawn, class by class; an image drawn for one class stays with all its instances, so another class can end above the limit,
+    as in the first study.
 
     Raises:
         UserError: a category is unknown, or no image is left.
@@ -29,11 +30,7 @@ def select(data: Coco, settings: Split, max_images_per_class: int | None, seed: 
     if unknown:
         raise UserError(f"params.yaml: split.categories: {name} data has no class '{unknown[0]}' (it has: {', '.join(ids)})")
     wanted = {ids[c] for c in settings.categories}
-    kept = [
-        {**a, "iscrowd": int(a["iscrowd"] or a["area"] < settings.min_area)}
-        for a in data["annotations"]
-        if a["category_id"] in wanted
-    ]
+    kept = [{**a, "iscrowd": int(a["iscrowd"] or a["area"] < settings.min_area)} for a in data["annotations"] if a["category_id"] in wanted]
     images_of: dict[int, set[int]] = {c: set() for c in wanted}
     for a in kept:
         if not a["iscrowd"]:
@@ -60,9 +57,7 @@ def split(data: Coco, settings: Split, seed: int) -> tuple[set[int], set[int], s
         UserError: a class has no instance, or the initial labels are too few to show every class.
     """
     names = {row["id"]: row["name"] for row in data["categories"]}
-    classes = {
-        i: {a["category_id"] for a in rows if not a["iscrowd"]} for i, rows in by_image(data).items()
-    }
+    classes = {i: {a["category_id"] for a in rows if not a["iscrowd"]} for i, rows in by_image(data).items()}
     images_of = Counter(c for shown in classes.values() for c in shown)
     missing = [names[c] for c in names if not images_of[c]]
     if missing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+from collections import Counter
 from pathlib import Path
 
 from ..coco import Coco, read_instances, subset
@@ -50,5 +51,5 @@ def write_dataset(folder: Path, root: Path, settings: Local, seed: int) -> dict[
     return dict(notes)
 
 
-def _read(root: Path, part: LocalPart) -> tuple[Coco, dict]:
+def _read(root: Path, part: LocalPart) -> tuple[Coco, Counter[str]]:
     return read_instances(root / part.annotations, root / part.images)

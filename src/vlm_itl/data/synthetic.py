@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class Scene:
 
 def mix(a: Colour, b: Colour, share: float) -> Colour:
     """Colour on the way from a (share 0) to b (share 1)."""
-    r, g, b_ = (int(round(p + (q - p) * share)) for p, q in zip(a, b, strict=True))
+    r, g, b_ = (round(p + (q - p) * share) for p, q in zip(a, b, strict=True))
     return r, g, b_
 
 
@@ -181,9 +182,7 @@ class Sprite:
         self.pic.paste(pic, at, alpha)
         self.alpha.paste(255, at, alpha)
 
-    def _draw(
-        self, image: Image.Image, polygons: Points | list[Points], ink: Any, offset: ArrayLike = 0
-    ) -> None:
+    def _draw(self, image: Image.Image, polygons: Points | list[Points], ink: Any, offset: ArrayLike = 0) -> None:
         draw = ImageDraw.Draw(image)
         for polygon in polygons if isinstance(polygons, list) else [polygons]:
             draw.polygon((self.pixels(polygon) - np.asarray(offset)).ravel().tolist(), fill=ink)
@@ -203,9 +202,7 @@ class Sprite:
             )
             self.pic.paste(colour, bounds[:2], shown)
 
-    def gradient(
-        self, top: float, bottom: float, colour: Colour = (0, 0, 0), area: Points | list[Points] | None = None
-    ) -> None:
+    def gradient(self, top: float, bottom: float, colour: Colour = (0, 0, 0), area: Points | list[Points] | None = None) -> None:
         """Mix in the colour by shares (0 to 1) that go from top to bottom."""
         ramp = np.linspace(top, bottom, 32) * 255
         self.blend(colour, Image.fromarray(np.repeat(ramp.astype(np.uint8)[:, None], 4, 1)), area)
@@ -276,9 +273,7 @@ class Canvas:
     def shadow(self, x: float, y: float, width: float) -> None:
         """Dark soft spot on the ground, behind what is added later."""
         spot = Sprite(self.scale, width, (0.5, 0.14))
-        spot.alpha = (
-            Image.radial_gradient("L").resize(spot.pic.size).point([max(0, 100 - i) for i in range(256)])
-        )
+        spot.alpha = Image.radial_gradient("L").resize(spot.pic.size).point([max(0, 100 - i) for i in range(256)])
         self.add(spot, x, y)
 
     def render(self) -> tuple[Image.Image, list[tuple[Layer, NDArray[np.bool_]]]]:
@@ -317,18 +312,14 @@ LETTERS: dict[str, list[list[tuple[float, float]]]] = {  # strokes in a cell fro
         ]
     ],
     "T": [[(-1, -1), (1, -1)], [(0, -1), (0, 1)]],
-    "O": [
-        [(0, -1), (0.7, -0.8), (0.95, 0), (0.7, 0.8), (0, 1), (-0.7, 0.8), (-0.95, 0), (-0.7, -0.8), (0, -1)]
-    ],
+    "O": [[(0, -1), (0.7, -0.8), (0.95, 0), (0.7, 0.8), (0, 1), (-0.7, 0.8), (-0.95, 0), (-0.7, -0.8), (0, -1)]],
     "P": [[(-0.8, 1), (-0.8, -1), (0.4, -1), (0.9, -0.55), (0.4, 0), (-0.8, 0)]],
 }
 
 
 def stop_sign(rng: Rng, scale: float, radius: float) -> Sprite:
     """Red octagon with white rim and STOP; unit: the radius to a corner."""
-    s = Sprite(
-        scale, radius, (1.1, 1.1), angle=rng.normal(0, 0.1), squeeze=pick(rng, (1, rng.uniform(0.6, 1)))
-    )
+    s = Sprite(scale, radius, (1.1, 1.1), angle=rng.normal(0, 0.1), squeeze=pick(rng, (1, rng.uniform(0.6, 1))))
     worn = rng.random() < 0.3
     red = vary(rng, pick(rng, ((190, 20, 30), (205, 30, 30), (165, 15, 28))), 10)
     white = vary(rng, (238, 236, 232), 8)
@@ -339,15 +330,13 @@ def stop_sign(rng: Rng, scale: float, radius: float) -> Sprite:
     for letter, x in zip("STOP", (-0.6, -0.2, 0.2, 0.6), strict=True):
         for stroke in LETTERS[letter]:
             nodes = np.array(stroke) * (0.13, 0.27) + (x, 0)
-            for a, b in zip(nodes[:-1], nodes[1:], strict=True):
+            for a, b in pairwise(nodes):
                 s.paint(limb([a, b], [0.1]), white)
     if worn:
         s.texture(rng, pick(rng, ((120, 70, 40), (225, 215, 205), (60, 50, 45))), (radius / 3,) * 2, 0.8)
         if rng.random() < 0.4:
             x, y = rng.uniform(-0.5, 0.5, 2)
-            s.paint(
-                turn(box(-0.16, -0.12, 0.16, 0.12), rng.normal()) + (x, y), vary(rng, (150, 160, 150), 60)
-            )
+            s.paint(turn(box(-0.16, -0.12, 0.16, 0.12), rng.normal()) + (x, y), vary(rng, (150, 160, 150), 60))
     return s.finish(rng)
 
 
@@ -540,9 +529,7 @@ def flying_bird(rng: Rng, scale: float, length: float) -> Sprite:
         np.array([(-0.35, -0.08), (-0.85, -fan), (-0.8, 0), (-0.85, fan), (-0.35, 0.08)]),
         mix(back, (0, 0, 0), 0.2),
     )
-    trunk = smooth(
-        [(0.5, -0.06), (0.2, -0.17), (-0.2, -0.14), (-0.52, 0), (-0.2, 0.14), (0.2, 0.18), (0.5, 0.08)]
-    )
+    trunk = smooth([(0.5, -0.06), (0.2, -0.17), (-0.2, -0.14), (-0.52, 0), (-0.2, 0.14), (0.2, 0.18), (0.5, 0.08)])
     s.fill(np.array([(0.6, -0.07), (0.84, 0.02), (0.6, 0.07)]), beak)
     s.part(trunk, back, [(smooth([(0.6, 0.03), (0, 0.04), (-0.6, 0.03), (0, 0.6)]), belly)] if side else [])
     s.fill(oval(0.52, -0.02, 0.15, 0.13), back if rng.random() < 0.6 else belly)
@@ -554,9 +541,7 @@ def flying_bird(rng: Rng, scale: float, length: float) -> Sprite:
 
 def wading_bird(rng: Rng, scale: float, length: float) -> Sprite:
     """Heron, flamingo, stork or the like on long legs; unit: the length of the trunk."""
-    coat = vary(
-        rng, pick(rng, ((140, 150, 165), (240, 150, 150), (242, 242, 240), (90, 70, 75), (235, 235, 232))), 8
-    )
+    coat = vary(rng, pick(rng, ((140, 150, 165), (240, 150, 150), (242, 242, 240), (90, 70, 75), (235, 235, 232))), 8)
     beak = vary(rng, pick(rng, ((220, 170, 60), (60, 55, 55), (210, 80, 50))), 8)
     s = Sprite(scale, length, (1.25, 1.6), foot=1.05, flip=rng.random() < 0.5)
     leg = mix(beak, (80, 70, 60), 0.5)
@@ -565,17 +550,13 @@ def wading_bird(rng: Rng, scale: float, length: float) -> Sprite:
         s.fill(limb([(x * 0.3, 0.1), (x * 0.6 - 0.04, 0.55), (x, 1.03)], [0.06]), leg)
         s.fill(limb([(x, 1.03), (x + 0.16, 1.04)], [0.05]), leg)
     high = rng.uniform(0.75, 1.15)
-    bend = smooth(
-        [(0.32, -0.1), (0.58, -0.3 * high), (0.42, -0.65 * high), (0.56, -1.0 * high)], closed=False
-    )
+    bend = smooth([(0.32, -0.1), (0.58, -0.3 * high), (0.42, -0.65 * high), (0.56, -1.0 * high)], closed=False)
     if rng.random() < 0.25:  # looks for food
         bend = smooth([(0.32, -0.1), (0.62, -0.25), (0.82, 0.05), (0.85, 0.4)], closed=False)
         bill = bend[-1] + np.array([(-0.05, 0), (0.07, 0), (0.0, 0.42)])
     else:
         bill = bend[-1] + np.array([(0.05, -0.07), (0.05, 0.07), (0.55, rng.uniform(0.02, 0.2))])
-    trunk = smooth(
-        [(0.4, -0.14), (0.1, -0.26), (-0.3, -0.14), (-0.68, 0.1), (-0.25, 0.2), (0.15, 0.22), (0.4, 0.08)]
-    )
+    trunk = smooth([(0.4, -0.14), (0.1, -0.26), (-0.3, -0.14), (-0.68, 0.1), (-0.25, 0.2), (0.15, 0.22), (0.4, 0.08)])
     s.fill(trunk, coat)
     s.fill(bill, beak)
     s.fill(limb(bend, (0.2, 0.11, 0.1)), coat)
@@ -599,16 +580,12 @@ def swimming_bird(rng: Rng, scale: float, length: float) -> Sprite:
     beak = vary(rng, pick(rng, ((230, 160, 40), (220, 90, 40), (90, 90, 60))), 8)
     s = Sprite(scale, length, (1.1, 1.2), foot=0.16, flip=rng.random() < 0.5)
     tall = rng.uniform(0.3, 0.9)
-    neck = smooth(
-        [(0.4, 0.0), (0.5, -0.3 * tall), (0.4, -0.65 * tall), (0.5, -0.2 - 0.7 * tall)], closed=False
-    )
+    neck = smooth([(0.4, 0.0), (0.5, -0.3 * tall), (0.4, -0.65 * tall), (0.5, -0.2 - 0.7 * tall)], closed=False)
     head = neck[-1]
     s.fill(np.array([(0.08, -0.07), (0.34, 0.02), (0.3, 0.08), (0.05, 0.08)]) + head, beak)
     s.part(limb(neck, (0.3, 0.16, 0.17)), coat, [(box(-1, -2, 2, -0.45 * tall), hood)])
     s.fill(oval(head[0], head[1], 0.15, 0.13), hood)
-    s.paint(
-        oval(head[0] + 0.05, head[1] - 0.03, 0.03, 0.03), (10, 10, 10) if sum(hood) > 200 else (220, 200, 90)
-    )
+    s.paint(oval(head[0] + 0.05, head[1] - 0.03, 0.03, 0.03), (10, 10, 10) if sum(hood) > 200 else (220, 200, 90))
     line = [
         (0.56, -0.05),
         (0.3, -0.16),
@@ -650,9 +627,7 @@ def spine(rng: Rng, scale: float, width: float, height: float, angle: float = 0.
     colour = vary(rng, pick(rng, CLOTH), 14)
     ink = mix(colour, pick(rng, ((240, 225, 170), (245, 245, 240), (20, 20, 25))), 0.8)
     w = width / 2
-    s.fill(
-        smooth([(-w, 0), (-w, -height), (0, -height - width * 0.06), (w, -height), (w, 0)], steps=1), colour
-    )
+    s.fill(smooth([(-w, 0), (-w, -height), (0, -height - width * 0.06), (w, -height), (w, 0)], steps=1), colour)
     for y in rng.uniform(0.06, 0.94, int(rng.integers(1, 4))):
         thick = pick(rng, (0.02, 0.03, 0.1))
         s.paint(box(-w, -height * (y + thick), w, -height * y), mix(colour, ink, 0.75))
@@ -702,9 +677,7 @@ def cover(rng: Rng, scale: float, height: float) -> Sprite:
     s.paint(box(-w - 0.2, -0.5, -w + 0.07, 0.5), mix(colour, (0, 0, 0), 0.25))
     for y, wide in ((-0.34, 0.22), (-0.25, 0.14)):
         s.paint([box(x, y, x + 0.035, y + 0.055) for x in np.arange(-wide, wide, 0.05)], ink)
-    picture = pick(
-        rng, (oval(0, 0.08, 0.17, 0.17), box(-0.18, -0.1, 0.18, 0.24), oval(0, 0.1, 0.2, 0.2, corners=3))
-    )
+    picture = pick(rng, (oval(0, 0.08, 0.17, 0.17), box(-0.18, -0.1, 0.18, 0.24), oval(0, 0.1, 0.2, 0.2, corners=3)))
     s.paint(picture, vary(rng, pick(rng, CLOTH), 20))
     s.paint(box(-0.15, 0.32, 0.15, 0.35), ink)
     return s.finish(rng)
@@ -750,9 +723,7 @@ def open_book(rng: Rng, scale: float, width: float) -> Sprite:
             (lines, mix(page, (40, 40, 45), 0.6)),
         ]
         if rng.random() < 0.4:
-            marks.append(
-                (box(0.12, -tall + 0.1, 0.4, -tall + 0.28) * (side, 1), vary(rng, pick(rng, CLOTH), 20))
-            )
+            marks.append((box(0.12, -tall + 0.1, 0.4, -tall + 0.28) * (side, 1), vary(rng, pick(rng, CLOTH), 20)))
         s.part(leaf * (side, 1), page, marks)
     return s.finish(rng)
 
@@ -796,18 +767,14 @@ def leaves(rng: Rng, scale: float, size: float) -> Sprite:
     s.fill(limb([(-1, 0), (1, 0)], (0.05, 0.02)), (85, 65, 48))
     for x in np.linspace(-0.9, 0.9, 11):
         side = rng.choice((-1, 1))
-        s.fill(
-            oval(x + 0.06, side * 0.12, 0.16, 0.06, side * rng.uniform(0.4, 1.2), 12), vary(rng, green, 14)
-        )
+        s.fill(oval(x + 0.06, side * 0.12, 0.16, 0.06, side * rng.uniform(0.4, 1.2), 12), vary(rng, green, 14))
     return s.finish(rng)
 
 
 def car(rng: Rng, scale: float, length: float) -> Sprite:
     """Car from the side; unit: its length."""
     s = Sprite(scale, length, (0.55, 0.45), foot=0.2, flip=rng.random() < 0.5)
-    colour = vary(
-        rng, pick(rng, ((170, 40, 40), (50, 80, 140), (220, 220, 222), (60, 62, 66), (200, 170, 60)))
-    )
+    colour = vary(rng, pick(rng, ((170, 40, 40), (50, 80, 140), (220, 220, 222), (60, 62, 66), (200, 170, 60))))
     s.fill(
         smooth(
             [
@@ -843,9 +810,7 @@ def other_sign(rng: Rng, scale: float, radius: float) -> Sprite:
     """Round or three-cornered or square road sign that is not a stop sign; unit: its radius."""
     s = Sprite(scale, radius, (1.1, 1.1))
     red, white, blue = vary(rng, (195, 30, 35)), vary(rng, (238, 238, 234)), vary(rng, (30, 70, 150))
-    corners, rim, inner = pick(
-        rng, ((24, red, white), (24, red, red), (3, red, white), (4, blue, blue), (24, blue, blue))
-    )
+    corners, rim, inner = pick(rng, ((24, red, white), (24, red, red), (3, red, white), (4, blue, blue), (24, blue, blue)))
     angle = pick(rng, (-np.pi / 6, np.pi / 6)) if corners == 3 else 0.0  # one corner up, or down
     s.fill(oval(0, 0, 1, 1, angle, corners), rim)
     s.paint(oval(0, 0, 0.7, 0.7, angle, corners), inner)
@@ -859,9 +824,7 @@ def other_sign(rng: Rng, scale: float, radius: float) -> Sprite:
 def ornament(rng: Rng, scale: float, height: float) -> Sprite:
     """Vase, plant, mug, box, lamp or globe on a shelf; origin at its foot; unit: its height."""
     s = Sprite(scale, height, (0.7, 1.1))
-    colour = vary(
-        rng, pick(rng, ((190, 120, 90), (80, 130, 140), (225, 220, 210), (170, 60, 60), (90, 90, 100)))
-    )
+    colour = vary(rng, pick(rng, ((190, 120, 90), (80, 130, 140), (225, 220, 210), (170, 60, 60), (90, 90, 100))))
     kind = pick(rng, ("vase", "plant", "mug", "carton", "lamp", "globe"))
     if kind in ("vase", "plant"):
         for _ in range(14 if kind == "plant" else 4):
@@ -995,9 +958,7 @@ def waterside(c: Canvas) -> tuple[float, float, Colour]:
     sky(c, horizon + 1)
     if rng.random() < 0.6:
         c.back.fill(box(0, horizon - rng.uniform(2, 9), c.width, horizon + 1), vary(rng, (80, 105, 80)))
-    water = vary(
-        rng, pick(rng, ((70, 115, 145), (95, 130, 130), (60, 95, 120), (110, 140, 165), (85, 105, 80)))
-    )
+    water = vary(rng, pick(rng, ((70, 115, 145), (95, 130, 130), (60, 95, 120), (110, 140, 165), (85, 105, 80))))
     ground(c, horizon, water, (9, 1.5))
     beach = c.height * (rng.uniform(0.6, 0.8) if rng.random() < 0.5 else 1.0)
     if beach < c.height:
@@ -1026,9 +987,7 @@ def room(c: Canvas) -> Colour:
     area = box(0, 0, c.width, c.height)
     c.back.fill(area, wall)
     if rng.random() < 0.4:
-        c.back.paint(
-            [box(x, 0, x + 4, c.height) for x in np.arange(0, c.width, 9)], mix(wall, (255, 255, 255), 0.15)
-        )
+        c.back.paint([box(x, 0, x + 4, c.height) for x in np.arange(0, c.width, 9)], mix(wall, (255, 255, 255), 0.15))
     c.back.texture(rng, mix(wall, (0, 0, 0), 0.5), (60, 60), 0.7, area)
     c.back.texture(rng, mix(wall, (0, 0, 0), 0.5), (2, 2), 0.25, area)
     if rng.random() < 0.4:
@@ -1083,9 +1042,7 @@ def zebra_scene(c: Canvas, level: int) -> None:
     herd = sorted(zip(lengths, places, kinds, strict=True))
     for length, x, striped in herd:
         low = max(horizon + 6, 1.1 * length + 2)
-        y = float(
-            np.clip(low + (c.height - low) * rng.uniform(0.1, 0.85), low, c.height + 0.1 * length * level)
-        )
+        y = float(np.clip(low + (c.height - low) * rng.uniform(0.1, 0.85), low, c.height + 0.1 * length * level))
         c.shadow(x, y, length * 1.3)
         c.stand(quadruped(rng, c.scale, length, striped), x, y, ZEBRA if striped else 0)
         if rng.random() < (0.15, 0.4, 0.6)[level]:
@@ -1140,9 +1097,7 @@ def bird_scene(c: Canvas, level: int) -> None:
             y = mid + float(np.interp(x - c.width / 2, nodes[:, 0], nodes[:, 1]))
             c.stand(perched_bird(rng, c.scale, length), x, max(y, length), BIRD)
         for _ in range(rng.poisson((0.7, 1.3, 2)[level])):
-            c.add(
-                leaves(rng, c.scale, rng.uniform(14, 30)), rng.uniform(0, c.width), rng.uniform(0, c.height)
-            )
+            c.add(leaves(rng, c.scale, rng.uniform(14, 30)), rng.uniform(0, c.width), rng.uniform(0, c.height))
     elif place == "air":
         sky(c, c.height)
         if rng.random() < 0.5:
@@ -1186,9 +1141,10 @@ def stop_scene(c: Canvas, level: int) -> None:
     """A stop sign on its pole in a street or in the country; harder means smaller, hidden, with other signs."""
     rng = c.rng
     if rng.random() < 0.6:
-        edge, grass = street(c), vary(rng, (110, 135, 70))
+        street(c)
+        grass = vary(rng, (110, 135, 70))
     else:
-        edge, grass = meadow(c, 1.5)
+        _, grass = meadow(c, 1.5)
     for i in range(2 if rng.random() < 0.04 else 1):
         radius = rng.uniform(*((25, 42), (16, 26), (12, 18))[level]) * (0.7 if i else 1)
         x = rng.uniform(radius, c.width - radius)
@@ -1322,9 +1278,7 @@ def light(rng: Rng, image: NDArray[np.float32], level: int) -> NDArray[np.uint8]
     y, x = np.linspace(-0.5, 0.5, h, dtype=np.float32)[:, None], np.linspace(-0.5, 0.5, w, dtype=np.float32)
     angle, slope = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.25 + 0.1 * level)
     shade = np.float32(1) + np.float32(slope * np.cos(angle)) * x + np.float32(slope * np.sin(angle)) * y
-    gain = (rng.uniform(0.85 - 0.12 * level, 1.1) * (1 + rng.normal(0, 0.03 + 0.015 * level, 3))).astype(
-        np.float32
-    )
+    gain = (rng.uniform(0.85 - 0.12 * level, 1.1) * (1 + rng.normal(0, 0.03 + 0.015 * level, 3))).astype(np.float32)
     contrast = rng.uniform(0.95 - 0.1 * level, 1.1)
     lit = ((image - 128) * contrast + 128) * gain * shade[..., None]
     noise = rng.standard_normal((h, w, 3), dtype=np.float32) * np.float32(rng.uniform(1, 3 + 2 * level))
@@ -1348,9 +1302,7 @@ def draw_scene(rng: np.random.Generator, long_side: int = NOMINAL_SIDE) -> Scene
     if long_side < 32:
         raise ValueError(f"long_side is {long_side}, must be at least 32")
     short = round(long_side * 0.75)
-    width, height = pick(
-        rng, ((long_side, short), (short, long_side), (long_side, long_side)), (0.6, 0.22, 0.18)
-    )
+    width, height = pick(rng, ((long_side, short), (short, long_side), (long_side, long_side)), (0.6, 0.22, 0.18))
     unit = long_side / NOMINAL_SIDE
     level = int(pick(rng, (0, 1, 2), (0.4, 0.4, 0.2)))
     scene = pick(rng, SCENES, (0.25, 0.22, 0.26, 0.27))
@@ -1359,11 +1311,7 @@ def draw_scene(rng: np.random.Generator, long_side: int = NOMINAL_SIDE) -> Scene
         scene(canvas, level)
         while True:  # take out what is hardly visible, which may uncover other things
             picture, shown = canvas.render()
-            hidden = {
-                id(layer)
-                for layer, mask in shown
-                if mask.sum() < max(MIN_AREA, MIN_VISIBLE * layer.sprite.area()) * unit**2
-            }
+            hidden = {id(layer) for layer, mask in shown if mask.sum() < max(MIN_AREA, MIN_VISIBLE * layer.sprite.area()) * unit**2}
             if not hidden:
                 break
             canvas.layers = [layer for layer in canvas.layers if id(layer) not in hidden]

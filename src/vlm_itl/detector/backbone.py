@@ -20,11 +20,7 @@ def build_thin_resnet18_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FP
     for stage in range(4):
         out = width * 2**stage
         strides = [1 if stage == 0 else 2, 1]
-        stages.append(
-            ResNet.make_stage(BasicBlock, 2, stride_per_block=strides, in_channels=channels, out_channels=out, norm=norm)
-        )
+        stages.append(ResNet.make_stage(BasicBlock, 2, stride_per_block=strides, in_channels=channels, out_channels=out, norm=norm))
         channels = out
     resnet = ResNet(BasicStem(input_shape.channels, width, norm=norm), stages, out_features=cfg.MODEL.RESNETS.OUT_FEATURES)
-    return FPN(
-        resnet, cfg.MODEL.FPN.IN_FEATURES, cfg.MODEL.FPN.OUT_CHANNELS, norm=cfg.MODEL.FPN.NORM, top_block=LastLevelMaxPool()
-    )
+    return FPN(resnet, cfg.MODEL.FPN.IN_FEATURES, cfg.MODEL.FPN.OUT_CHANNELS, norm=cfg.MODEL.FPN.NORM, top_block=LastLevelMaxPool())

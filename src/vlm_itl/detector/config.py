@@ -28,13 +28,15 @@ def build_config(settings: Detector, classes: int) -> CfgNode:
     Raises:
         UserError: the YAML or one of `detector.options` is not understood by Detectron2, or there is no GPU for `device: cuda`.
     """
+    if not Path(settings.config).is_file():
+        raise UserError(f"params.yaml: detector.config: no file {settings.config}")
     cfg = default_config()
     try:
         cfg.merge_from_file(settings.config)
-    except FileNotFoundError:
-        raise UserError(f"params.yaml: detector.config: no file {settings.config}") from None
     except (KeyError, ValueError, AssertionError) as error:
         raise UserError(f"{settings.config}: not a Detectron2 config: {error}") from None
+    if settings.init == "scratch" and cfg.MODEL.RESNETS.NORM == "FrozenBN":
+        _thaw(cfg)
     cfg.merge_from_list(["MODEL.ROI_HEADS.NUM_CLASSES", classes, "INPUT.MASK_FORMAT", "bitmask", "OUTPUT_DIR", "", "MODEL.WEIGHTS", ""])
     for key, value in settings.options.items():
         try:
@@ -45,6 +47,15 @@ def build_config(settings: Detector, classes: int) -> CfgNode:
         raise UserError("params.yaml: detector.device: cuda, but torch sees no GPU; use auto or cpu")
     cfg.MODEL.DEVICE = "cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
     return cfg
+
+
+def _thaw(cfg: CfgNode) -> None:
+    """Frozen batch normalisation and frozen layers make sense on pretrained weights only; without, train all of it, with group
+    normalisation (He, Girshick, Dollár 2019, "Rethinking ImageNet Pre-training"; Detectron2's scratch_mask_rcnn_R_50_FPN_3x_gn)."""
+    cfg.MODEL.BACKBONE.FREEZE_AT = 0
+    for part in (cfg.MODEL.RESNETS, cfg.MODEL.FPN, cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.ROI_MASK_HEAD):
+        part.NORM = "GN"
+    cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
 
 
 def load_config(model: Path, device: str) -> CfgNode:
@@ -69,7 +80,8 @@ def make_deterministic(seed: int) -> None:
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a search for bugs, not needed for equal results; costs 5 %
+    # a search for bugs, not needed for equal results; costs 5 % of the time
+    setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010
 
 
 def class_ids(data: dict[str, Any]) -> list[int]:

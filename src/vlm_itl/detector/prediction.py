@@ -36,14 +36,17 @@ class Predictor:
 
         Returns:
             COCO results in the order of the images, by falling score: `image_id`, `category_id`, `segmentation` (RLE), `bbox`
-            ([x, y, w, h] of the mask, pixels), `area` (square pixels), `score` (six decimals, >= `score_threshold`). Empty masks are left out.
+            ([x, y, w, h] of the mask, pixels), `area` (square pixels), `score` (six decimals, >= `score_threshold`). Empty masks are
+            left out.
         """
         ids = class_ids(data)
         if not data["images"]:
             return []
-        for predictor in self.model.roi_heads.box_predictor if isinstance(
-            self.model.roi_heads.box_predictor, torch.nn.ModuleList
-        ) else [self.model.roi_heads.box_predictor]:
+        for predictor in (
+            self.model.roi_heads.box_predictor
+            if isinstance(self.model.roi_heads.box_predictor, torch.nn.ModuleList)
+            else [self.model.roi_heads.box_predictor]
+        ):
             predictor.test_score_thresh = score_threshold
         loader = build_detection_test_loader(
             [{**record, "annotations": []} for record in to_records({**data, "annotations": []}, images)],

@@ -49,9 +49,7 @@ def to_records(data: Coco, images: Path) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def train(
-    labels: Coco, images: Path, model_folder: Path, detector: Detector, training: Training, seed: int, previous: Path | None
-) -> int:
+def train(labels: Coco, images: Path, model_folder: Path, detector: Detector, training: Training, seed: int, previous: Path | None) -> int:
     """Train and write `model_folder/model.pth` (a Detectron2 checkpoint) and `config.yaml`.
 
     Args:
@@ -94,7 +92,10 @@ def train(
     model.train()
     with EventStorage(), tqdm(total=steps, desc=f"training on {len(records)} images", unit="step", mininterval=2) as bar:
         for step, inputs in zip(range(steps), loader):
-            losses = model(inputs)
+            try:
+                losses = model(inputs)
+            except FloatingPointError:  # Detectron2 looks at its region proposals
+                losses = {"loss": torch.tensor(torch.nan)}
             loss = torch.stack(list(losses.values())).sum()
             if not torch.isfinite(loss):
                 parts = ", ".join(f"{name} {value.item():.3g}" for name, value in losses.items())
@@ -132,7 +133,8 @@ def save(model: torch.nn.Module, cfg: CfgNode, folder: Path) -> None:
     """Write weights and config; no paths of this machine, no device, so that equal trainings give equal bytes."""
     clean = cfg.clone()
     clean.MODEL.WEIGHTS, clean.OUTPUT_DIR, clean.MODEL.DEVICE = "", "", "cpu"
-    with replacing(folder / "model.pth") as temporary:
-        torch.save({"model": model.state_dict()}, temporary)
+    # given a path, torch writes its name (here a temporary one) into the file
+    with replacing(folder / "model.pth") as temporary, open(temporary, "wb") as file:
+        torch.save({"model": model.state_dict()}, file)
     with replacing(folder / "config.yaml") as temporary:
         temporary.write_text(clean.dump())

@@ -9,9 +9,7 @@ from ..coco import Coco, by_image
 from ..matching import all_right
 
 
-def judge_quality(
-    verdicts: list[dict[str, Any]], proposals: list[dict[str, Any]], truth: Coco, iou: float
-) -> dict[str, Any]:
+def judge_quality(verdicts: list[dict[str, Any]], proposals: list[dict[str, Any]], truth: Coco, iou: float) -> dict[str, Any]:
     """Agreement with the oracle on the images that were asked about.
 
     Returns:

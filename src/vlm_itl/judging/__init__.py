@@ -11,9 +11,7 @@ from . import simple
 Verdict = dict[str, Any]
 
 
-def judge(
-    pool: Coco, proposals: list[dict[str, Any]], truth: Coco, prompt: str, settings: Judge, seed: int
-) -> list[Verdict]:
+def judge(pool: Coco, proposals: list[dict[str, Any]], truth: Coco, prompt: str, settings: Judge, seed: int) -> list[Verdict]:
     """One verdict for each image of the pool, by ascending image id.
 
     An image without proposals is not asked about: there is nothing to approve, it costs nothing and stays unapproved.
