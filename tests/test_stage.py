@@ -144,7 +144,7 @@ def test_other_settings_and_touching_are_no_edit(here):
     def main(source, result, **_):
         result.write_text(source.read_text())
         text = (here / "params.yaml").read_text()
-        (here / "params.yaml").write_text(text.replace("epochs: 4", "epochs: 5"))
+        (here / "params.yaml").write_text(text.replace("epochs: 3,", "epochs: 5,"))
         os.utime(source, (1, 1))
 
     run(main)

@@ -1,0 +1,109 @@
+"""The data path on real COCO photographs: polygons, crowd regions, RLE and every category. Skipped where they are not."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import PHOTOS, ROOT
+from pycocotools import mask as mask_util
+from pycocotools.coco import COCO
+from ruamel.yaml import YAML
+
+from vlm_itl.coco import read_instances
+from vlm_itl.settings import load
+
+pytestmark = pytest.mark.skipif(not PHOTOS.exists(), reason=f"no COCO photographs in ../{PHOTOS.relative_to(ROOT.parent)}")
+CLASSES = ["person", "chair", "car", "book", "bird"]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A folder in which `download` and `split` have run on the photographs."""
+    folder = tmp_path_factory.mktemp("photos")
+    yaml = YAML(typ="safe")
+    params = yaml.load((ROOT / "params.yaml").read_text())
+    params["data"] = {
+        "source": "local", "root": str(PHOTOS),
+        "local": {"train": {"annotations": "instances.json", "images": "images"}, "test_fraction": 0.3},
+    }  # fmt: skip
+    params["split"].update(categories=CLASSES, min_area=100, initial_fraction=0.4)
+    yaml.dump(params, folder / "params.yaml")
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    data = [f"--{n}={folder / 'data' / f}" for n, f in (("images", "images"), ("train", "train.json"), ("test", "test.json"))]
+    subprocess.run([sys.executable, "-m", "stages.download", f"--root={PHOTOS}", *data], cwd=folder, env=env, check=True)
+    out = ("labels", "pool", "ledger", "truth", "validation", "test-split", "metrics")
+    subprocess.run(
+        [sys.executable, "-m", "stages.split", *data[1:], *(f"--{n}={folder / n}.json" for n in out)], cwd=folder, env=env, check=True
+    )
+    return folder
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def test_every_instance_arrives_with_its_own_mask(work):
+    original = COCO(str(PHOTOS / "instances.json"))
+    train, test = read(work / "data/train.json"), read(work / "data/test.json")
+    ours = {a["id"]: a for a in train["annotations"] + test["annotations"]}
+    assert set(ours) == set(original.anns)
+    assert sum(a["iscrowd"] for a in ours.values()) == sum(a["iscrowd"] for a in original.anns.values()) > 0
+    for key, row in ours.items():
+        # the same rasterisation as pycocotools', whatever form the annotation had
+        expected = original.annToRLE(original.anns[key])
+        assert mask_util.iou([row["segmentation"]], [expected], [0])[0, 0] == 1, key
+        assert row["area"] == original.anns[key]["area"]
+    assert len(train["images"]) + len(test["images"]) == len(original.imgs)
+    assert not {i["id"] for i in train["images"]} & {i["id"] for i in test["images"]}
+
+
+def test_what_was_written_reads_as_good_data(work):
+    for part in ("train", "test"):
+        data, notes = read_instances(work / f"data/{part}.json", work / "data/images")
+        assert set(notes) <= {"crowd regions", "images without annotations"}
+        assert len(data["images"]) > 80
+
+
+def test_split_keeps_crowds_as_regions_to_ignore(work):
+    metrics = read(work / "metrics.json")
+    assert set(metrics) == {"initial", "pool", "validation", "test"}
+    for part in ("initial", "pool", "test"):
+        assert all(metrics[part]["instances_per_class"][c] for c in CLASSES), part
+    assert sum(m["ignored_regions"] for m in metrics.values()) > 0
+    assert {c["name"] for c in read(work / "labels.json")["categories"]} == set(CLASSES)
+
+
+def test_judging_real_instances(work):
+    """Ground truth as proposals is right; one instance fewer is not, unless it is a region to ignore."""
+    from vlm_itl.judging import judge
+
+    truth, pool = read(work / "truth.json"), read(work / "pool.json")
+    settings = load(ROOT / "params.yaml").judges["human"]
+    proposals = [{**a, "score": 0.9} for a in truth["annotations"] if not a["iscrowd"]]
+    verdicts = judge(pool, proposals, truth, "", settings, 0)
+    assert all(v["approve"] == v["asked"] for v in verdicts)
+    assert sum(v["asked"] for v in verdicts) > 30
+    first = verdicts[0]["image_id"]
+    fewer = [p for p in proposals if p["image_id"] != first] + [p for p in proposals if p["image_id"] == first][1:]
+    assert not judge(pool, fewer, truth, "", settings, 0)[0]["approve"]
+
+
+def test_truncated_photograph_is_named(work, tmp_path):
+    shutil.copytree(PHOTOS / "images", tmp_path / "images")
+    shutil.copy(PHOTOS / "instances.json", tmp_path)
+    victim = sorted((tmp_path / "images").iterdir())[0]
+    victim.write_bytes(victim.read_bytes()[:5000])
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.download", f"--root={tmp_path}", f"--images={tmp_path / 'o/i'}", f"--train={tmp_path / 'o/a'}",
+         f"--test={tmp_path / 'o/b'}"],
+        cwd=work, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert victim.name in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "o/a").exists()
