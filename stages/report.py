@@ -25,7 +25,6 @@ def main(detection: Path, cost: Path, judge: Path, training: Path, summary: Path
     numbers = report.summarise(settings["runs"], settings["judges"], detection, cost, judge, training)
     write_json(summary, numbers)
     write_json(curve, report.curve(numbers, settings["runs"]))
-    print(report.table(numbers))
 
 
 if __name__ == "__main__":
