@@ -102,7 +102,8 @@ def read_instances(path: Path, images: Path) -> tuple[Coco, Counter[str]]:
             notes["annotations skipped: no usable outline"] += 1
             continue
         crowd = int(bool(row.get("iscrowd", 0)))
-        given = float(row["area"]) if isinstance(row.get("area"), (int, float)) else None  # of the polygon, in COCO's own files
+        # in COCO's own files the area of the polygon, not of its pixels
+        given = float(row["area"]) if isinstance(row.get("area"), (int, float)) else None
         notes["crowd regions"] += crowd
         annotations.append({
             "id": row["id"], "image_id": row["image_id"], "category_id": row["category_id"], "segmentation": rle,

@@ -47,13 +47,30 @@ def arm(name: str) -> str:
 
 
 def curve(summary: dict[str, dict[str, Any]], runs: dict[str, Run]) -> list[dict[str, Any]]:
-    """Rows of `arm`, `run`, `human_hours`, `mask_AP` and `box_AP`; every arm's first row is `start`, where it begins."""
+    """Points of the plot; every arm's first is `start`, where it begins.
+
+    Returns:
+        Rows of `arm` (with "(simulated)" where it is), `run`, `round` (0 for `start`), `human_hours` in all, `added_human_hours` after the
+        initial labels, `mask_AP` and `box_AP`.
+    """
+
+    def point(name: str, run: str, number: int) -> dict[str, Any]:
+        numbers = summary[run]
+        return {
+            "arm": arm(name) + (" (simulated)" if summary[name]["simulated"] else ""), "run": run, "round": number,
+            "added_human_hours": round(numbers["human_hours"] - summary["start"]["human_hours"], 6),
+            **{key: numbers[key] for key in ("human_hours", "mask_AP", "box_AP")},
+        }  # fmt: skip
+
     points = []
-    for name in runs:
-        if runs[name].prev == "start":
-            points.append((arm(name), "start"))
-        points.append((arm(name), name))
-    return [{"arm": a, "run": n, **{key: summary[n][key] for key in ("human_hours", "mask_AP", "box_AP")}} for a, n in points]
+    for name, run in runs.items():
+        if run.prev == "start":
+            points.append(point(name, "start", 0))
+        number, current = 1, run
+        while current.prev != "start":
+            number, current = number + 1, runs[current.prev]
+        points.append(point(name, name, number))
+    return points
 
 
 def table(summary: dict[str, dict[str, Any]]) -> str:

@@ -75,7 +75,8 @@ class Split(Model):
 class Detector(Model):
     config: str  # a Detectron2 YAML
     init: Literal["scratch", "imagenet", "coco"] = "scratch"
-    weights: str | None = None  # a file or URL that takes the place of the model zoo's for `imagenet` and `coco`; DVC watches its name, not its content
+    # a file or URL that takes the place of the model zoo's for `imagenet` and `coco`; DVC watches its name, not its content
+    weights: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     options: dict[str, Any] = Field(default_factory=dict)  # Detectron2 keys over the YAML's, e.g. SOLVER.BASE_LR: 0.01
 
