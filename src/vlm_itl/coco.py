@@ -107,7 +107,7 @@ def read_instances(path: Path, images: Path) -> tuple[Coco, Counter[str]]:
         notes["crowd regions"] += crowd
         annotations.append({
             "id": row["id"], "image_id": row["image_id"], "category_id": row["category_id"], "segmentation": rle,
-            "area": given if isinstance(given, float) and given > 0 else area, "bbox": [float(n) for n in mask_util.toBbox(rle)], "iscrowd": crowd,
+            "area": given if given and given > 0 else area, "bbox": [float(n) for n in mask_util.toBbox(rle)], "iscrowd": crowd,
         })  # fmt: skip
     labelled = {row["image_id"] for row in annotations}
     notes["images without annotations"] = sum(1 for i in sizes if i not in labelled)

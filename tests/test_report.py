@@ -1,0 +1,47 @@
+"""The table and the plot's data."""
+
+from __future__ import annotations
+
+from conftest import ROOT
+
+from vlm_itl.files import write_json
+from vlm_itl.report import arm, curve, summarise, table
+from vlm_itl.settings import load
+
+
+def summary_of(tmp_path, runs, judges):
+    for k, name in enumerate(["start", *runs]):
+        write_json(tmp_path / "detection" / f"{name}.json", {"mask": {"AP": 0.1 * k}, "box": {"AP": None}})
+        labels = {"images": {"human": 5, "model": k, "ground_truth": 0}}
+        write_json(tmp_path / "cost" / f"{name}.json", {"hours": 4 + k / 2, "labels": labels})
+        write_json(tmp_path / "training" / f"{name}.json", {"steps": 7})
+        if name != "start":
+            write_json(
+                tmp_path / "judge" / f"{name}.json", {"asked": 3, "approved": 0, "recall": None, "specificity": 1.0, "precision": None}
+            )
+    return summarise(runs, judges, *(tmp_path / kind for kind in ("detection", "cost", "judge", "training")))
+
+
+def test_table_names_simulated_judges_and_shows_absent_numbers(tmp_path):
+    settings = load(ROOT / "params.yaml")
+    rows = table(summary_of(tmp_path, settings.runs, settings.judges)).splitlines()[2:]
+    assert len(rows) == 1 + len(settings.runs)
+    for row in rows:
+        name = row.split()[0]
+        judge = settings.runs[name].judge if name != "start" else "never"
+        assert ("(simulated)" in row) == (settings.judges[judge].kind in ("human", "noisy")), row
+        assert " - " in row  # box AP, absent: neither 0 nor nan
+        assert "nan" not in row
+
+
+def test_arms():
+    assert [arm(n) for n in ("human-1", "vlm-sim-12", "supervised", "r-50-x")] == ["human", "vlm-sim", "supervised", "r-50-x"]
+
+
+def test_curve_begins_every_arm_at_start(tmp_path):
+    settings = load(ROOT / "params.yaml")
+    points = curve(summary_of(tmp_path, settings.runs, settings.judges), settings.runs)
+    human = [p for p in points if p["arm"] == "human (simulated)"]
+    assert [(p["run"], p["round"]) for p in human] == [("start", 0), ("human-1", 1), ("human-2", 2)]
+    assert [p["added_human_hours"] for p in human] == [0, 0.5, 1.0]
+    assert {p["arm"] for p in points if p["run"] == "start"} == {p["arm"] for p in points}
