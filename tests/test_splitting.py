@@ -103,3 +103,11 @@ def test_statistics_leave_ignored_regions_out():
     assert numbers["a"]["ignored_regions"] == 1
     assert numbers["a"]["instances_per_class"] == {"bird": 1, "book": 1, "zebra": 0}
     assert numbers["none"]["mask_area"]["median"] is None
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_only_image_of_a_class_is_an_initial_one(seed):
+    one = dataset({i: [1 + i % 2] for i in range(1, 60)} | {60: [3]})
+    initial, _, _ = split(one, settings(initial_fraction=0.06), seed)
+    assert 60 in initial
+    assert len(initial) == 4
