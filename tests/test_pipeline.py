@@ -156,6 +156,15 @@ def test_stages_open_only_what_they_declare(second):
     assert stages == 16
 
 
+def update(clone: Clone, run: str, verdicts: str, truth: str, folder: Path) -> dict[str, bytes]:
+    """Run the update stage on what follows `start`; what it writes to `folder`, by kind."""
+    new = {kind: folder / f"{run}-{kind}.json" for kind in ("labels", "pool", "ledger")}
+    before = [word for kind in (*new, "proposals") for word in (f"--{kind}", f"loop/start/{kind}.json")]
+    after = [word for kind, path in new.items() for word in (f"--new-{kind}", str(path))]
+    clone.run(sys.executable, "-m", "stages.update", "--run", run, *before, "--verdicts", verdicts, "--truth", truth, *after)
+    return {kind: path.read_bytes() for kind, path in new.items()}
+
+
 def test_poisoned_truth_does_not_reach_labels_or_training(second, tmp_path):
     """Say that what is true of the pool is what the detector proposes on it, and run again what must not know."""
     clone = second
@@ -174,15 +183,8 @@ def test_poisoned_truth_does_not_reach_labels_or_training(second, tmp_path):
     try:
         python = [sys.executable, "-m"]
         for run in ("human-1", "vlm-sim-1"):
-            new = {k: str(tmp_path / f"{run}-{k}.json") for k in ("labels", "pool", "ledger")}
-            clone.run(
-                *python, "stages.update", "--run", run, "--labels", "loop/start/labels.json", "--pool", "loop/start/pool.json",
-                "--ledger", "loop/start/ledger.json", "--proposals", "loop/start/proposals.json",
-                "--verdicts", f"loop/{run}/verdicts.jsonl", "--truth", "artifacts/split/truth.json",
-                "--new-labels", new["labels"], "--new-pool", new["pool"], "--new-ledger", new["ledger"],
-            )  # fmt: skip
-            for kind, path in new.items():
-                assert Path(path).read_bytes() == (clone.folder / f"loop/{run}/{kind}.json").read_bytes(), (run, kind)
+            for kind, content in update(clone, run, f"loop/{run}/verdicts.jsonl", "artifacts/split/truth.json", tmp_path).items():
+                assert content == (clone.folder / f"loop/{run}/{kind}.json").read_bytes(), (run, kind)
         for judge, same in (("confidence", True), ("always", True), ("random", True), ("vlm-sim", False), ("human", False)):
             paths = [tmp_path / f"{judge}-{k}.jsonl" for k in ("poisoned", "right")]
             (tmp_path / "truth.json").write_bytes(kept[clone.folder / "artifacts/split/truth.json"])
@@ -202,15 +204,10 @@ def test_poisoned_truth_does_not_reach_labels_or_training(second, tmp_path):
         clone.settings(lambda p: p["runs"].update({"drawn-1": {"judge": "never", "prev": "start", "policy": "annotate"}}))
         rows = [json.loads(line) for line in clone.text("loop/human-1/verdicts.jsonl").splitlines()]
         (tmp_path / "never.jsonl").write_text("".join(json.dumps({**row, "approve": False}) + "\n" for row in rows))
-        labels = []
-        for source in ("artifacts/split/truth.json", str(tmp_path / "truth.json")):
-            clone.run(
-                *python, "stages.update", "--run", "drawn-1", "--labels", "loop/start/labels.json", "--pool", "loop/start/pool.json",
-                "--ledger", "loop/start/ledger.json", "--proposals", "loop/start/proposals.json", "--verdicts",
-                str(tmp_path / "never.jsonl"), "--truth", source, "--new-labels", str(tmp_path / "drawn.json"), "--new-pool",
-                str(tmp_path / "p.json"), "--new-ledger", str(tmp_path / "l.json"),
-            )  # fmt: skip
-            labels.append((tmp_path / "drawn.json").read_bytes())
+        labels = [
+            update(clone, "drawn-1", str(tmp_path / "never.jsonl"), source, tmp_path)["labels"]
+            for source in ("artifacts/split/truth.json", str(tmp_path / "truth.json"))
+        ]
         assert labels[0] != labels[1]
     finally:
         for path, content in kept.items():
