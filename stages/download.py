@@ -1,6 +1,6 @@
-"""Bring the pictures and their instances into artifacts/data, checked and in one form.
+"""Select the images that take part and bring them and their instances into artifacts/data, checked and in one form.
 
-Not for choosing images or classes: that is `split`.
+Not for splitting them: that is `split`.
 """
 
 from __future__ import annotations
@@ -8,31 +8,42 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from vlm_itl.files import read_json, write_json
+from vlm_itl.selection import select
 from vlm_itl.stage import Stage
 
 STAGE = Stage(
-    reads={"root": "data.root of params.yaml: the user's data, or for `synthetic` a folder with a note"},
+    reads={"root": "data.root of params.yaml: the user's data, COCO's annotations, or for `synthetic` a folder with a note"},
     writes={
         "images": "folder of the images, `train/` and `test/`",
-        "train": "COCO instances JSON of all training images",
-        "test": "COCO instances JSON of all test images",
+        "train": "COCO instances JSON of the selected training images",
+        "test": "COCO instances JSON of the selected test images",
     },
-    params=("data",),
+    params=("data", "select"),
 )
 
 
 def main(root: Path, images: Path, train: Path, test: Path, settings: dict[str, Any]) -> None:
-    data = settings["data"]
+    data, choice = settings["data"], settings["select"]
+    notes: dict[str, int] = {}
     if data.source == "synthetic":
         from vlm_itl.data import synthetic
 
         s = data.synthetic
         synthetic.write_dataset(images.parent, s.train_images, s.test_images, s.long_side, data.seed)
-    else:
+        parts = {"train": select(read_json(train), choice, "training"), "test": select(read_json(test), choice, "test")}
+    elif data.source == "local":
         from vlm_itl.data import local
 
-        for what, number in local.write_dataset(images.parent, root, data.local, data.seed).items():
-            print(f"{what}: {number}")
+        parts, notes = local.prepare(images, root, data.local, choice, data.seed)
+    else:
+        from vlm_itl.data import coco2017
+
+        parts, notes = coco2017.prepare(images, root, data.coco2017, choice)
+    for what, number in notes.items():
+        print(f"{what}: {number:,}")
+    write_json(train, parts["train"])
+    write_json(test, parts["test"])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Choose the images that take part and split them: initial labels, pool, validation, test."""
+"""Split the selected images: initial labels, pool, validation, test."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from typing import Any
 from vlm_itl import labels as policies
 from vlm_itl.coco import subset
 from vlm_itl.files import read_json, write_json
-from vlm_itl.splitting import select, split, statistics
+from vlm_itl.splitting import split, statistics, table
 from vlm_itl.stage import Stage
 
 STAGE = Stage(
-    reads={"train": "all training images", "test": "all test images"},
+    reads={"train": "the selected training images", "test": "the selected test images"},
     writes={
         "labels": "images a human has drawn before the loop starts",
         "pool": "images without labels",
         "ledger": "what the human did for them",
         "truth": "the pool's ground truth, for simulated humans and for measuring judges",
         "validation": "labelled images held back from training",
-        "test_split": "the chosen test images",
+        "test_split": "the test images",
         "metrics": "images and instances per class and part, mask areas",
+        "plot": "the same as rows for a plot",
     },
     params=("split",),
 )
@@ -28,12 +29,11 @@ STAGE = Stage(
 
 def main(
     train: Path, test: Path, labels: Path, pool: Path, ledger: Path, truth: Path, validation: Path, test_split: Path,
-    metrics: Path, settings: dict[str, Any],
+    metrics: Path, plot: Path, settings: dict[str, Any],
 ) -> None:  # fmt: skip
     s = settings["split"]
-    training = select(read_json(train), s, s.max_train_images_per_class, s.seed, "training")
-    testing = select(read_json(test), s, s.max_test_images_per_class, s.seed, "test")
-    initial_ids, pool_ids, validation_ids = split(training, s, s.seed)
+    training, testing = read_json(train), read_json(test)
+    initial_ids, pool_ids, validation_ids = split(training, s)
     first_labels, first_pool, first_ledger = policies.initial(training, initial_ids, pool_ids, validation_ids)
     parts = {"initial": initial_ids, "pool": pool_ids, "validation": validation_ids}
     data = {name: subset(training, ids) for name, ids in parts.items()} | {"test": testing}
@@ -43,7 +43,9 @@ def main(
     write_json(truth, data["pool"])
     write_json(validation, data["validation"])
     write_json(test_split, testing)
-    write_json(metrics, statistics(data))
+    numbers = statistics(data)
+    write_json(metrics, numbers)
+    write_json(plot, table(numbers))
 
 
 if __name__ == "__main__":

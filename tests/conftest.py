@@ -31,6 +31,16 @@ def instance(box: tuple[int, int, int, int], category_id: int = 1, image_id: int
     }  # fmt: skip
 
 
+def dataset(images: dict[int, list[int]]) -> dict:
+    """{image id: category ids of its instances}."""
+    rows = [instance((1, 1, 20, 20), c, i) for i, classes in images.items() for c in classes]
+    return {
+        "images": [{"id": i, "file_name": f"{i}.jpg", "height": 40, "width": 50} for i in images],
+        "annotations": [{**row, "id": k} for k, row in enumerate(rows, 1)],
+        "categories": [{"id": 1, "name": "bird"}, {"id": 2, "name": "book"}, {"id": 3, "name": "zebra"}],
+    }
+
+
 @pytest.fixture
 def raw_coco(tmp_path: Path) -> tuple[Path, Path, dict]:
     """(path, images, content) of a valid instances file with polygons, both kinds of RLE, a crowd and an image without annotations."""

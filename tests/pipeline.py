@@ -21,7 +21,8 @@ yaml = YAML()
 def shrink(params: dict) -> None:
     """Change the shipped settings so that the whole graph runs in about a minute. The numbers it gives mean nothing."""
     params["data"]["synthetic"] = {"train_images": 20, "test_images": 6, "long_side": 64}
-    params["split"].update(min_area=5, initial_fraction=0.4)
+    params["select"]["min_area"] = 5
+    params["split"]["initial_fraction"] = 0.4
     params["pretrain"]["epochs"] = 1
     params["train"]["epochs"] = 0.5
     params["predict"].update(score_threshold=0.02, max_detections=3)  # an untrained detector is sure of nothing

@@ -37,7 +37,9 @@ WRONG = {
     "split.initial_fraction: .*less than or equal to 1.*1.5": lambda p: p["split"].update(initial_fraction=1.5),
     "split.initial_fraction: .*greater than 0": lambda p: p["split"].update(initial_fraction=0),
     "split.initial_fraction: .*valid number.*'a fifth'": lambda p: p["split"].update(initial_fraction="a fifth"),
-    "split: categories names a class twice": lambda p: p["split"].update(categories=["bird", "bird"]),
+    "select: categories names a class twice": lambda p: p["select"].update(categories=["bird", "bird"]),
+    "select.max_images: .*greater than or equal to 1.*0": lambda p: p["select"].update(max_images=0),
+    "data.coco2017.mirror: unknown key": lambda p: p["data"].update(coco2017={"mirror": "x"}),
     "pretrain.epochs: .*greater than 0": lambda p: p["pretrain"].update(epochs=0),
     "seed: .*valid integer": lambda p: p.update(seed="one"),
     "train: Field required": lambda p: p.pop("train"),
@@ -52,7 +54,7 @@ WRONG = {
     "runs.start: 'start' is the name": lambda p: p["runs"].update(start={"judge": "human", "prev": "start"}),
     "runs.../x.*: .*pattern": lambda p: p["runs"].update({"../x": {"judge": "human", "prev": "start"}}),
     "data: source is local, but data.local is not given": lambda p: p["data"].update(source="local"),
-    "data.source: .*'synthetic' or 'local'": lambda p: p["data"].update(source="imagenet"),
+    "data.source: .*'synthetic', 'local' or 'coco2017'": lambda p: p["data"].update(source="imagenet"),
     "detector.config: a Detectron2 YAML": lambda p: p["detector"].update(config="model.pth"),
 }
 

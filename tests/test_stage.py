@@ -75,7 +75,7 @@ def test_unknown_judge_is_named(here):
 def test_wrong_settings_anywhere_stop_before_work(here):
     text = (here / "params.yaml").read_text()
     (here / "params.yaml").write_text(text.replace("min_area:", "min_aera:"))
-    with pytest.raises(SystemExit, match=r"split\.min_aera: unknown key"):
+    with pytest.raises(SystemExit, match=r"select\.min_aera: unknown key"):
         run(write)
     assert not (here / "deep").exists()
 

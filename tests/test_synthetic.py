@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as mask_util
 
-from vlm_itl.coco import read_instances
 from vlm_itl.data import synthetic
+from vlm_itl.data.instances import normalise, picture_problem, read_instances
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -32,11 +32,13 @@ def test_data_set_is_valid_coco(tmp_path: Path) -> None:
     synthetic.write_dataset(tmp_path, 5, 3, 96, seed=3)
     ids = set()
     for part, number in (("train", 5), ("test", 3)):
-        data, _ = read_instances(tmp_path / f"{part}.json", tmp_path / "images")
+        data, notes = normalise(read_instances(tmp_path / f"{part}.json"), {13, 16, 24, 84}, part)
+        assert not sum(notes.values())
         assert len(data["images"]) == number
         assert [(c["id"], c["name"]) for c in data["categories"]] == [(13, "stop sign"), (16, "bird"), (24, "zebra"), (84, "book")]
         for image in data["images"]:
             assert max(image["width"], image["height"]) == 96
+            assert picture_problem((tmp_path / "images" / image["file_name"]).read_bytes(), image) is None
             with Image.open(tmp_path / "images" / image["file_name"]) as picture:
                 assert (picture.format, picture.size) == ("JPEG", (image["width"], image["height"]))
         for row in data["annotations"]:

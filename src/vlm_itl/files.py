@@ -16,6 +16,11 @@ from typing import Any
 from .errors import UserError
 
 
+def scratch() -> Path:
+    """The folder for what outlives a stage without being its output; VLM_ITL_SCRATCH in the environment names another than `scratch`."""
+    return Path(os.environ.get("VLM_ITL_SCRATCH") or "scratch")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path to write; on success it becomes `path`, on an error it is removed."""
@@ -24,6 +29,10 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None:  # a full disk shows while writing, where Python does not say to which file
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

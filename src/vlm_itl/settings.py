@@ -42,12 +42,24 @@ class Local(Model):
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.3
 
 
+class Coco2017(Model):
+    """COCO 2017 (`data.root` holds the annotation archive, or COCO itself); only selected pictures are fetched."""
+
+    base_url: str | None = None  # a mirror, `file:///folder` or a folder that holds train2017/ and val2017/; none: each picture's coco_url
+    allow_missing: Annotated[int, Field(ge=0)] = 0  # pictures that may be left out because they cannot be had
+    connections: Annotated[int, Field(ge=1, le=64)] = 16  # requests under way at a time
+    retries: Annotated[int, Field(ge=0)] = 5  # of one request, with growing pauses
+    timeout: Annotated[float, Field(gt=0)] = 30  # seconds to connect, and without a byte
+    archive_md5: str = "f4bbac642086de4f52a3fdda2de5fa2c"  # as published for annotations_trainval2017.zip
+
+
 class Data(Model):
-    source: Literal["synthetic", "local"]
+    source: Literal["synthetic", "local", "coco2017"]
     root: str  # a folder that exists; `download` depends on it
     seed: Annotated[int, Field(ge=0)] = 0  # of the drawn scenes and of a held-out test part
     synthetic: Synthetic | None = None
     local: Local | None = None
+    coco2017: Coco2017 = Field(default_factory=Coco2017)
 
     @model_validator(mode="after")
     def _source_has_settings(self) -> Data:
@@ -56,20 +68,27 @@ class Data(Model):
         return self
 
 
-class Split(Model):
-    categories: Annotated[list[str], Field(min_length=1)]
+class Select(Model):
+    """Which images take part. The defaults are the first study's rules."""
+
+    categories: Annotated[list[str], Field(min_length=1)] = Field(default_factory=lambda: ["book", "bird", "stop sign", "zebra"])
     min_area: Annotated[float, Field(ge=0)] = 100  # square pixels of mask; smaller instances are not part of the task
-    max_train_images_per_class: Annotated[int, Field(ge=1)] | None = None
-    max_test_images_per_class: Annotated[int, Field(ge=1)] | None = None
-    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1  # of the training images
-    initial_fraction: Fraction = 0.2  # of the training images that are not validation
+    max_train_images_per_class: Annotated[int, Field(ge=1)] | None = 700
+    max_test_images_per_class: Annotated[int, Field(ge=1)] | None = 70
+    max_images: Annotated[int, Field(ge=1)] | None = None  # in the training and in the test part each: for trying out
     seed: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
-    def _no_repeats(self) -> Split:
+    def _no_repeats(self) -> Select:
         if len(set(self.categories)) != len(self.categories):
             raise ValueError("categories names a class twice")
         return self
+
+
+class Split(Model):
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1  # of the training images
+    initial_fraction: Fraction = 0.2  # of the training images that are not validation
+    seed: Annotated[int, Field(ge=0)] = 0
 
 
 class Detector(Model):
@@ -157,6 +176,7 @@ class Settings(Model):
 
     seed: Annotated[int, Field(ge=0)]  # of training and of simulated judges; data and split have their own: a sweep keeps the test set
     data: Data
+    select: Select
     split: Split
     detector: Detector
     pretrain: Training

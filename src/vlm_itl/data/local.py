@@ -3,53 +3,67 @@
 from __future__ import annotations
 
 import random
-import shutil
 from collections import Counter
 from pathlib import Path
 
-from ..coco import Coco, read_instances, subset
+from tqdm import tqdm
+
+from ..coco import Coco, subset
 from ..errors import UserError
-from ..files import write_json
-from ..settings import Local, LocalPart
+from ..selection import Part, category_ids, select
+from ..settings import Local, LocalPart, Select
+from .instances import normalise, picture_path, picture_problem, read_instances
 
 
-def write_dataset(folder: Path, root: Path, settings: Local, seed: int) -> dict[str, int]:
-    """Check the user's data and copy it into `folder` in the project's form.
+def prepare(images: Path, root: Path, settings: Local, choice: Select, seed: int) -> tuple[dict[str, Coco], Counter[str]]:
+    """Check the user's annotations, select, and copy the selected pictures.
 
-    Without a test part, `test_fraction` of the images, drawn with the seed, become the test set.
+    Without a test part, `test_fraction` of all images, drawn with the seed, are the test set's candidates.
 
     Args:
-        folder: gets `train.json`, `test.json` and `images/`.
+        images: gets the pictures, `train/` and `test/`.
         root: the folder that the paths in `settings` are relative to.
 
     Returns:
-        What was skipped or noted, by name.
+        {"train": ..., "test": ...} with `file_name`s relative to `images`, and what was skipped or noted.
 
     Raises:
-        UserError: see `vlm_itl.coco.read_instances`; or nothing is left for one of the parts.
+        UserError: the file and the id at fault; see `vlm_itl.data.instances` and `vlm_itl.selection`.
     """
-    data, notes = _read(root, settings.train)
+    train, notes = _read(root / settings.train.annotations, choice, "training")
     if settings.test is None:
-        order = sorted(image["id"] for image in data["images"])
+        order = sorted(image["id"] for image in train["images"])
         random.Random(f"{seed}/test").shuffle(order)
         held_out = set(order[: round(settings.test_fraction * len(order))])
         if not held_out or len(held_out) == len(order):
             raise UserError(f"params.yaml: data.local.test_fraction leaves {len(held_out)} of {len(order)} images for testing")
-        test, data = subset(data, held_out), subset(data, set(order) - held_out)
-        test_part = settings.train
+        test, train = subset(train, held_out), subset(train, set(order) - held_out)
     else:
-        test, test_notes = _read(root, settings.test)
+        test, test_notes = _read(root / settings.test.annotations, choice, "test")
         notes += test_notes
-        test_part = settings.test
-    for name, part, rows in (("train", settings.train, data), ("test", test_part, test)):
-        for image in rows["images"]:
-            target = folder / "images" / name / image["file_name"]
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(root / part.images / image["file_name"], target)
-            image["file_name"] = f"{name}/{image['file_name']}"
-        write_json(folder / f"{name}.json", rows)
-    return dict(notes)
+    chosen = {"train": select(train, choice, "training"), "test": select(test, choice, "test")}
+    _copy(chosen["train"], root, settings.train, images / "train")
+    _copy(chosen["test"], root, settings.test or settings.train, images / "test")
+    return chosen, notes
 
 
-def _read(root: Path, part: LocalPart) -> tuple[Coco, Counter[str]]:
-    return read_instances(root / part.annotations, root / part.images)
+def _read(path: Path, choice: Select, part: Part) -> tuple[Coco, Counter[str]]:
+    instances = read_instances(path)
+    return normalise(instances, category_ids(instances.category_names(), choice, part), str(path))
+
+
+def _copy(data: Coco, root: Path, part: LocalPart, target: Path) -> None:
+    where = str(root / part.annotations)
+    for image in tqdm(data["images"], desc=f"copying images of {Path(part.annotations).name}", unit="image"):
+        source = picture_path(root / part.images, image, where)
+        try:
+            picture = source.read_bytes()
+        except OSError as error:
+            raise UserError(f"{where}: image {image['id']}: {source}: {error.strerror}") from None
+        problem = picture_problem(picture, image)
+        if problem:
+            raise UserError(f"{where}: image {image['id']}: {source} is {problem}")
+        copy = target / image["file_name"]
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(picture)
+        image["file_name"] = f"{target.name}/{image['file_name']}"

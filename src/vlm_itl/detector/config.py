@@ -43,10 +43,19 @@ def build_config(settings: Detector, classes: int) -> CfgNode:
             cfg.merge_from_list([key, value])
         except (KeyError, ValueError, AssertionError) as error:
             raise UserError(f"params.yaml: detector.options: {key}: {error}") from None
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("params.yaml: detector.device: cuda, but torch sees no GPU; use auto or cpu")
-    cfg.MODEL.DEVICE = "cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
+    cfg.MODEL.DEVICE = choose_device(settings.device)
     return cfg
+
+
+def choose_device(asked: str) -> str:
+    """`cuda` or `cpu` for `auto`, `cpu` or `cuda`.
+
+    Raises:
+        UserError: `cuda`, and there is none.
+    """
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise UserError("params.yaml: detector.device: cuda, but torch sees no GPU; use auto or cpu")
+    return "cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def _thaw(cfg: CfgNode) -> None:
@@ -62,14 +71,14 @@ def load_config(model: Path, device: str) -> CfgNode:
     """The config beside a trained model, on `device` (`auto`, `cpu` or `cuda`).
 
     Raises:
-        UserError: the folder holds no config.
+        UserError: the folder holds no config, or there is no GPU for `cuda`.
     """
     file = model / "config.yaml"
     if not file.exists():
         raise UserError(f"{file}: no such file: {model} is not a model written by the train stage")
     cfg = default_config()
     cfg.merge_from_file(str(file))
-    cfg.MODEL.DEVICE = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    cfg.MODEL.DEVICE = choose_device(device)
     return cfg
 
 

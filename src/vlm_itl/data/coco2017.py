@@ -1,0 +1,161 @@
+"""`data.source: coco2017`: the official annotations, and of the pictures only those that are selected."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import re
+import shutil
+import zipfile
+from collections import Counter
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from tqdm import tqdm
+
+from ..coco import Coco, subset
+from ..errors import UserError
+from ..files import scratch
+from ..selection import Part, category_ids, select
+from ..settings import Coco2017, Select
+from .fetch import Wanted, fetch
+from .instances import normalise, parse_instances, picture_path, picture_problem, read_instances
+
+ARCHIVE = "annotations_trainval2017.zip"
+PARTS: dict[str, tuple[Part, str]] = {"train": ("training", "train2017"), "test": ("test", "val2017")}
+
+
+def prepare(images: Path, root: Path, settings: Coco2017, choice: Select) -> tuple[dict[str, Coco], Counter[str]]:
+    """Read the annotations, select, and fetch the selected pictures, or find them on this machine.
+
+    Args:
+        images: gets the fetched pictures, `train/` and `test/`; pictures that lie on this machine are left where they are.
+        root: a folder with COCO's annotation archive, or with COCO itself (`annotations/` and perhaps `train2017/`, `val2017/`).
+
+    Returns:
+        {"train": ..., "test": ...}, and what was skipped or noted. A `file_name` is relative to `images`, or, of a picture that was
+        left where it is, absolute, with the picture's `md5` in its row.
+
+    Raises:
+        UserError: the archive is not the published one, or more than `allow_missing` pictures cannot be had (each URL with its reason
+            goes to the standard output).
+    """
+    notes: Counter[str] = Counter()
+    parts: dict[str, Coco] = {}
+    urls: dict[str, dict[int, str | None]] = {}
+    for name, (part, folder) in PARTS.items():
+        file = f"annotations/instances_{folder}.json"
+        if (root / ARCHIVE).exists():
+            where = f"{root / ARCHIVE}: {file}"
+            instances = parse_instances(read_member(root / ARCHIVE, file, settings.archive_md5), where)
+        elif (root / file).exists():
+            where = str(root / file)
+            instances = read_instances(root / file)
+        else:
+            raise UserError(
+                f"params.yaml: data.root: {root} holds neither {ARCHIVE} (with root: data/coco2017, `dvc repro` fetches it) nor {file}"
+            )
+        data, skipped = normalise(instances, category_ids(instances.category_names(), choice, part), where)
+        notes += skipped
+        parts[name] = select(data, choice, part)
+        urls[name] = {row.id: row.coco_url for row in instances.images}
+        for image in parts[name]["images"]:
+            picture_path(images, image, where)  # a name that leads elsewhere
+
+    images.mkdir(parents=True, exist_ok=True)
+    base = settings.base_url
+    if base is None and all((root / folder).is_dir() for _, folder in PARTS.values()):
+        base = str(root.resolve())
+    if base is not None and urlsplit(base).scheme in ("", "file"):
+        missing = _read_in_place(parts, Path(url2pathname(urlsplit(base).path)))
+    else:
+        missing = _fetch(parts, urls, images, base, settings, notes)
+
+    for line in missing.values():
+        print(f"missing: {line}")
+    if len(missing) > settings.allow_missing:
+        total = sum(len(data["images"]) for data in parts.values())
+        raise UserError(
+            f"{len(missing)} of {total} pictures cannot be had (listed above); what was fetched is kept, so run it again, "
+            "or set data.coco2017.allow_missing in params.yaml"
+        )
+    notes["pictures missing"] = len(missing)
+    whole = {name: {i["id"] for i in data["images"] if (name, i["id"]) not in missing} for name, data in parts.items()}
+    return {name: subset(data, whole[name]) for name, data in parts.items()}, notes
+
+
+def read_member(archive: Path, member: str, md5: str) -> bytes:
+    """One file of the archive, read into memory: nothing is unpacked, so no member's name can lead anywhere.
+
+    Raises:
+        UserError: the archive has another md5, or no such member.
+    """
+    with archive.open("rb") as stream:
+        found = hashlib.md5()
+        for block in iter(lambda: stream.read(1 << 20), b""):
+            found.update(block)
+    if found.hexdigest() != md5:
+        raise UserError(f"{archive}: md5 is {found.hexdigest()}, the published archive's {md5}: delete it and run `dvc repro` again")
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            return opened.read(member)
+    except KeyError:
+        raise UserError(f"{archive}: holds no {member}") from None
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{archive}: {error}") from None
+
+
+def _read_in_place(parts: dict[str, Coco], folder: Path) -> dict[tuple[str, int], str]:
+    """Point every row at its picture under `folder`; what is missing, by part and image id."""
+    missing = {}
+    for name, data in parts.items():
+        for image in tqdm(data["images"], desc=f"checking {name} images", unit="image"):
+            path = (folder / PARTS[name][1] / image["file_name"]).absolute()
+            try:
+                picture = path.read_bytes()
+                problem = picture_problem(picture, image)
+            except OSError as error:
+                problem = str(error.strerror)
+            if problem:
+                missing[name, image["id"]] = f"{path}: {problem}"
+            else:
+                image.update(file_name=str(path), md5=hashlib.md5(picture).hexdigest())
+    return missing
+
+
+def _fetch(
+    parts: dict[str, Coco], urls: dict[str, dict[int, str | None]], images: Path, base: str | None, settings: Coco2017, notes: Counter[str]
+) -> dict[tuple[str, int], str]:  # fmt: skip
+    """Fetch what the store does not have and link it into `images`; what is missing, by part and image id."""
+    wanted: dict[Path, tuple[Wanted, tuple[str, int], Path]] = {}
+    for name, data in parts.items():
+        folder = PARTS[name][1]
+        for image in data["images"]:
+            url = f"{base.rstrip('/')}/{folder}/{image['file_name']}" if base else urls[name][image["id"]]
+            if url is None:
+                raise UserError(f"{folder}: image {image['id']} has no coco_url; set data.coco2017.base_url in params.yaml")
+            kept = _store(base, url) / folder / image["file_name"]
+            target = images / name / image["file_name"]
+            wanted[kept] = Wanted(url, kept, functools.partial(picture_problem, image=image)), (name, image["id"]), target
+            image["file_name"] = f"{name}/{image['file_name']}"
+    done = fetch([item for item, _, _ in wanted.values()], settings.connections, settings.retries, settings.timeout)
+    notes.update({"pictures fetched": done.files, "bytes fetched": done.bytes, "pictures there before": done.there})
+    for kept, (_, _, target) in wanted.items():
+        if kept in done.failures:
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        try:
+            os.link(kept, target)
+        except OSError:  # another disk
+            shutil.copyfile(kept, target)
+    return {wanted[path][1]: line for path, line in done.failures.items()}
+
+
+def _store(base: str | None, url: str) -> Path:
+    """The store's folder for a server: mirrors are not mixed, and a password in a URL does not become a name."""
+    parts = urlsplit(base or url)
+    name = f"{parts.hostname or ''}:{parts.port or ''}{parts.path if base else ''}"
+    return scratch() / "images" / re.sub(r"[^A-Za-z0-9.-]+", "_", name).strip("_")

@@ -1,0 +1,363 @@
+"""COCO 2017 over a real HTTP server with faults: nothing half-written is taken for whole, nothing is asked for twice."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from coco_server import CocoServer, jpeg, md5, write_coco
+from conftest import ROOT
+from ruamel.yaml import YAML
+
+from vlm_itl.data import coco2017, fetch
+from vlm_itl.errors import UserError
+from vlm_itl.settings import Coco2017, Select
+
+CHOICE = Select()
+SELECTED = 20  # of the 24 images; the rest shows a person only
+
+
+@pytest.fixture
+def server(tmp_path):
+    with CocoServer(tmp_path / "www") as running:
+        write_coco(running.folder, running.url)
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _scratch(tmp_path, monkeypatch):
+    monkeypatch.setenv("VLM_ITL_SCRATCH", str(tmp_path / "scratch"))
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(fetch, "BACKOFF", 0.01)
+
+
+@pytest.fixture
+def root(server, tmp_path):
+    """As `dvc repro` leaves data/coco2017: the archive and nothing else."""
+    folder = tmp_path / "root"
+    folder.mkdir()
+    shutil.copy(server.folder / coco2017.ARCHIVE, folder)
+    return folder
+
+
+def settings(server, **more) -> Coco2017:
+    return Coco2017(**{"archive_md5": md5(server.folder / coco2017.ARCHIVE), "timeout": 1, "retries": 2, "connections": 4, **more})
+
+
+def store(server) -> list[Path]:
+    return sorted((server.folder.parent / "scratch").rglob("*.jpg"))
+
+
+def check_images(parts, images: Path, server) -> None:
+    """Every picture of both parts is there, byte by byte, and nothing else."""
+    rows = [(name, i) for name in parts for i in parts[name]["images"]]
+    for name, image in rows:
+        there = images / image["file_name"]
+        assert image["file_name"].startswith(f"{name}/")
+        assert there.read_bytes() == (server.folder / coco2017.PARTS[name][1] / there.name).read_bytes()
+    assert len([p for p in images.rglob("*") if p.is_file()]) == len(rows)
+
+
+def test_only_the_selected_pictures_are_fetched_once(server, root, tmp_path):
+    parts, notes = coco2017.prepare(tmp_path / "images", root, settings(server), CHOICE)
+    assert [len(parts[p]["images"]) for p in ("train", "test")] == [13, 7]
+    assert {c["name"] for c in parts["train"]["categories"]} == set(CHOICE.categories)
+    check_images(parts, tmp_path / "images", server)
+    assert set(server.asked.values()) == {1}
+    assert len(server.asked) == notes["pictures fetched"] == SELECTED
+    pictures = sum(p.stat().st_size for p in (tmp_path / "images").rglob("*.jpg"))
+    assert server.sent == notes["bytes fetched"] == pictures
+    assert not list(tmp_path.rglob("evil*"))
+
+
+def test_what_is_there_is_not_asked_for_again(server, root, tmp_path):
+    coco2017.prepare(tmp_path / "images", root, settings(server), CHOICE)
+    shutil.rmtree(tmp_path / "images")  # as DVC does before it runs a stage
+    again, notes = coco2017.prepare(tmp_path / "images", root, settings(server), CHOICE)
+    check_images(again, tmp_path / "images", server)
+    assert sum(server.asked.values()) == SELECTED
+    assert (notes["pictures fetched"], notes["pictures there before"]) == (0, SELECTED)
+    # another selection asks only for what is new
+    people = Select(categories=["person", "bird"])
+    coco2017.prepare(tmp_path / "other", root, settings(server), people)
+    assert sum(server.asked.values()) == SELECTED + 4
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff\xd8\xff\xe0 half", None])
+def test_a_damaged_picture_in_the_store_is_fetched_again(server, root, tmp_path, damage):
+    coco2017.prepare(tmp_path / "images", root, settings(server), CHOICE)
+    shutil.rmtree(tmp_path / "images")
+    victim = store(server)[3]
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[: len(whole) // 2] if damage is None else damage)
+    parts, notes = coco2017.prepare(tmp_path / "images", root, settings(server), CHOICE)
+    assert victim.read_bytes() == whole
+    assert notes["pictures fetched"] == 1
+    check_images(parts, tmp_path / "images", server)
+
+
+MENDED = {
+    "500 twice": ([500, 500], 3),
+    "503, then cut short": ([503, "short"], 3),
+    "connection reset": (["reset"], 2),
+    "body cut short": (["short"], 2),
+    "stalled body": (["stall"], 2),
+    "wrong bytes of the right length": (["garbage"], 2),
+    "HTML instead of JPEG": (["html"], 2),
+    "a whole picture of another size": (["small"], 2),
+    "redirect": (["redirect"], 1),
+}
+
+
+@pytest.mark.parametrize("case", MENDED)
+def test_faults_that_pass(server, root, tmp_path, case):
+    faults, requests = MENDED[case]
+    server.faults["/train2017/000000000003.jpg"] = list(faults)
+    parts, _ = coco2017.prepare(tmp_path / "images", root, settings(server), CHOICE)
+    check_images(parts, tmp_path / "images", server)
+    assert server.asked.pop("/train2017/000000000003.jpg") == requests
+    assert server.asked.pop("/moved/train2017/000000000003.jpg", 0) == (case == "redirect")
+    assert set(server.asked.values()) == {1}
+
+
+def test_retry_after_is_honoured(server, root, tmp_path):
+    path = "/train2017/000000000003.jpg"
+    server.faults[path] = [(429, "1"), (503, "1")]
+    coco2017.prepare(tmp_path / "images", root, settings(server), CHOICE)
+    times = server.asked_at[path]
+    assert len(times) == 3
+    assert all(later - earlier >= 0.95 for earlier, later in itertools.pairwise(times))
+
+
+LASTING = {
+    "404": ([404], 1, "404 Not Found"),
+    "500": ([500] * 9, 3, "500 Internal Server Error"),
+    "connection reset": (["reset"] * 9, 3, "reset by peer|Connection broken"),
+    "body cut short": (["short"] * 9, 3, "IncompleteRead|incomplete|Connection broken"),
+    "stalled body": (["stall"] * 9, 3, "[Tt]imed out"),
+    "wrong bytes of the right length": (["garbage"] * 9, 3, "not a picture"),
+    "HTML instead of JPEG": (["html"] * 9, 3, "not a picture"),
+    "another size": (["small"] * 9, 3, "20 x 20 pixels, the annotation says 48 x 32"),
+}
+
+
+@pytest.mark.parametrize("case", LASTING)
+def test_faults_that_last(server, root, tmp_path, case, capsys):
+    faults, requests, reason = LASTING[case]
+    path = "/train2017/000000000003.jpg"
+    server.faults[path] = list(faults)
+    with pytest.raises(UserError, match=r"1 of 20 pictures cannot be had .*allow_missing"):
+        coco2017.prepare(tmp_path / "images", root, settings(server), CHOICE)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("missing: ")]
+    assert len(lines) == 1
+    assert f"{server.url}{path}: " in lines[0]
+    assert re.search(reason, lines[0])
+    assert server.asked[path] == requests
+    assert "000000000003.jpg" not in {p.name for p in store(server)}
+    assert len(store(server)) == SELECTED - 1
+    # the next run asks for that one only
+    server.faults.clear()
+    server.asked.clear()
+    parts, _ = coco2017.prepare(tmp_path / "images", root, settings(server), CHOICE)
+    assert dict(server.asked) == {path: 1}
+    check_images(parts, tmp_path / "images", server)
+
+
+def test_missing_pictures_may_be_allowed(server, root, tmp_path, capsys):
+    for k in (3, 18):
+        next(server.folder.glob(f"*2017/{k:012d}.jpg")).unlink()
+    with pytest.raises(UserError, match=r"2 of 20 pictures"):
+        coco2017.prepare(tmp_path / "images", root, settings(server, allow_missing=1), CHOICE)
+    shutil.rmtree(tmp_path / "images")
+    parts, notes = coco2017.prepare(tmp_path / "images", root, settings(server, allow_missing=2), CHOICE)
+    assert notes["pictures missing"] == 2
+    assert [len(parts[p]["images"]) for p in ("train", "test")] == [12, 6]
+    assert {a["image_id"] for p in parts.values() for a in p["annotations"]} == {i["id"] for p in parts.values() for i in p["images"]}
+    check_images(parts, tmp_path / "images", server)
+
+
+def test_a_dead_server_ends_the_stage_early(server, root, tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch, "IN_A_ROW", 5)
+    closed = "http://127.0.0.1:9"  # the discard port: refused
+    with pytest.raises(UserError, match=r"5 files in a row could not be fetched.*http://127.0.0.1:9/train2017/.*refused"):
+        coco2017.prepare(tmp_path / "images", root, settings(server, base_url=closed, retries=1), CHOICE)
+
+
+def test_several_requests_are_under_way_at_a_time(server, root, tmp_path):
+    server.latency = 0.1
+    coco2017.prepare(tmp_path / "images", root, settings(server, connections=4), CHOICE)
+    assert 3 <= server.most_open <= 4
+
+
+def test_mirror(server, root, tmp_path):
+    (server.folder / "mirror").mkdir()
+    for part in ("train2017", "val2017"):
+        (server.folder / part).rename(server.folder / "mirror" / part)
+    parts, _ = coco2017.prepare(tmp_path / "images", root, settings(server, base_url=f"{server.url}/mirror/"), CHOICE)
+    assert {path.split("/")[1] for path in server.asked} == {"mirror"}
+    assert [len(parts[p]["images"]) for p in ("train", "test")] == [13, 7]
+
+
+@pytest.mark.parametrize("how", ["root", "file URL", "folder"])
+def test_pictures_on_this_machine_are_read_in_place(server, root, tmp_path, how):
+    if how == "root":
+        (server.folder / coco2017.ARCHIVE).rename(root / coco2017.ARCHIVE)
+        parts, _ = coco2017.prepare(tmp_path / "images", server.folder, Coco2017(), CHOICE)
+    else:
+        base = server.folder.as_uri() if how == "file URL" else str(server.folder)
+        parts, _ = coco2017.prepare(tmp_path / "images", root, settings(server, base_url=base), CHOICE)
+    assert not server.asked
+    assert list((tmp_path / "images").iterdir()) == []  # nothing is copied
+    assert not (tmp_path / "scratch").exists()
+    for name, (_, folder) in coco2017.PARTS.items():
+        for image in parts[name]["images"]:
+            path = tmp_path / "images" / image["file_name"]  # as the detector puts them together
+            assert path.parent == server.folder / folder
+            assert image["md5"] == md5(path)
+
+
+def test_a_damaged_picture_on_this_machine_is_named(server, root, tmp_path, capsys):
+    victim = server.folder / "train2017" / "000000000003.jpg"
+    victim.write_bytes(victim.read_bytes()[:800])
+    with pytest.raises(UserError, match=r"1 of 20 pictures cannot be had"):
+        coco2017.prepare(tmp_path / "images", root, settings(server, base_url=str(server.folder)), CHOICE)
+    assert f"missing: {victim}: not a whole picture" in capsys.readouterr().out
+
+
+def test_another_archive_is_refused_with_both_sums(server, root, tmp_path):
+    with pytest.raises(UserError) as error:
+        coco2017.prepare(tmp_path / "images", root, Coco2017(), CHOICE)
+    assert md5(root / coco2017.ARCHIVE) in str(error.value)
+    assert "f4bbac642086de4f52a3fdda2de5fa2c" in str(error.value)  # as published
+    assert not server.asked
+
+
+def test_archive_without_the_member_or_no_archive(server, tmp_path):
+    root = tmp_path / "r"
+    root.mkdir()
+    with pytest.raises(UserError, match=r"data.root: .* holds neither annotations_trainval2017.zip .* nor annotations/instances_train2017"):
+        coco2017.prepare(tmp_path / "images", root, Coco2017(), CHOICE)
+    with zipfile.ZipFile(root / coco2017.ARCHIVE, "w") as archive:
+        archive.writestr("annotations/captions_train2017.json", "{}")
+    with pytest.raises(UserError, match=r"holds no annotations/instances_train2017.json"):
+        coco2017.prepare(tmp_path / "images", root, Coco2017(archive_md5=md5(root / coco2017.ARCHIVE)), CHOICE)
+    (root / coco2017.ARCHIVE).write_bytes(b"<html>")
+    with pytest.raises(UserError, match=r"not a zip file"):
+        coco2017.prepare(tmp_path / "images", root, Coco2017(archive_md5=md5(root / coco2017.ARCHIVE)), CHOICE)
+
+
+def test_names_that_lead_out_of_the_store_are_refused(server, tmp_path):
+    path = server.folder / "annotations" / "instances_train2017.json"
+    data = json.loads(path.read_text())
+    data["images"][0]["file_name"] = "../../../../evil.jpg"
+    path.write_text(json.dumps(data))
+    (server.folder / coco2017.ARCHIVE).unlink()
+    shutil.rmtree(server.folder / "train2017")
+    with pytest.raises(UserError, match=r"image 1: file_name '../../../../evil.jpg' leaves"):
+        coco2017.prepare(tmp_path / "images", server.folder, Coco2017(base_url=server.url), CHOICE)
+
+
+def stage(tmp_path: Path, server, **more) -> list[str]:
+    """Write params.yaml in `tmp_path` and give the command line of the stage as DVC runs it there."""
+    yaml = YAML(typ="safe")
+    params = yaml.load((ROOT / "params.yaml").read_text())
+    params["data"] = {"source": "coco2017", "root": "root", "coco2017": settings(server, **more).model_dump()}
+    params["select"] = {}
+    with (tmp_path / "params.yaml").open("w") as stream:
+        yaml.dump(params, stream)
+    out = [f"--{n}=out/{f}" for n, f in (("images", "images"), ("train", "train.json"), ("test", "test.json"))]
+    return [sys.executable, "-m", "stages.download", "--root=root", *out]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def test_kill_9_in_mid_download_then_again(server, root, tmp_path):
+    command = stage(tmp_path, server, connections=2, timeout=20)
+    enough = threading.Event()
+    server.on_request = lambda path: enough.set() if sum(server.asked.values()) == 9 else time.sleep(0.02)
+    server.faults["/train2017/000000000008.jpg"] = ["stall"]  # is under way when the process dies
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert enough.wait(60)
+    process.kill()
+    process.wait()
+    time.sleep(0.2)
+    first = server.asked.copy()
+    kept = {p.name: p.read_bytes() for p in store(server)}
+    assert 5 <= len(kept) < SELECTED
+    assert not (tmp_path / "out/train.json").exists()
+    for name, content in kept.items():  # only whole ones, under their names
+        assert content == next(server.folder.glob(f"*2017/{name}")).read_bytes()
+    server.asked.clear()
+    server.on_request = lambda path: None
+    subprocess.run(command, cwd=tmp_path, env=environment(), check=True, capture_output=True)
+    asked = {Path(p).name for p in server.asked}
+    assert not asked & kept.keys()  # nothing that is whole is asked for again
+    assert asked | kept.keys() == {p.name for p in store(server)}
+    assert set(server.asked.values()) == {1}
+    assert sum(first.values()) - len(kept) <= 2  # what was under way
+    parts = {n: json.loads((tmp_path / f"out/{n}.json").read_text()) for n in ("train", "test")}
+    check_images(parts, tmp_path / "out/images", server)
+
+
+def test_ctrl_c_ends_at_once_though_a_body_stalls(server, root, tmp_path):
+    command = stage(tmp_path, server, connections=2, timeout=60)
+    for k in range(1, 25):
+        for part in ("train2017", "val2017"):
+            server.faults[f"/{part}/{k:012d}.jpg"] = ["stall"]
+    started = threading.Event()
+    server.on_request = lambda path: started.set()
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert started.wait(60)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Traceback" not in output
+
+
+def test_full_disk(server, root, tmp_path):
+    """On a real small file system, which needs a mount namespace of our own."""
+    (tmp_path / "scratch").mkdir()
+    size = sum(p.stat().st_size for p in server.folder.rglob("*.jpg")) // 2048  # kilobytes: half of what is wanted
+    script = f'mount -t tmpfs -o size={size}k tmpfs scratch || exit 77; "$@"; code=$?; ls -A scratch/images/*/*; exit $code'
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh", *stage(tmp_path, server)]
+    if shutil.which("unshare") is None:
+        pytest.skip("no unshare to mount a small file system with")
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    if done.returncode == 77 or "unshare failed" in done.stderr:
+        pytest.skip("a small file system cannot be mounted here")
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "No space left on device" in last
+    assert "scratch/images" in last
+    names = done.stdout.split()
+    assert sum(n.endswith(".jpg") for n in names) > 0
+    assert not any(n.endswith(".tmp") for n in names)
+    assert not (tmp_path / "out/train.json").exists()
+
+
+def test_the_server_is_a_server(server):
+    """The test's own server: a fault is really on the wire."""
+    import requests
+
+    path = "/train2017/000000000003.jpg"
+    server.faults[path] = ["short", "reset"]
+    for _ in range(2):
+        with pytest.raises(requests.exceptions.RequestException):
+            requests.get(server.url + path, timeout=5)
+    assert requests.get(server.url + path, timeout=5).content == jpeg(3)
