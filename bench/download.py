@@ -1,8 +1,8 @@
 """Fetching COCO's pictures one by one: ours beside pycocotools' own download, and the bytes that selecting saves.
 
-Both fetch the same pictures (640 x 480 JPEG, about COCO's mean size) from a server on loopback, in a process of its own, that waits before
-each answer as a distant one would. `COCO.download` asks for one after the other and checks nothing; ours asks for several at a time and decodes
-each. Usage: python bench/download.py [--images 300] [--latency 0.02] [--repeats 3]
+Both fetch the same pictures (640 x 480 JPEG, about COCO's mean size) from a server on loopback, in a process of its own, that waits
+before each answer as a distant one would. `COCO.download` asks for one after the other and checks nothing; ours asks for several at a
+time and decodes each. Usage: python bench/download.py [--images 300] [--latency 0.02] [--repeats 3]
 """
 
 from __future__ import annotations
