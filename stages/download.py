@@ -5,6 +5,7 @@ Not for splitting them: that is `split`.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,15 @@ STAGE = Stage(
         "images": "folder of the images, `train/` and `test/`",
         "train": "COCO instances JSON of the selected training images",
         "test": "COCO instances JSON of the selected test images",
+        "metrics": "annotations and pictures left out",
     },
     params=("data", "select"),
 )
 
 
-def main(root: Path, images: Path, train: Path, test: Path, settings: dict[str, Any]) -> None:
+def main(root: Path, images: Path, train: Path, test: Path, metrics: Path, settings: dict[str, Any]) -> None:
     data, choice = settings["data"], settings["select"]
-    notes: dict[str, int] = {}
+    notes: Counter[str] = Counter()
     if data.source == "synthetic":
         from vlm_itl.data import synthetic
 
@@ -40,10 +42,9 @@ def main(root: Path, images: Path, train: Path, test: Path, settings: dict[str, 
         from vlm_itl.data import coco2017
 
         parts, notes = coco2017.prepare(images, root, data.coco2017, choice)
-    for what, number in notes.items():
-        print(f"{what}: {number:,}")
     write_json(train, parts["train"])
     write_json(test, parts["test"])
+    write_json(metrics, {what: notes[what] for what in ("annotations_without_outline", "crowd_regions", "missing_pictures")})
 
 
 if __name__ == "__main__":

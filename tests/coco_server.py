@@ -68,7 +68,7 @@ class CocoServer:
     """Serves a folder over HTTP. `faults[path]` is a list of what happens to the first requests for that path; then all is well.
 
     Faults: an HTTP status as a number, `(429, "1")` with Retry-After, `reset`, `short`, `stall`, `garbage` (right length), `html`,
-    `redirect`, `small` (a whole JPEG of another size).
+    `redirect`, `small` (a whole JPEG of another size), `tampered` (another JPEG than the ETag of S3 says).
     """
 
     def __init__(self, folder: Path, latency: float = 0.0) -> None:
@@ -150,11 +150,14 @@ class CocoServer:
             body = np.random.default_rng(0).bytes(len(body))
         elif fault == "html":
             body = b"<!DOCTYPE html><html><body>Please log in to this network.</body></html>"
+        elif fault == "tampered":  # a picture that decodes, but is not the one that is stored
+            headers.update({"Server": "AmazonS3", "ETag": f'"{hashlib.md5(body).hexdigest()}"'})
+            body = jpeg(999)
         elif fault == "small":
             body = jpeg(1, 20, 20)
         elif fault == "redirect":
             status, headers["Location"], body = 302, f"{self.url}/moved{path}", b""
-        handler.send_response(status)
+        handler.send_response_only(status)
         handler.send_header("Content-Length", str(len(body)))
         for name, value in headers.items():
             handler.send_header(name, value)

@@ -22,6 +22,7 @@ from ruamel.yaml import YAML
 
 from vlm_itl.data import coco2017, fetch
 from vlm_itl.errors import UserError
+from vlm_itl.files import scratch
 from vlm_itl.settings import Coco2017, Select
 
 CHOICE = Select()
@@ -30,7 +31,7 @@ SELECTED = 20  # of the 24 images; the rest shows a person only
 
 @pytest.fixture
 def server(tmp_path):
-    with CocoServer(tmp_path / "www") as running:
+    with CocoServer(tmp_path / "w#w %20") as running:
         write_coco(running.folder, running.url)
         yield running
 
@@ -70,25 +71,25 @@ def check_images(parts, images: Path, server) -> None:
     assert len([p for p in images.rglob("*") if p.is_file()]) == len(rows)
 
 
-def test_only_the_selected_pictures_are_fetched_once(server, root, tmp_path):
-    parts, notes = coco2017.prepare(tmp_path / "images", root, settings(server), CHOICE)
+def test_only_the_selected_pictures_are_fetched_once(server, root, tmp_path, capsys):
+    parts, _ = coco2017.prepare(tmp_path / "images", root, settings(server), CHOICE)
     assert [len(parts[p]["images"]) for p in ("train", "test")] == [13, 7]
     assert {c["name"] for c in parts["train"]["categories"]} == set(CHOICE.categories)
     check_images(parts, tmp_path / "images", server)
     assert set(server.asked.values()) == {1}
-    assert len(server.asked) == notes["pictures fetched"] == SELECTED
+    assert len(server.asked) == SELECTED
     pictures = sum(p.stat().st_size for p in (tmp_path / "images").rglob("*.jpg"))
-    assert server.sent == notes["bytes fetched"] == pictures
+    assert server.sent == pictures
+    assert f"pictures fetched: 20 ({pictures / 1e6:.1f} MB); there before: 0" in capsys.readouterr().out
     assert not list(tmp_path.rglob("evil*"))
 
 
 def test_what_is_there_is_not_asked_for_again(server, root, tmp_path):
     coco2017.prepare(tmp_path / "images", root, settings(server), CHOICE)
     shutil.rmtree(tmp_path / "images")  # as DVC does before it runs a stage
-    again, notes = coco2017.prepare(tmp_path / "images", root, settings(server), CHOICE)
+    again, _ = coco2017.prepare(tmp_path / "images", root, settings(server), CHOICE)
     check_images(again, tmp_path / "images", server)
     assert sum(server.asked.values()) == SELECTED
-    assert (notes["pictures fetched"], notes["pictures there before"]) == (0, SELECTED)
     # another selection asks only for what is new
     people = Select(categories=["person", "bird"])
     coco2017.prepare(tmp_path / "other", root, settings(server), people)
@@ -102,9 +103,10 @@ def test_a_damaged_picture_in_the_store_is_fetched_again(server, root, tmp_path,
     victim = store(server)[3]
     whole = victim.read_bytes()
     victim.write_bytes(whole[: len(whole) // 2] if damage is None else damage)
-    parts, notes = coco2017.prepare(tmp_path / "images", root, settings(server), CHOICE)
+    server.asked.clear()
+    parts, _ = coco2017.prepare(tmp_path / "images", root, settings(server), CHOICE)
     assert victim.read_bytes() == whole
-    assert notes["pictures fetched"] == 1
+    assert {Path(p).name: n for p, n in server.asked.items()} == {victim.name: 1}
     check_images(parts, tmp_path / "images", server)
 
 
@@ -118,6 +120,8 @@ MENDED = {
     "HTML instead of JPEG": (["html"], 2),
     "a whole picture of another size": (["small"], 2),
     "redirect": (["redirect"], 1),
+    "Retry-After that says nothing": ([(429, "soon")], 2),
+    "S3 that sends other bytes than it has": (["tampered"], 2),
 }
 
 
@@ -182,17 +186,31 @@ def test_missing_pictures_may_be_allowed(server, root, tmp_path, capsys):
         coco2017.prepare(tmp_path / "images", root, settings(server, allow_missing=1), CHOICE)
     shutil.rmtree(tmp_path / "images")
     parts, notes = coco2017.prepare(tmp_path / "images", root, settings(server, allow_missing=2), CHOICE)
-    assert notes["pictures missing"] == 2
+    assert notes["missing_pictures"] == 2
     assert [len(parts[p]["images"]) for p in ("train", "test")] == [12, 6]
     assert {a["image_id"] for p in parts.values() for a in p["annotations"]} == {i["id"] for p in parts.values() for i in p["images"]}
     check_images(parts, tmp_path / "images", server)
 
 
-def test_a_dead_server_ends_the_stage_early(server, root, tmp_path, monkeypatch):
+def test_a_dead_server_ends_the_stage_early(server, root, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(fetch, "IN_A_ROW", 5)
+    monkeypatch.setattr(coco2017, "IN_A_ROW", 5)
     closed = "http://127.0.0.1:9"  # the discard port: refused
-    with pytest.raises(UserError, match=r"5 files in a row could not be fetched.*http://127.0.0.1:9/train2017/.*refused"):
-        coco2017.prepare(tmp_path / "images", root, settings(server, base_url=closed, retries=1), CHOICE)
+    with pytest.raises(UserError, match=r"5 pictures in a row could not be fetched .* so \d+ were not tried: .*base_url"):
+        coco2017.prepare(tmp_path / "images", root, settings(server, base_url=closed, retries=1, connections=1, allow_missing=20), CHOICE)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("missing: ")]
+    assert len(lines) == 5
+    assert all(re.search(r"http://127.0.0.1:9/train2017/\d+.jpg: .*refused", line) for line in lines)
+
+
+def test_many_pictures_that_are_gone_do_not_stop_the_others(server, root, tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch, "IN_A_ROW", 5)
+    for k in range(1, 13):
+        (server.folder / f"train2017/{k:012d}.jpg").unlink()
+    parts, notes = coco2017.prepare(tmp_path / "images", root, settings(server, allow_missing=12), CHOICE)
+    assert notes["missing_pictures"] == 10
+    check_images(parts, tmp_path / "images", server)
+    assert [len(parts[p]["images"]) for p in ("train", "test")] == [3, 7]
 
 
 def test_several_requests_are_under_way_at_a_time(server, root, tmp_path):
@@ -208,6 +226,32 @@ def test_mirror(server, root, tmp_path):
     parts, _ = coco2017.prepare(tmp_path / "images", root, settings(server, base_url=f"{server.url}/mirror/"), CHOICE)
     assert {path.split("/")[1] for path in server.asked} == {"mirror"}
     assert [len(parts[p]["images"]) for p in ("train", "test")] == [13, 7]
+
+
+def test_queued_experiments_share_the_store(tmp_path, monkeypatch):
+    monkeypatch.delenv("VLM_ITL_SCRATCH")
+    copy = tmp_path / "repo" / ".dvc" / "tmp" / "exps" / "tmpabc"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    assert scratch() == tmp_path / "repo" / "scratch"
+    monkeypatch.chdir(tmp_path / "repo")
+    assert scratch() == Path("scratch")
+    monkeypatch.setenv("VLM_ITL_SCRATCH", "/big")
+    assert scratch() == Path("/big")
+
+
+def test_a_linked_picture_is_replaced_not_written_into(server, root, tmp_path):
+    """The output, and DVC's cache with `cache.type hardlink`, may share the store's bytes."""
+    coco2017.prepare(tmp_path / "images", root, settings(server), CHOICE)
+    kept = store(server)[0]
+    linked = next((tmp_path / "images").rglob(kept.name))
+    assert linked.stat().st_ino == kept.stat().st_ino
+    kept.unlink()
+    kept.write_bytes(b"damaged")
+    whole = linked.read_bytes()
+    coco2017.prepare(tmp_path / "other", root, settings(server), CHOICE)
+    assert linked.read_bytes() == whole == kept.read_bytes()
+    assert linked.stat().st_ino != kept.stat().st_ino
 
 
 @pytest.mark.parametrize("how", ["root", "file URL", "folder"])
@@ -277,7 +321,7 @@ def stage(tmp_path: Path, server, **more) -> list[str]:
     params["select"] = {}
     with (tmp_path / "params.yaml").open("w") as stream:
         yaml.dump(params, stream)
-    out = [f"--{n}=out/{f}" for n, f in (("images", "images"), ("train", "train.json"), ("test", "test.json"))]
+    out = [f"--{n}=out/{f}" for n, f in (("images", "images"), ("train", "train.json"), ("test", "test.json"), ("metrics", "m.json"))]
     return [sys.executable, "-m", "stages.download", "--root=root", *out]
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 
 import pytest
 from coco_server import CocoServer, md5, write_coco
+from conftest import ROOT
 from pipeline import Clone, shrink
 
 from vlm_itl.data.coco2017 import ARCHIVE
@@ -72,8 +74,7 @@ def test_an_experiment_in_a_temporary_copy_finds_archive_and_store(tmp_path, ser
     work.repro("split")
     work.commit("the data")
     server.asked.clear()
-    store = {"VLM_ITL_SCRATCH": str(work.folder / "scratch")}
-    done = work.run("dvc", "exp", "run", "--temp", "-S", "select.max_images=12", "split", **store)
+    done = work.run("dvc", "exp", "run", "--temp", "-S", "select.max_images=12", "split")
     assert "Ran experiment" in done.stdout
     assert not [p for p in server.asked if p.endswith(".jpg")]
 
@@ -97,6 +98,13 @@ def test_coco_on_this_machine_is_read_in_place(tmp_path, server):
     image = work.json("loop/start/labels.json")["images"][0]
     shutil.copy(next(p for p in (server.folder / "train2017").iterdir() if str(p) != image["file_name"]), image["file_name"])
     assert {"download", "split", "pretrain"} <= work.repro("pretrain")
+
+
+def test_the_committed_data_dvc_has_no_md5():
+    """With one, and without a DVC remote, a fresh clone would look into its empty cache and not fetch."""
+    shown = subprocess.run(["git", "show", "HEAD:data.dvc"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "path: data/coco2017/" in shown
+    assert "md5:" not in shown
 
 
 def test_the_default_graph_leaves_the_archive_alone(tmp_path, server):

@@ -39,7 +39,7 @@ def test_good_data_is_normalised(raw_coco):
     assert [a["area"] for a in data["annotations"]] == [400.0, 200.0, 200.0]
     assert data["annotations"][2]["bbox"] == [3, 4, 20, 10]
     assert decode(data["annotations"][1]["segmentation"])[:, 10:15].all()
-    assert notes == {"crowd regions": 1}
+    assert notes == {"crowd_regions": 1}
     assert [i["id"] for i in data["images"]] == [1, 2, 3]
 
 
@@ -59,7 +59,7 @@ def test_selected_pictures_are_copied(raw_coco, tmp_path):
     assert [i["file_name"] for i in parts["test"]["images"]] == ["test/a.jpg", "test/b.jpg"]
     for image in parts["train"]["images"] + parts["test"]["images"]:
         assert (tmp_path / "out" / image["file_name"]).read_bytes() == (images / image["file_name"].split("/")[1]).read_bytes()
-    assert notes["crowd regions"] == 2
+    assert notes["crowd_regions"] == 2
 
 
 def edit(path, change):
@@ -95,6 +95,8 @@ REFUSED = {
     "polygon of words": (lambda d: d["annotations"][0].update(segmentation=[["a"] * 6]), r"annotation 1: its polygon"),
     "no annotations list": (lambda d: d.pop("annotations"), r"not COCO instances: .*missing required field `annotations`"),
     "an image without a name": (lambda d: d["images"][0].pop("file_name"), r"missing required field `file_name` - at `\$.images"),
+    "a file name twice": (lambda d: d["images"][1].update(file_name="a.jpg"), r"file_name 'a.jpg' is there twice"),
+    "a negative height": (lambda d: d["images"][0].update(height=-5), r"`int` >= 1 - at `\$.images"),
     "an id of letters": (lambda d: d["annotations"][0].update(id="x"), r"Expected `int`, got `str` - at `\$.annotations"),
 }  # fmt: skip
 
@@ -144,7 +146,7 @@ def test_unusable_outlines_are_skipped_and_counted(raw_coco, outline):
     path, _, _ = raw_coco
     edit(path, lambda d: d["annotations"][0].update(segmentation=outline))
     data, notes = read(path)
-    assert notes["annotations skipped: no usable outline"] == 1
+    assert notes["annotations_without_outline"] == 1
     assert [a["id"] for a in data["annotations"]] == [2, 3]
 
 

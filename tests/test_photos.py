@@ -37,7 +37,8 @@ def work(tmp_path_factory):
     yaml.dump(params, folder / "params.yaml")
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     data = [f"--{n}={folder / 'data' / f}" for n, f in (("images", "images"), ("train", "train.json"), ("test", "test.json"))]
-    subprocess.run([sys.executable, "-m", "stages.download", f"--root={PHOTOS}", *data], cwd=folder, env=env, check=True)
+    download = [sys.executable, "-m", "stages.download", f"--root={PHOTOS}", *data, f"--metrics={folder / 'download.json'}"]
+    subprocess.run(download, cwd=folder, env=env, check=True)
     out = ("labels", "pool", "ledger", "truth", "validation", "test-split", "metrics", "plot")
     subprocess.run(
         [sys.executable, "-m", "stages.split", *data[1:], *(f"--{n}={folder / n}.json" for n in out)], cwd=folder, env=env, check=True
@@ -60,7 +61,7 @@ def test_every_instance_arrives_with_its_own_mask(tmp_path):
     ours = {a["id"]: a for a in train["annotations"] + test["annotations"]}
     shown = {a["image_id"] for a in original.anns.values() if not a["iscrowd"]}
     assert set(ours) == {a["id"] for a in original.anns.values() if a["image_id"] in shown}
-    assert sum(a["iscrowd"] for a in ours.values()) == notes["crowd regions"] > 0
+    assert sum(a["iscrowd"] for a in ours.values()) == notes["crowd_regions"] > 0
     for key, row in ours.items():
         # the same rasterisation as pycocotools', whatever form the annotation had
         expected = original.annToRLE(original.anns[key])
@@ -74,7 +75,7 @@ def test_what_was_written_reads_as_good_data(work):
     for part in ("train", "test"):
         instances = read_instances(work / f"data/{part}.json")
         data, notes = normalise(instances, {c.id for c in instances.categories}, part)
-        assert set(notes) <= {"crowd regions"}
+        assert set(notes) <= {"crowd_regions"}
         assert len(data["images"]) > 50
         for image in data["images"]:
             assert picture_problem((work / "data/images" / image["file_name"]).read_bytes(), image) is None
@@ -111,7 +112,7 @@ def test_truncated_photograph_is_named(work, tmp_path):
     victim.write_bytes(victim.read_bytes()[:5000])
     done = subprocess.run(
         [sys.executable, "-m", "stages.download", f"--root={root}", f"--images={tmp_path / 'o/i'}", f"--train={tmp_path / 'o/a'}",
-         f"--test={tmp_path / 'o/b'}"],
+         f"--test={tmp_path / 'o/b'}", f"--metrics={tmp_path / 'o/m'}"],
         cwd=work, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode != 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,15 +18,23 @@ from .errors import UserError
 
 
 def scratch() -> Path:
-    """The folder for what outlives a stage without being its output; VLM_ITL_SCRATCH in the environment names another than `scratch`."""
-    return Path(os.environ.get("VLM_ITL_SCRATCH") or "scratch")
+    """The folder for what outlives a stage without being its output: VLM_ITL_SCRATCH of the environment, or `scratch`.
+
+    A queued experiment runs in a copy of the repository under `.dvc/tmp/exps` and shares the repository's own.
+    """
+    if os.environ.get("VLM_ITL_SCRATCH"):
+        return Path(os.environ["VLM_ITL_SCRATCH"])
+    for folder in Path.cwd().parents:
+        if folder.parts[-3:] == (".dvc", "tmp", "exps"):
+            return folder.parents[2] / "scratch"
+    return Path("scratch")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path to write; on success it becomes `path`, on an error it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)

@@ -20,7 +20,7 @@ from ..errors import UserError
 from ..files import scratch
 from ..selection import Part, category_ids, select
 from ..settings import Coco2017, Select
-from .fetch import Wanted, fetch
+from .fetch import IN_A_ROW, Wanted, fetch
 from .instances import normalise, parse_instances, picture_path, picture_problem, read_instances
 
 ARCHIVE = "annotations_trainval2017.zip"
@@ -68,25 +68,33 @@ def prepare(images: Path, root: Path, settings: Coco2017, choice: Select) -> tup
     base = settings.base_url
     if base is None and all((root / folder).is_dir() for _, folder in PARTS.values()):
         base = str(root.resolve())
-    if base is not None and urlsplit(base).scheme in ("", "file"):
+    untried = 0
+    if base is not None and base.startswith("file://"):
         missing = _read_in_place(parts, Path(url2pathname(urlsplit(base).path)))
+    elif base is not None and "://" not in base:
+        missing = _read_in_place(parts, Path(base))
     else:
-        missing = _fetch(parts, urls, images, base, settings, notes)
+        missing, untried = _fetch(parts, urls, images, base, settings)
 
     for line in missing.values():
         print(f"missing: {line}")
+    if untried:
+        raise UserError(
+            f"{IN_A_ROW} pictures in a row could not be fetched (listed above), so {untried} were not tried: is the network down, "
+            "or a proxy or data.coco2017.base_url wrong? What was fetched is kept"
+        )
     if len(missing) > settings.allow_missing:
         total = sum(len(data["images"]) for data in parts.values())
         raise UserError(
             f"{len(missing)} of {total} pictures cannot be had (listed above); what was fetched is kept, so run it again, "
             "or set data.coco2017.allow_missing in params.yaml"
         )
-    notes["pictures missing"] = len(missing)
+    notes["missing_pictures"] = len(missing)
     whole = {name: {i["id"] for i in data["images"] if (name, i["id"]) not in missing} for name, data in parts.items()}
     return {name: subset(data, whole[name]) for name, data in parts.items()}, notes
 
 
-def read_member(archive: Path, member: str, md5: str) -> bytes:
+def read_member(archive: Path, member: str, md5: str) -> bytearray:
     """One file of the archive, read into memory: nothing is unpacked, so no member's name can lead anywhere.
 
     Raises:
@@ -97,10 +105,19 @@ def read_member(archive: Path, member: str, md5: str) -> bytes:
         for block in iter(lambda: stream.read(1 << 20), b""):
             found.update(block)
     if found.hexdigest() != md5:
-        raise UserError(f"{archive}: md5 is {found.hexdigest()}, the published archive's {md5}: delete it and run `dvc repro` again")
+        raise UserError(
+            f"{archive}: md5 is {found.hexdigest()}, the published archive's {md5}; get it again: git checkout data.dvc && dvc repro"
+        )
     try:
         with zipfile.ZipFile(archive) as opened:
-            return opened.read(member)
+            # into one buffer of the known size: read() would hold the compressed and the growing text beside each other
+            content = bytearray(opened.getinfo(member).file_size)
+            done = 0
+            with opened.open(member) as source, memoryview(content) as view:
+                while block := source.read(1 << 20):
+                    view[done : done + len(block)] = block
+                    done += len(block)
+            return content
     except KeyError:
         raise UserError(f"{archive}: holds no {member}") from None
     except zipfile.BadZipFile as error:
@@ -126,9 +143,12 @@ def _read_in_place(parts: dict[str, Coco], folder: Path) -> dict[tuple[str, int]
 
 
 def _fetch(
-    parts: dict[str, Coco], urls: dict[str, dict[int, str | None]], images: Path, base: str | None, settings: Coco2017, notes: Counter[str]
-) -> dict[tuple[str, int], str]:  # fmt: skip
-    """Fetch what the store does not have and link it into `images`; what is missing, by part and image id."""
+    parts: dict[str, Coco], urls: dict[str, dict[int, str | None]], images: Path, base: str | None, settings: Coco2017
+) -> tuple[dict[tuple[str, int], str], int]:  # fmt: skip
+    """Fetch what the store does not have and link it into `images`; what is missing, by part and image id, and how many were not tried.
+
+    A linked file shares its bytes with the store and perhaps with DVC's cache: each of them is replaced, never written in place.
+    """
     wanted: dict[Path, tuple[Wanted, tuple[str, int], Path]] = {}
     for name, data in parts.items():
         folder = PARTS[name][1]
@@ -141,9 +161,9 @@ def _fetch(
             wanted[kept] = Wanted(url, kept, functools.partial(picture_problem, image=image)), (name, image["id"]), target
             image["file_name"] = f"{name}/{image['file_name']}"
     done = fetch([item for item, _, _ in wanted.values()], settings.connections, settings.retries, settings.timeout)
-    notes.update({"pictures fetched": done.files, "bytes fetched": done.bytes, "pictures there before": done.there})
+    print(f"pictures fetched: {done.files:,} ({done.bytes / 1e6:,.1f} MB); there before: {done.there:,}")
     for kept, (_, _, target) in wanted.items():
-        if kept in done.failures:
+        if not kept.exists():
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
@@ -151,7 +171,7 @@ def _fetch(
             os.link(kept, target)
         except OSError:  # another disk
             shutil.copyfile(kept, target)
-    return {wanted[path][1]: line for path, line in done.failures.items()}
+    return {wanted[path][1]: line for path, line in done.failures.items()}, done.untried
 
 
 def _store(base: str | None, url: str) -> Path:

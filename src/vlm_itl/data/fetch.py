@@ -6,6 +6,8 @@ large files: each body is held in memory, checked there, and written only when i
 
 from __future__ import annotations
 
+import hashlib
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,15 +16,14 @@ from pathlib import Path
 
 import requests
 from tqdm import tqdm
-from urllib3.exceptions import MaxRetryError
+from urllib3.exceptions import InvalidHeader, MaxRetryError
 from urllib3.util.retry import Retry
 
-from ..errors import UserError
 from ..files import replacing
 
 AGAIN = (408, 429, 500, 502, 503, 504)  # HTTP statuses that another try may mend
 LONGEST_WAIT = 300.0  # seconds that a Retry-After may ask for
-IN_A_ROW = 20  # failures without a success between them after which the rest is not tried
+IN_A_ROW = 20  # files in a row whose every try failed, after which the rest is not tried
 BACKOFF = 0.5  # seconds before the second retry, doubled at each further one; the first is at once
 
 
@@ -43,6 +44,7 @@ class Fetched:
     files: int = 0
     bytes: int = 0
     failures: dict[Path, str] = field(default_factory=dict)  # "URL: reason"
+    untried: int = 0  # after `IN_A_ROW` exhausted ones
 
 
 def fetch(wanted: list[Wanted], connections: int, retries: int, timeout: float) -> Fetched:
@@ -57,7 +59,6 @@ def fetch(wanted: list[Wanted], connections: int, retries: int, timeout: float) 
         timeout: seconds to connect, and without a byte.
 
     Raises:
-        UserError: `IN_A_ROW` files failed without one success between them: the server, not the file, is the problem.
         OSError: a file cannot be written.
     """
     policy = Retry(
@@ -66,19 +67,18 @@ def fetch(wanted: list[Wanted], connections: int, retries: int, timeout: float) 
     )  # fmt: skip
     session = threading.local()  # requests does not promise that threads can share one
 
-    def get(item: Wanted) -> tuple[Wanted, int, str | None]:
-        """(item, bytes fetched, or None where it was there, why it failed)."""
+    def get(item: Wanted) -> tuple[Wanted, _Answer]:
         if item.path.exists():
             if item.problem(item.path.read_bytes()) is None:
-                return item, 0, None
+                return item, _Answer()
             item.path.unlink(missing_ok=True)
         if not hasattr(session, "value"):
             session.value = requests.Session()
-        body, reason = _get(session.value, item, policy, timeout)
-        if reason is None:
+        answer = _get(session.value, item, policy, timeout)
+        if answer.reason is None:
             with replacing(item.path) as temporary:
-                temporary.write_bytes(body)
-        return item, len(body), reason
+                temporary.write_bytes(answer.body)
+        return item, answer
 
     done, in_a_row = Fetched(), 0
     # not concurrent.futures: its threads are waited for at exit, these are not, so that Ctrl-C ends at once
@@ -86,49 +86,69 @@ def fetch(wanted: list[Wanted], connections: int, retries: int, timeout: float) 
         ThreadPool(min(connections, max(1, len(wanted)))) as pool,
         tqdm(total=len(wanted), desc="fetching images", unit="file") as bar,
     ):
-        for item, size, reason in pool.imap_unordered(get, wanted):
-            if reason is not None:
-                done.failures[item.path] = f"{item.url}: {reason}"
-                in_a_row += 1
-                if in_a_row == IN_A_ROW and len(wanted) > IN_A_ROW:
-                    raise UserError(
-                        f"{IN_A_ROW} files in a row could not be fetched, so the rest was not tried; the last: {item.url}: {reason}"
-                    )
-            elif size:
+        for item, answer in pool.imap_unordered(get, wanted):
+            if answer.reason is not None:
+                done.failures[item.path] = f"{item.url}: {answer.reason}"
+                in_a_row = in_a_row + 1 if answer.exhausted else 0
+            elif answer.body:
                 done.files += 1
-                done.bytes += size
+                done.bytes += len(answer.body)
                 in_a_row = 0
             else:
                 done.there += 1
             bar.update()
             elapsed = bar.format_dict["elapsed"]
             bar.set_postfix_str(f"{done.bytes / 1e6:.1f} MB, {done.bytes / 1e6 / max(elapsed, 1e-3):.1f} MB/s", refresh=False)
+            if in_a_row == IN_A_ROW:
+                done.untried = len(wanted) - done.there - done.files - len(done.failures)
+                break
     return done
 
 
-def _get(session: requests.Session, item: Wanted, policy: Retry, timeout: float) -> tuple[bytes, str | None]:
-    """(body, None), or (nothing, the reason)."""
+@dataclass
+class _Answer:
+    """Nothing at all: the file was there."""
+
+    body: bytes = b""
+    reason: str | None = None  # why there is no file
+    exhausted: bool = False  # every try failed, as when the network or the server is at fault; a 404 is not tried again
+
+
+def _get(session: requests.Session, item: Wanted, policy: Retry, timeout: float) -> _Answer:
     while True:
         response = None
         try:
             response = session.get(item.url, timeout=timeout)
             if response.ok:
-                reason = item.problem(response.content)
+                reason = item.problem(response.content) or _other_than_stored(response)
                 if reason is None:
-                    return response.content, None
+                    return _Answer(response.content)
             else:
                 reason = f"{response.status_code} {response.reason}"
                 if not policy.is_retry("GET", response.status_code):
-                    return b"", reason
+                    return _Answer(reason=reason)
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema) as error:
-            return b"", str(error)
+            return _Answer(reason=str(error))
         except requests.RequestException as error:
             reason = _cause(error)
         try:
             policy = policy.increment("GET", item.url, error=requests.RequestException(reason))
         except MaxRetryError:
-            return b"", reason
-        policy.sleep(response.raw if response is not None else None)  # type: ignore[arg-type]
+            return _Answer(reason=reason, exhausted=True)
+        try:
+            policy.sleep(response.raw if response is not None else None)  # type: ignore[arg-type]
+        except InvalidHeader:  # a Retry-After that is neither seconds nor a date
+            policy.sleep()
+
+
+def _other_than_stored(response: requests.Response) -> str | None:
+    """Why these bytes are not those that S3, where COCO lies, has stored: its ETag is their md5, unless it has a dash (Amazon S3 API
+    reference, "Object"). A JPEG decoder does not see every wrong byte."""
+    tag = response.headers.get("ETag", "")
+    if response.headers.get("Server") != "AmazonS3" or not re.fullmatch('"[0-9a-f]{32}"', tag):
+        return None
+    found = hashlib.md5(response.content).hexdigest()
+    return None if found == tag.strip('"') else f"md5 is {found}, the server has {tag}"
 
 
 def _cause(error: BaseException) -> str:
