@@ -92,7 +92,7 @@ def test_changed_judge_runs_that_arm_alone_and_back_restores(first):
 
 def test_added_run_runs_its_own_stages(first):
     """Also through `dvc exp run`, and the tables that DVC makes of it."""
-    done = first.run("dvc", "exp", "run", "-n", "longer", "-S", "+runs.vlm-sim-2={judge:vlm-sim,prev:vlm-sim-1}")
+    done = first.run("dvc", "exp", "run", "dvc.yaml", "-n", "longer", "-S", "+runs.vlm-sim-2={judge:vlm-sim,prev:vlm-sim-1}")
     assert ran(done.stdout) == stages_of("vlm-sim-2") | {"report"}
     assert "vlm-sim-2" in first.json("metrics/summary.json")
     shown = first.run("dvc", "exp", "show", "--csv").stdout
