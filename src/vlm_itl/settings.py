@@ -149,8 +149,70 @@ class ConstantJudge(Model):
     kind: Literal["always", "never"]
 
 
+class Render(Model):
+    """What the pictures for a VLM look like."""
+
+    original: bool = True  # the photograph beside the one with masks
+    alpha: Probability = 0.45  # of the masks' colour
+    contour: Annotated[int, Field(ge=0, le=20)] = 2  # pixels
+    marks: bool = False  # the proposals' numbers
+    longest: Annotated[int, Field(ge=32)] | None = 1536  # pixels; a longer side is made smaller
+    margin: Annotated[float, Field(ge=0)] = 0.5  # unit instance: of the context crop, in box sides
+
+
+class Server(Model):
+    """An OpenAI-compatible server; several `base_urls` share the load."""
+
+    base_urls: list[str] = Field(default_factory=list)
+    api_key_env: str | None = None  # name of the environment variable that holds the key
+    concurrency: Annotated[int, Field(ge=1)] = 32  # requests in flight
+    retries: Annotated[int, Field(ge=0)] = 5
+    timeout: Annotated[float, Field(gt=0)] = 120  # seconds a request
+    logprobs: bool = True  # ask for the likeliest first tokens; without, or where the server gives none, the text decides
+    structured: bool = False  # vLLM: only the two options can be answered
+
+
+class VlmJudge(Model):
+    """A vision-language model that looks at the proposals."""
+
+    kind: Literal["vlm"]
+    backend: Literal["transformers", "openai"] = "transformers"
+    model: str  # hub id or folder; with `openai`, the name that the server knows
+    revision: str | None = None  # of the hub's repository; pin it
+    unit: Literal["image", "instance"] = "image"
+    answer: Literal["probability", "text"] = "probability"
+    threshold: Probability = 0.5  # P(approve) from which on it is an approval
+    approve: Annotated[list[str], Field(min_length=1)] = Field(default_factory=lambda: ["yes"])
+    reject: Annotated[list[str], Field(min_length=1)] = Field(default_factory=lambda: ["no"])
+    answer_line: Literal["first", "last"] = "first"  # of a text, the line that begins with the option
+    max_tokens: Annotated[int, Field(ge=1)] = 128
+    samples: Annotated[int, Field(ge=1)] = 1  # texts a question; their share of approvals is P(approve)
+    temperature: Annotated[float, Field(gt=0)] = 0.7  # of several samples; one is greedy
+    batch_size: Annotated[int, Field(ge=1)] = 4
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    trust_remote_code: bool = False  # runs code that comes with the model
+    render: Render = Field(default_factory=Render)
+    server: Server = Field(default_factory=Server)
+
+    @model_validator(mode="after")
+    def _fits(self) -> VlmJudge:
+        if {s.lower() for s in self.approve} & {s.lower() for s in self.reject}:
+            raise ValueError("approve and reject share a spelling")
+        if self.samples > 1 and self.answer == "probability":
+            raise ValueError("samples are of texts; set answer: text")
+        return self
+
+    def asking(self) -> dict[str, Any]:
+        """What of these settings can change an answer, apart from the model and the question."""
+        if self.answer == "probability":
+            return {"answer": self.answer}
+        sampling = {"samples": self.samples, "temperature": self.temperature} if self.samples > 1 else {}
+        return {"answer": self.answer, "max_tokens": self.max_tokens, **sampling}
+
+
 Judge = Annotated[
-    HumanJudge | NoisyJudge | ConfidenceJudge | RandomJudge | ConstantJudge,
+    HumanJudge | NoisyJudge | ConfidenceJudge | RandomJudge | ConstantJudge | VlmJudge,
     Field(discriminator="kind"),
 ]
 
@@ -233,7 +295,7 @@ def load(path: Path = Path("params.yaml")) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         # a discriminated union puts its tag into the location; the user's file has no such key
-        kinds = {"human", "noisy", "confidence", "random", "always", "never"}
+        kinds = {"human", "noisy", "confidence", "random", "always", "never", "vlm"}
         loc = [str(part) for part in first["loc"] if part != "[key]"]
         if len(loc) > 2 and loc[0] == "judges" and loc[2] in kinds:
             del loc[2]

@@ -1,0 +1,208 @@
+"""The judge that looks: a vision-language model, asked about pictures of proposals.
+
+Questions are made one after the other from the pool, looked up in the store, and, where it has no answer, asked; every answer is stored as it
+comes. The back ends import their own heavy packages and are loaded when they are needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ...coco import Coco, by_image
+from ...settings import VlmJudge
+from . import rendering
+from .questions import Answer, Backend, Question, fill, sections
+from .reading import Outcome, read
+from .store import Store, key
+
+Row = dict[str, Any]
+
+
+def make_backend(settings: VlmJudge) -> Backend:
+    """Load the model, or make the server's client.
+
+    Raises:
+        UserError: it cannot be had; the message says what to do.
+    """
+    if settings.backend == "openai":
+        from .openai_backend import OpenAIBackend
+
+        return OpenAIBackend(settings)
+    from .transformers_backend import TransformersBackend
+
+    return TransformersBackend(settings)
+
+
+class Asker:
+    """Asks a back end through the store and counts what it took."""
+
+    def __init__(self, settings: VlmJudge, backend: Backend, store: Store) -> None:
+        self.settings, self.backend, self.store = settings, backend, store
+        self.counts = {"questions": 0, "unparsed": 0, "prompt_tokens": 0, "completion_tokens": 0, "seconds": 0.0}
+        self.asked = 0  # of the back end, not found in the store
+
+    def ask(self, questions: Iterable[Question], total: int, desc: str) -> list[Answer]:
+        """Answers in the order of the questions.
+
+        Raises:
+            UserError: see `Backend.ask`; the answers that came are in the store.
+        """
+        answers: dict[int, Answer] = {}
+        keys: dict[int, str] = {}
+        with tqdm(total=total, desc=desc, unit="question") as bar:
+
+            def missing() -> Iterator[tuple[int, Question]]:
+                for number, question in enumerate(questions):
+                    keys[number] = key(self.backend.identity, question)
+                    found = self.store.get(keys[number])
+                    if found is None:
+                        yield number, question
+                    else:
+                        answers[number] = found
+                        bar.update()
+
+            for number, answer in self.backend.ask(missing()):
+                self.store.put(keys[number], answer)
+                # another process may have been first: what is stored counts
+                answers[number] = self.store.get(keys[number]) or answer
+                self.asked += 1
+                bar.update()
+        result = [answers[number] for number in sorted(answers)]
+        for answer in result:
+            self.counts["questions"] += 1
+            self.counts["unparsed"] += self.decide(answer)[0] == "unparsed"
+            self.counts["prompt_tokens"] += answer.prompt_tokens
+            self.counts["completion_tokens"] += answer.completion_tokens
+            self.counts["seconds"] = round(self.counts["seconds"] + answer.seconds, 4)
+        return result
+
+    def decide(self, answer: Answer) -> tuple[Outcome, float | None, str]:
+        """(outcome, P(approve), reason): by the probability where one was asked for and given, else by the text."""
+        s = self.settings
+        if s.answer == "probability" and answer.p_approve is not None:
+            return ("approve" if answer.p_approve >= s.threshold else "reject"), answer.p_approve, ""
+        if s.samples > 1:
+            outcomes = [read(text, s.approve, s.reject, s.answer_line).outcome for text in answer.samples]
+            if all(o == "unparsed" for o in outcomes):
+                return "unparsed", None, ""
+            share = outcomes.count("approve") / len(outcomes)  # what cannot be read approves nothing
+            return ("approve" if share >= s.threshold else "reject"), share, ""
+        said = read(answer.text or "", s.approve, s.reject, s.answer_line)
+        return said.outcome, answer.p_approve, said.reason
+
+
+def judge(
+    pool: Coco, proposals: list[Row], images: Path, prompt: str, settings: VlmJudge, store: Store, backend: Backend | None = None
+) -> tuple[list[Row], dict[str, Any], dict[str, Any]]:
+    """Verdicts, as `vlm_itl.judging.judge` gives them, by ascending image id.
+
+    Args:
+        images: the folder that `file_name`s are relative to.
+        backend: another than the settings' own.
+
+    Returns:
+        The verdicts, with `outcome` (`approve`, `reject`, `unparsed`) and `reason`; under `unit: instance` also `accepted` (for each
+        proposal of the image whether it is) and `p_mask`. What identifies the judge: model, revision, prompt, rendering, versions.
+        What it took: questions, unparsed answers, tokens, seconds.
+
+    Raises:
+        UserError: the model or server cannot be used, or not every question was answered.
+    """
+    backend = backend or make_backend(settings)
+    asker = Asker(settings, backend, store)
+    shown = by_image(proposals)
+    names = {row["id"]: row["name"] for row in pool["categories"]}
+    asked = [image for image in sorted(pool["images"], key=lambda i: i["id"]) if shown.get(image["id"])]
+    decide = _judge_instances if settings.unit == "instance" else _judge_images
+    decided = decide(asker, asked, shown, names, images, prompt)
+    verdicts = []
+    for image in sorted(pool["images"], key=lambda i: i["id"]):
+        nothing = {"approve": False, "p_approve": None, "answer": None, "outcome": None, "reason": ""}
+        verdicts.append({
+            "image_id": image["id"], "proposals": len(shown.get(image["id"], [])), "asked": image["id"] in decided, "actor": "model",
+            **decided.get(image["id"], nothing),
+        })  # fmt: skip
+    print(f"{asker.counts['questions']:,} questions, {asker.asked:,} of them asked now and the others answered before")
+    identity = {
+        **backend.identity,
+        "prompt_md5": hashlib.md5(prompt.encode()).hexdigest(),
+        "unit": settings.unit, "threshold": settings.threshold, "render": settings.render.model_dump(),
+        "versions": getattr(backend, "versions", {}),
+    }  # fmt: skip
+    return verdicts, identity, asker.counts
+
+
+def _judge_images(
+    asker: Asker, asked: list[Row], shown: dict[int, list[Row]], names: dict[int, str], images: Path, prompt: str
+) -> dict[int, Row]:
+    """One question an image: all its proposals, drawn and declared."""
+    s = asker.settings
+
+    def questions() -> Iterator[Question]:
+        for image in asked:
+            pixels = rendering.read_picture(images / image["file_name"])
+            drawn = rendering.overlay(pixels, shown[image["id"]], s.render)
+            picture = rendering.beside(pixels, drawn) if s.render.original else drawn
+            text = fill(prompt, [names[row["category_id"]] for row in shown[image["id"]]])
+            yield _question(text, [picture], s)
+
+    answers = asker.ask(questions(), len(asked), "judging images")
+    return {image["id"]: _verdict(asker, answer) for image, answer in zip(asked, answers)}
+
+
+def _judge_instances(
+    asker: Asker, asked: list[Row], shown: dict[int, list[Row]], names: dict[int, str], images: Path, prompt: str
+) -> dict[int, Row]:
+    """First every proposal alone, then, with the accepted ones drawn, whether anything is missing. No second question without any."""
+    s = asker.settings
+    texts = sections(prompt, "prompt")
+    rows = [(image, row) for image in asked for row in shown[image["id"]]]
+
+    def about_masks() -> Iterator[Question]:
+        pixels, at = None, None
+        for image, row in rows:
+            if at != image["id"]:
+                pixels, at = rendering.read_picture(images / image["file_name"]), image["id"]
+            assert pixels is not None
+            context = rendering.crop(rendering.boxes(pixels, [row]), row, s.render.margin)
+            zoom = rendering.crop(rendering.overlay(pixels, [row], s.render), row, 0.1)
+            yield _question(fill(texts["mask"], [names[row["category_id"]]]), [context, zoom], s)
+
+    def about_the_rest() -> Iterator[Question]:
+        for image in with_accepted:
+            pixels = rendering.read_picture(images / image["file_name"])
+            drawn = rendering.boxes(pixels, kept[image["id"]])
+            found = fill(texts["missing"], [names[row["category_id"]] for row in kept[image["id"]]])
+            yield _question(found.replace("{classes}", ", ".join(names.values())), [drawn], s)
+
+    masks = asker.ask(about_masks(), len(rows), "judging masks")
+    accepted: dict[int, list[bool]] = {image["id"]: [] for image in asked}
+    p_mask: dict[int, list[float | None]] = {image["id"]: [] for image in asked}
+    for (image, _), answer in zip(rows, masks):
+        outcome, p, _ = asker.decide(answer)
+        accepted[image["id"]].append(outcome == "approve")
+        p_mask[image["id"]].append(p)
+    kept = {i: [row for row, ok in zip(shown[i], oks) if ok] for i, oks in accepted.items()}
+    with_accepted = [image for image in asked if kept[image["id"]]]
+    rest = asker.ask(about_the_rest(), len(with_accepted), "judging completeness")
+    complete = {image["id"]: _verdict(asker, answer) for image, answer in zip(with_accepted, rest)}
+    none: Row = {"approve": False, "p_approve": None, "answer": None, "outcome": "reject", "reason": "no proposal accepted"}
+    return {i: {**complete.get(i, none), "accepted": accepted[i], "p_mask": p_mask[i]} for i in accepted}
+
+
+def _question(text: str, pictures: list[rendering.Pixels], settings: VlmJudge) -> Question:
+    settled = tuple(rendering.settle(p, settings.render.longest) for p in pictures)
+    return Question(text, settled, tuple(settings.approve), tuple(settings.reject))
+
+
+def _verdict(asker: Asker, answer: Answer) -> Row:
+    outcome, p, reason = asker.decide(answer)
+    return {
+        "approve": outcome == "approve", "p_approve": None if p is None else round(p, 6), "answer": answer.text, "outcome": outcome,
+        "reason": reason,
+    }  # fmt: skip

@@ -1,0 +1,77 @@
+"""What a VLM is asked, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import PIL.Image
+
+from ...errors import UserError
+
+
+@dataclass(frozen=True)
+class Question:
+    """Pictures, then text; to be answered with a spelling of one of two options."""
+
+    text: str
+    pictures: tuple[PIL.Image.Image, ...]  # RGB
+    approve: tuple[str, ...] = ("yes",)
+    reject: tuple[str, ...] = ("no",)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back. `p_approve` is P(approve | one of the options) at the first position of the answer."""
+
+    text: str | None  # null where only the probability was asked for
+    p_approve: float | None  # null where the back end gives none
+    option_mass: float | None  # probability of all options together: little of it means that the model wants to say something else
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float  # its share of the computing, or of waiting for the server
+    samples: tuple[str, ...] | list[str] = ()  # further texts, where several were asked for
+
+
+class Backend(Protocol):
+    """Something that answers."""
+
+    identity: dict[str, Any]  # all that can change an answer, apart from the question
+
+    def ask(self, questions: Iterable[tuple[int, Question]]) -> Iterator[tuple[int, Answer]]:
+        """Answer numbered questions, in any order, as they come.
+
+        Raises:
+            UserError: the model or the server cannot be used, or some questions got no answer; all the others were yielded before.
+        """
+        ...
+
+
+SECTIONS = ("mask", "missing")
+
+
+def fill(prompt: str, class_names: list[str]) -> str:
+    """Put the declared classes in place of `{pred_class_names_str}` (other braces stay), `no objects` where there are none."""
+    return prompt.strip().replace("{pred_class_names_str}", ", ".join(class_names) or "no objects")
+
+
+def sections(prompt: str, where: str) -> dict[str, str]:
+    """The texts of the two questions of `unit: instance`, under the lines `[mask]` and `[missing]`.
+
+    Raises:
+        UserError: one of them is not there, or empty.
+    """
+    texts: dict[str, list[str]] = {}
+    current: list[str] | None = None
+    for line in prompt.splitlines():
+        name = line.strip()
+        if name in (f"[{s}]" for s in SECTIONS):
+            current = texts.setdefault(name[1:-1], [])
+        elif current is not None:
+            current.append(line)
+    result = {name: "\n".join(lines).strip() for name, lines in texts.items()}
+    for name in SECTIONS:
+        if not result.get(name):
+            raise UserError(f"{where}: unit: instance asks two questions; there is no text under a line '[{name}]'")
+    return result

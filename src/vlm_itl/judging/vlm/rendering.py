@@ -1,0 +1,129 @@
+"""From a photograph and proposals to the pictures that a judge sees. What is drawn is what is declared: every proposal, no other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+import PIL.ImageFont
+import PIL.ImageOps
+from numpy.typing import NDArray
+from pycocotools import mask as mask_util
+
+from ...settings import Render
+
+Pixels = NDArray[np.uint8]  # height x width x 3, RGB
+
+# distinct from each other on light and on dark ground; after Kelly (1965), "Twenty-two colors of maximum contrast", without black and white
+COLOURS = np.array(
+    [
+        (230, 25, 75), (60, 180, 75), (255, 225, 25), (0, 130, 200), (245, 130, 48), (145, 30, 180), (70, 240, 240), (240, 50, 230),
+        (210, 245, 60), (250, 190, 212), (0, 128, 128), (220, 190, 255), (170, 110, 40), (128, 0, 0), (170, 255, 195), (0, 0, 128),
+    ],
+    dtype=np.uint8,
+)  # fmt: skip
+
+
+def read_picture(path: Path) -> Pixels:
+    """RGB pixels, turned by EXIF orientation as Detectron2 does, so that they fit the masks."""
+    with PIL.Image.open(path) as opened:
+        return np.array(PIL.ImageOps.exif_transpose(opened).convert("RGB"))
+
+
+def overlay(pixels: Pixels, rows: Sequence[dict[str, Any]], settings: Render) -> Pixels:
+    """The photograph with each proposal's mask in a colour of its own, blended, with a full contour, and its number where asked for."""
+    result = pixels.copy()
+    for index, row in enumerate(rows):
+        colour = COLOURS[index % len(COLOURS)]
+        mask, (x, y) = cut(row["segmentation"])
+        part = result[y : y + mask.shape[0], x : x + mask.shape[1]]
+        inside = part[mask]
+        part[mask] = (inside * (1 - settings.alpha) + colour * settings.alpha).astype(np.uint8)
+        part[contour(mask, settings.contour)] = colour
+    if settings.marks:
+        picture = PIL.Image.fromarray(result)
+        draw = PIL.ImageDraw.Draw(picture)
+        font = PIL.ImageFont.load_default(max(10, min(pixels.shape[:2]) // 20))
+        for index, row in enumerate(rows):
+            draw.text(mark(row["segmentation"]), str(index + 1), fill="white", stroke_fill="black", stroke_width=2, anchor="mm", font=font)
+        result = np.array(picture)
+    return result
+
+
+def boxes(pixels: Pixels, rows: Sequence[dict[str, Any]], width: int = 2) -> Pixels:
+    """The photograph with each proposal's box in a colour of its own."""
+    picture = PIL.Image.fromarray(pixels)
+    draw = PIL.ImageDraw.Draw(picture)
+    for index, row in enumerate(rows):
+        x, y, w, h = row["bbox"]
+        draw.rectangle((x, y, max(x, x + w - 1), max(y, y + h - 1)), outline=tuple(COLOURS[index % len(COLOURS)].tolist()), width=width)
+    return np.array(picture)
+
+
+def crop(pixels: Pixels, row: dict[str, Any], margin: float, shortest: int = 224) -> Pixels:
+    """The part of a picture around a proposal's box, `margin` box sides wider on every side, enlarged to a shorter side of `shortest`."""
+    x, y, w, h = row["bbox"]
+    height, width = pixels.shape[:2]
+    left, right = int(max(0, x - margin * w)), int(min(width, np.ceil(x + w + margin * w)))
+    top, bottom = int(max(0, y - margin * h)), int(min(height, np.ceil(y + h + margin * h)))
+    part = PIL.Image.fromarray(pixels[top : max(bottom, top + 1), left : max(right, left + 1)])
+    scale = shortest / min(part.size)
+    if scale > 1:
+        # an enlarged sliver must not become a wall: the longer side stays within four times the shorter
+        longest = 4 * shortest
+        size = [min(longest, max(1, round(side * scale))) for side in part.size]
+        part = part.resize((size[0], size[1]), PIL.Image.Resampling.BICUBIC)
+    return np.array(part)
+
+
+def beside(*pictures: Pixels, gap: int = 8) -> Pixels:
+    """Pictures from left to right on white, top-aligned."""
+    height = max(p.shape[0] for p in pictures)
+    width = sum(p.shape[1] for p in pictures) + gap * (len(pictures) - 1)
+    result = np.full((height, width, 3), 255, dtype=np.uint8)
+    left = 0
+    for picture in pictures:
+        result[: picture.shape[0], left : left + picture.shape[1]] = picture
+        left += picture.shape[1] + gap
+    return result
+
+
+def cut(rle: dict[str, Any]) -> tuple[NDArray[np.bool_], tuple[int, int]]:
+    """The part of a mask within its own box, and the box's left upper corner (x, y)."""
+    x, y, w, h = (int(n) for n in mask_util.toBbox(rle))
+    return mask_util.decode(rle)[y : y + h, x : x + w].astype(bool), (x, y)
+
+
+def contour(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
+    """Pixels of the mask that lie within `width` of its edge (4-neighbours); outside the array counts as outside the mask."""
+    inner = np.pad(mask, width)
+    for _ in range(width):
+        smaller = inner.copy()
+        smaller[1:] &= inner[:-1]
+        smaller[:-1] &= inner[1:]
+        smaller[:, 1:] &= inner[:, :-1]
+        smaller[:, :-1] &= inner[:, 1:]
+        inner = smaller
+    return mask & ~inner[width : width + mask.shape[0], width : width + mask.shape[1]]
+
+
+def mark(rle: dict[str, Any]) -> tuple[int, int]:
+    """(x, y) of the mask's pixel nearest to its centroid: the number lies on its own mask, bent ones too."""
+    mask, (x, y) = cut(rle)
+    ys, xs = np.nonzero(mask)
+    if not len(ys):
+        return x, y
+    nearest = np.argmin((ys - ys.mean()) ** 2 + (xs - xs.mean()) ** 2)
+    return x + int(xs[nearest]), y + int(ys[nearest])
+
+
+def settle(pixels: Pixels, longest: int | None) -> PIL.Image.Image:
+    """As a picture, made smaller where its longer side exceeds `longest` pixels."""
+    picture = PIL.Image.fromarray(pixels)
+    if longest is not None and max(picture.size) > longest:
+        picture.thumbnail((longest, longest), PIL.Image.Resampling.LANCZOS)
+    return picture

@@ -1,0 +1,81 @@
+"""An answer is an approval only where it clearly begins with yes."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import pytest
+from conftest import ROOT
+
+from vlm_itl.judging.vlm.reading import read
+
+VERDICTS = ROOT.parent / "shared" / "data" / "ovis2-verdicts" / "verdicts.jsonl.gz"
+
+APPROVE = [
+    "yes", "Yes.", "YES", " yes\n", "**Yes**", "* **yes**", '"yes" - all fine', "Answer: yes", "**Answer:** Yes, it is", "The answer is: yes",
+    "Final answer - **yes**", "- yes", "(yes)", "`yes`", "_yes_", "yes, but a bird is missing", "<think>No, wait.</think>\nYes", "Verdict: 'Yes'",
+    "yes\n\nThe masks fit.", "Therefore, the answer is: yes", "\u201cYes\u201d",
+]  # fmt: skip
+REJECT = [
+    "no",
+    "No - two birds are missing",
+    "**No**: spill-over",
+    "Answer: no \u2013",
+    "no.",
+    "NO",
+    "The final answer is: **no**",
+    "<think>x</think> no",
+]
+UNPARSED = [
+    "", "   ", "yes or no", "Yes/No", "yes and no", "yesterday", "not sure", "none", "nothing is missing", "The masks are accurate: yes",
+    "I would say yes", "The answer depends", "The image shows a zebra. yes", "<think>yes", "<think>the answer is yes\nyes", "yes_or_no", "noyes", "1",
+    "Answer", "\u0434\u0430", "The answer to that is not clear", "yesno",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("outcome", "answers"), [("approve", APPROVE), ("reject", REJECT), ("unparsed", UNPARSED)])
+def test_first_word(outcome, answers):
+    assert {a: read(a).outcome for a in answers} == dict.fromkeys(answers, outcome)
+
+
+def test_reason_is_kept():
+    assert read("**No** - two birds are missing.\nLook left.").reason == "two birds are missing.\nLook left."
+    assert read("yes").reason == ""
+    assert read("maybe: yes").reason == ""
+
+
+def test_last_line():
+    answer = "I see three zebras.\nThe masks fit.\n\n* **yes** - all good\n\n"
+    assert read(answer).outcome == "unparsed"
+    assert read(answer, line="last").outcome == "approve"
+    assert read(answer, line="last").reason == "all good"
+    assert read("yes\nwell, no", line="last").outcome == "unparsed"
+
+
+def test_other_options():
+    assert read("B) something is missing", ["a", "complete"], ["b", "incomplete"]).outcome == "reject"
+    assert read("Complete.", ["a", "complete"], ["b", "incomplete"]).outcome == "approve"
+    assert read("incomplete", ["a", "complete"], ["b", "incomplete"]).outcome == "reject"
+    assert read("A bird is missing", ["a"], ["b"]).outcome == "approve"  # a word of the language is a bad option
+
+
+@pytest.mark.skipif(not VERDICTS.exists(), reason="no real answers in ../shared/data/ovis2-verdicts")
+def test_real_answers():
+    """The numbers of docs/method.md: the study read `yes` anywhere in the answer."""
+    rows = [json.loads(line) for line in gzip.open(VERDICTS, "rt")]
+    numbers = {}
+    for prompt in ("basic", "cot"):
+        for line in ("first", "last"):
+            outcomes = [(read(r["answer"], line=line).outcome, r["approved"]) for r in rows if r["prompt"] == prompt]
+            numbers[prompt, line] = {k: outcomes.count(k) for k in sorted(set(outcomes))}
+    assert numbers == {
+        ("basic", "first"): {("approve", True): 640, ("reject", False): 106, ("unparsed", False): 3538, ("unparsed", True): 671},
+        ("basic", "last"): {
+            ("approve", True): 1306, ("reject", False): 3362, ("reject", True): 1, ("unparsed", False): 282, ("unparsed", True): 4
+        },
+        ("cot", "first"): {("unparsed", False): 679, ("unparsed", True): 3995},
+        ("cot", "last"): {
+            ("approve", True): 3216, ("reject", False): 344, ("reject", True): 117, ("unparsed", False): 335, ("unparsed", True): 662
+        },
+    }  # fmt: skip
