@@ -2,32 +2,50 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
-from vlm_itl.files import read_json, write_jsonl
+from vlm_itl.files import read_json, scratch, write_json, write_jsonl
 from vlm_itl.judging import judge as ask
+from vlm_itl.settings import VlmJudge
 from vlm_itl.stage import Stage
 
 STAGE = Stage(
     reads={
         "pool": "images without labels",
         "proposals": "what the detector proposes on them",
+        "images": "folder of the images, which a VLM looks at",
         "truth": "the pool's ground truth, for simulated humans only",
         "prompt": "what the judge is asked",
     },
-    writes={"verdicts": "one JSON line an image"},
+    writes={
+        "verdicts": "one JSON line an image",
+        "identity": "which judge this was: model, revision, prompt, settings, versions",
+        "metrics": "questions, unparsed answers, tokens, seconds of a VLM",
+    },
     options={"judge": "the judge's name in params.yaml"},
     params=("judges.{judge}", "seed"),
 )
 
 
-def main(pool: Path, proposals: Path, truth: Path, prompt: Path, verdicts: Path, judge: str, settings: dict[str, Any]) -> None:
-    rows = ask(
-        read_json(pool), read_json(proposals), read_json(truth), prompt.read_text(encoding="utf-8"),
-        settings[f"judges.{judge}"], settings["seed"],
-    )  # fmt: skip
+def main(
+    pool: Path, proposals: Path, images: Path, truth: Path, prompt: Path, verdicts: Path, identity: Path, metrics: Path, judge: str,
+    settings: dict[str, Any],
+) -> None:  # fmt: skip
+    s, text = settings[f"judges.{judge}"], prompt.read_text(encoding="utf-8")
+    if isinstance(s, VlmJudge):
+        from vlm_itl.judging import vlm
+
+        store = vlm.Store(scratch() / "answers")
+        rows, who, took = vlm.judge(read_json(pool), read_json(proposals), images, text, s, store)
+    else:
+        rows = ask(read_json(pool), read_json(proposals), read_json(truth), text, s, settings["seed"])
+        who = {**s.model_dump(), "prompt_md5": hashlib.md5(text.encode()).hexdigest()}
+        took = {"questions": sum(row["asked"] for row in rows)}
     write_jsonl(verdicts, rows)
+    write_json(identity, who)
+    write_json(metrics, took)
     print(f"{judge}: {sum(v['approve'] for v in rows)} of {sum(v['asked'] for v in rows)} images with proposals approved "
           f"({len(rows)} in the pool)")  # fmt: skip
 

@@ -13,10 +13,28 @@ from vlm_itl.judging.vlm.reading import read
 VERDICTS = ROOT.parent / "shared" / "data" / "ovis2-verdicts" / "verdicts.jsonl.gz"
 
 APPROVE = [
-    "yes", "Yes.", "YES", " yes\n", "**Yes**", "* **yes**", '"yes" - all fine', "Answer: yes", "**Answer:** Yes, it is", "The answer is: yes",
-    "Final answer - **yes**", "- yes", "(yes)", "`yes`", "_yes_", "yes, but a bird is missing", "<think>No, wait.</think>\nYes", "Verdict: 'Yes'",
-    "yes\n\nThe masks fit.", "Therefore, the answer is: yes", "\u201cYes\u201d",
-]  # fmt: skip
+    "yes",
+    "Yes.",
+    "YES",
+    " yes\n",
+    "**Yes**",
+    "* **yes**",
+    '"yes" - all fine',
+    "Answer: yes",
+    "**Answer:** Yes, it is",
+    "The answer is: yes",
+    "Final answer - **yes**",
+    "- yes",
+    "(yes)",
+    "`yes`",
+    "_yes_",
+    "yes, but a bird is missing",
+    "<think>No, wait.</think>\nYes",
+    "Verdict: 'Yes'",
+    "yes\n\nThe masks fit.",
+    "Therefore, the answer is: yes",
+    "\u201cYes\u201d",
+]
 REJECT = [
     "no",
     "No - two birds are missing",
@@ -28,10 +46,29 @@ REJECT = [
     "<think>x</think> no",
 ]
 UNPARSED = [
-    "", "   ", "yes or no", "Yes/No", "yes and no", "yesterday", "not sure", "none", "nothing is missing", "The masks are accurate: yes",
-    "I would say yes", "The answer depends", "The image shows a zebra. yes", "<think>yes", "<think>the answer is yes\nyes", "yes_or_no", "noyes", "1",
-    "Answer", "\u0434\u0430", "The answer to that is not clear", "yesno",
-]  # fmt: skip
+    "",
+    "   ",
+    "yes or no",
+    "Yes/No",
+    "yes and no",
+    "yesterday",
+    "not sure",
+    "none",
+    "nothing is missing",
+    "The masks are accurate: yes",
+    "I would say yes",
+    "The answer depends",
+    "The image shows a zebra. yes",
+    "<think>yes",
+    "<think>the answer is yes\nyes",
+    "yes_or_no",
+    "noyes",
+    "1",
+    "Answer",
+    "\u0434\u0430",
+    "The answer to that is not clear",
+    "yesno",
+]
 
 
 @pytest.mark.parametrize(("outcome", "answers"), [("approve", APPROVE), ("reject", REJECT), ("unparsed", UNPARSED)])
@@ -63,7 +100,8 @@ def test_other_options():
 @pytest.mark.skipif(not VERDICTS.exists(), reason="no real answers in ../shared/data/ovis2-verdicts")
 def test_real_answers():
     """The numbers of docs/method.md: the study read `yes` anywhere in the answer."""
-    rows = [json.loads(line) for line in gzip.open(VERDICTS, "rt")]
+    with gzip.open(VERDICTS, "rt") as stream:
+        rows = [json.loads(line) for line in stream]
     numbers = {}
     for prompt in ("basic", "cot"):
         for line in ("first", "last"):

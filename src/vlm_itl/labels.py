@@ -2,7 +2,7 @@
 
 | policy | approved image | rejected image |
 | --- | --- | --- |
-| `pool` | its proposals become labels (`source: model`) | stays in the pool for the next round |
+| `pool` | its proposals, or those that the verdict accepts, become labels (`source: model`) | stays in the pool for the next round |
 | `annotate` | likewise | a human draws all its instances (`source: human`), and the ledger is charged |
 | `drop` | likewise | leaves |
 | `ground_truth` | its *true* masks become labels (`source: ground_truth`), uncharged: the first study's leak | stays in the pool |
@@ -61,7 +61,7 @@ def update(
     """
     shown = by_image(proposals)
     true = by_image(truth) if truth is not None else {}
-    approved = {v["image_id"] for v in verdicts if v["approve"]}
+    approved = {v["image_id"]: v.get("accepted") for v in verdicts if v["approve"]}
     new_labels: Coco = {**labels, "images": list(labels["images"]), "annotations": list(labels["annotations"])}
     new_pool = empty_like(pool)
     drawn_images = drawn_instances = dropped = 0
@@ -70,7 +70,7 @@ def update(
         if i in approved and run.policy == "ground_truth":
             _add(new_labels, image, true.get(i, []), run=name, source="ground_truth")
         elif i in approved:
-            _add(new_labels, image, shown[i], run=name, source="model", judge=run.judge)
+            _add(new_labels, image, taken(shown[i], approved[i]), run=name, source="model", judge=run.judge)
         elif run.policy == "annotate":
             _add(new_labels, image, true.get(i, []), run=name, source="human")
             drawn_images += 1
@@ -82,13 +82,26 @@ def update(
     asked = [v for v in verdicts if v["asked"]]
     new_ledger = list(ledger)
     if asked:
-        new_ledger.append({"run": name, "action": "verify", "actor": asked[0]["actor"], "judge": run.judge, "decisions": len(asked)})
+        new_ledger.append(
+            {
+                "run": name,
+                "action": "verify",
+                "actor": asked[0]["actor"],
+                "judge": run.judge,
+                "decisions": sum(v.get("questions", 1) for v in asked),
+            }
+        )
     if drawn_images:
         new_ledger.append({"run": name, "action": "draw", "actor": "human", "purpose": "labels",
                            "images": drawn_images, "instances": drawn_instances})  # fmt: skip
     if dropped:
         new_ledger.append({"run": name, "action": "drop", "actor": "none", "images": dropped})
     return new_labels, new_pool, new_ledger
+
+
+def taken(proposals: list[dict[str, Any]], accepted: list[bool] | None) -> list[dict[str, Any]]:
+    """The proposals of one image that a verdict accepts; a verdict on the image as a whole (None) accepts all of them."""
+    return proposals if accepted is None else [row for row, ok in zip(proposals, accepted, strict=True) if ok]
 
 
 def _add(labels: Coco, image: dict[str, Any], rows: list[dict[str, Any]], *, run: str, source: str, judge: str | None = None) -> None:

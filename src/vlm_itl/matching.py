@@ -39,6 +39,13 @@ def all_right(proposals: list[dict[str, Any]], truth: list[dict[str, Any]], iou:
     return _matching_size(fits) == len(instances) and _matching_size(fits[~on_crowd]) == int((~on_crowd).sum())
 
 
+def matched(proposals: list[dict[str, Any]], truth: list[dict[str, Any]], iou: float) -> list[bool]:
+    """For each proposal of one image whether an instance of its class has mask IoU >= `iou` with it; two may share one instance."""
+    instances = [g for g in truth if not g.get("iscrowd", 0)]
+    fits = (iou_matrix(proposals, instances) >= iou) & _same_class(proposals, instances)
+    return [bool(row.any()) for row in fits]
+
+
 def _same_class(proposals: list[dict[str, Any]], instances: list[dict[str, Any]]) -> NDArray[np.bool_]:
     left = np.array([p["category_id"] for p in proposals], dtype=int)
     right = np.array([g["category_id"] for g in instances], dtype=int)

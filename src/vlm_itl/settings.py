@@ -163,7 +163,7 @@ class Render(Model):
 class Server(Model):
     """An OpenAI-compatible server; several `base_urls` share the load."""
 
-    base_urls: list[str] = Field(default_factory=list)
+    base_urls: list[Annotated[str, Field(pattern=r"^https?://[^@?#]+$")]] = Field(default_factory=list)  # they are recorded: no secrets
     api_key_env: str | None = None  # name of the environment variable that holds the key
     concurrency: Annotated[int, Field(ge=1)] = 32  # requests in flight
     retries: Annotated[int, Field(ge=0)] = 5
@@ -182,6 +182,9 @@ class VlmJudge(Model):
     unit: Literal["image", "instance"] = "image"
     answer: Literal["probability", "text"] = "probability"
     threshold: Probability = 0.5  # P(approve) from which on it is an approval
+    min_mass: Probability = (
+        0.1  # of both options together at the first position; with less, the model wants to say something else: unparsed
+    )
     approve: Annotated[list[str], Field(min_length=1)] = Field(default_factory=lambda: ["yes"])
     reject: Annotated[list[str], Field(min_length=1)] = Field(default_factory=lambda: ["no"])
     answer_line: Literal["first", "last"] = "first"  # of a text, the line that begins with the option

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..coco import Coco, by_image
-from ..settings import ConfidenceJudge, ConstantJudge, HumanJudge, Judge, NoisyJudge, RandomJudge
+from ..settings import ConfidenceJudge, ConstantJudge, HumanJudge, Judge, NoisyJudge, RandomJudge, VlmJudge
 from . import simple
 
 Verdict = dict[str, Any]
@@ -47,6 +47,8 @@ def judge(pool: Coco, proposals: list[dict[str, Any]], truth: Coco, prompt: str,
                     decision = simple.coin(question, settings)
                 case ConstantJudge():
                     decision = simple.Decision(approve=settings.kind == "always")
+                case VlmJudge():
+                    raise TypeError("a VLM looks at pictures: vlm_itl.judging.vlm.judge")
         verdicts.append({
             "image_id": image_id, "proposals": len(rows), "asked": asked, "actor": actor(settings),
             "approve": decision.approve, "p_approve": decision.p_approve, "answer": decision.answer,

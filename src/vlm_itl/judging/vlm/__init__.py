@@ -1,7 +1,7 @@
 """The judge that looks: a vision-language model, asked about pictures of proposals.
 
-Questions are made one after the other from the pool, looked up in the store, and, where it has no answer, asked; every answer is stored as it
-comes. The back ends import their own heavy packages and are loaded when they are needed.
+Questions are made one after the other from the pool, looked up in the store, and, where it has no answer, asked; every answer is stored
+as it comes. The back ends import their own heavy packages and are loaded when they are needed.
 """
 
 from __future__ import annotations
@@ -85,6 +85,8 @@ class Asker:
         """(outcome, P(approve), reason): by the probability where one was asked for and given, else by the text."""
         s = self.settings
         if s.answer == "probability" and answer.p_approve is not None:
+            if answer.option_mass is not None and answer.option_mass < s.min_mass:
+                return "unparsed", None, "the model wants to say something else"
             return ("approve" if answer.p_approve >= s.threshold else "reject"), answer.p_approve, ""
         if s.samples > 1:
             outcomes = [read(text, s.approve, s.reject, s.answer_line).outcome for text in answer.samples]
@@ -93,7 +95,7 @@ class Asker:
             share = outcomes.count("approve") / len(outcomes)  # what cannot be read approves nothing
             return ("approve" if share >= s.threshold else "reject"), share, ""
         said = read(answer.text or "", s.approve, s.reject, s.answer_line)
-        return said.outcome, answer.p_approve, said.reason
+        return said.outcome, None, said.reason
 
 
 def judge(
@@ -106,9 +108,9 @@ def judge(
         backend: another than the settings' own.
 
     Returns:
-        The verdicts, with `outcome` (`approve`, `reject`, `unparsed`) and `reason`; under `unit: instance` also `accepted` (for each
-        proposal of the image whether it is) and `p_mask`. What identifies the judge: model, revision, prompt, rendering, versions.
-        What it took: questions, unparsed answers, tokens, seconds.
+        The verdicts, with `outcome` (`approve`, `reject`, `unparsed`), `reason` and `option_mass`; under `unit: instance` also, in the
+        order of the image's proposals, `accepted` and `p_mask`, and `questions` (how many it took). What identifies the judge: model,
+        revision, prompt, rendering, versions. What it took: questions, unparsed answers, tokens, seconds.
 
     Raises:
         UserError: the model or server cannot be used, or not every question was answered.
@@ -122,7 +124,7 @@ def judge(
     decided = decide(asker, asked, shown, names, images, prompt)
     verdicts = []
     for image in sorted(pool["images"], key=lambda i: i["id"]):
-        nothing = {"approve": False, "p_approve": None, "answer": None, "outcome": None, "reason": ""}
+        nothing = {"approve": False, "p_approve": None, "answer": None, "outcome": None, "reason": "", "option_mass": None}
         verdicts.append({
             "image_id": image["id"], "proposals": len(shown.get(image["id"], [])), "asked": image["id"] in decided, "actor": "model",
             **decided.get(image["id"], nothing),
@@ -186,13 +188,21 @@ def _judge_instances(
     for (image, _), answer in zip(rows, masks):
         outcome, p, _ = asker.decide(answer)
         accepted[image["id"]].append(outcome == "approve")
-        p_mask[image["id"]].append(p)
+        p_mask[image["id"]].append(None if p is None else round(p, 4))
     kept = {i: [row for row, ok in zip(shown[i], oks) if ok] for i, oks in accepted.items()}
     with_accepted = [image for image in asked if kept[image["id"]]]
     rest = asker.ask(about_the_rest(), len(with_accepted), "judging completeness")
     complete = {image["id"]: _verdict(asker, answer) for image, answer in zip(with_accepted, rest)}
-    none: Row = {"approve": False, "p_approve": None, "answer": None, "outcome": "reject", "reason": "no proposal accepted"}
-    return {i: {**complete.get(i, none), "accepted": accepted[i], "p_mask": p_mask[i]} for i in accepted}
+    none: Row = {
+        "approve": False,
+        "p_approve": None,
+        "answer": None,
+        "outcome": "reject",
+        "reason": "no proposal accepted",
+        "option_mass": None,
+    }
+    questions = {i: len(accepted[i]) + (i in complete) for i in accepted}
+    return {i: {**complete.get(i, none), "accepted": accepted[i], "p_mask": p_mask[i], "questions": questions[i]} for i in accepted}
 
 
 def _question(text: str, pictures: list[rendering.Pixels], settings: VlmJudge) -> Question:
@@ -203,6 +213,6 @@ def _question(text: str, pictures: list[rendering.Pixels], settings: VlmJudge) -
 def _verdict(asker: Asker, answer: Answer) -> Row:
     outcome, p, reason = asker.decide(answer)
     return {
-        "approve": outcome == "approve", "p_approve": None if p is None else round(p, 6), "answer": answer.text, "outcome": outcome,
-        "reason": reason,
+        "approve": outcome == "approve", "p_approve": None if p is None else round(p, 4), "answer": answer.text, "outcome": outcome,
+        "reason": reason, "option_mass": None if answer.option_mass is None else round(answer.option_mass, 4),
     }  # fmt: skip

@@ -20,7 +20,7 @@ from openai.types.chat import ChatCompletion
 
 from ...errors import UserError
 from ...settings import VlmJudge
-from .questions import Answer, Question
+from .questions import Answer, Question, option_of, word
 
 IN_A_ROW = 20  # questions in a row without an answer after which the rest is not asked
 MALFORMED_AGAIN = (
@@ -41,7 +41,7 @@ class OpenAIBackend:
             raise UserError("params.yaml: judges: server.base_urls: a server is needed, for example http://localhost:8000/v1")
         key = "none"  # most servers of one's own ask for none
         if server.api_key_env is not None:
-            key = os.environ.get(server.api_key_env, "")
+            key = os.environ.get(server.api_key_env, "").strip()
             if not key:
                 raise UserError(f"params.yaml: judges: server.api_key_env: the environment has no {server.api_key_env}")
         self._key = key
@@ -49,9 +49,11 @@ class OpenAIBackend:
             openai.OpenAI(base_url=url, api_key=key, timeout=server.timeout, max_retries=server.retries) for url in server.base_urls
         ]
         self._turn = itertools.count()
+        # where the first position decides, a text is only for servers without logprobs, and begins with the option
+        self.max_tokens = settings.max_tokens if settings.answer == "text" else min(8, settings.max_tokens)
         self.identity = {
             "backend": "openai", "model": settings.model, "revision": settings.revision,
-            "logprobs": server.logprobs, "structured": server.structured, **settings.asking(),
+            "logprobs": server.logprobs, "structured": server.structured, "max_tokens": self.max_tokens, **settings.asking(),
         }  # fmt: skip
         self.versions = {name: version(name) for name in ("openai", "pillow")}
 
@@ -102,13 +104,15 @@ class OpenAIBackend:
                 return number, self.answer(response, question, time.perf_counter() - start), ""
             except (openai.APIConnectionError, openai.APIStatusError) as error:
                 return number, None, self._line(error, client)
-            except (openai.APIError, ValueError) as error:  # what came is no completion
+            except (openai.APIError, ValueError, TypeError, AttributeError, KeyError) as error:  # what came is no completion
                 reason = self._line(error, client)
         return number, None, reason
 
     def _line(self, error: Exception, client: openai.OpenAI) -> str:
-        text = f"{client.base_url}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        return text.replace(self._key, "***") if self._key != "none" else text
+        text = " ".join(str(error).split())
+        if self._key != "none":
+            text = text.replace(self._key, "***")  # before it is cut, or half a key could be left
+        return f"{client.base_url}: {type(error).__name__}: {text[:300]}"
 
     def request(self, question: Question) -> dict[str, Any]:
         """The arguments of a chat completion."""
@@ -117,7 +121,7 @@ class OpenAIBackend:
         result: dict[str, Any] = {
             "model": s.model,
             "messages": [{"role": "user", "content": [*content, {"type": "text", "text": question.text}]}],
-            "max_tokens": s.max_tokens,
+            "max_tokens": self.max_tokens,
             "temperature": s.temperature if s.samples > 1 else 0.0,
         }
         if s.samples > 1:
@@ -140,7 +144,8 @@ class OpenAIBackend:
         for choice in response.choices:
             if choice.message is None:
                 raise ValueError("a choice without a message")
-            texts.append(choice.message.content or choice.message.refusal or "")
+            refusal = f"[refused] {choice.message.refusal}" if choice.message.refusal else ""  # never reads as an option
+            texts.append(choice.message.content or refusal)
         p = mass = None
         logprobs = response.choices[0].logprobs
         if logprobs is not None and logprobs.content:
@@ -160,12 +165,10 @@ def probability(top: dict[str, float], question: Question) -> tuple[float | None
     option is among them.
     """
     sums = [0.0, 0.0]
-    options = ([s.lower() for s in question.approve], [s.lower() for s in question.reject])
     for token, logprob in top.items():
-        word = token.strip(" \t\n▁Ġ").lower()
-        begun = [bool(word) and any(s.startswith(word) for s in spellings) for spellings in options]
-        if begun[0] != begun[1]:
-            sums[begun.index(True)] += math.exp(logprob)
+        side = option_of(word(token), question)
+        if side is not None:
+            sums[side] += math.exp(logprob)
     mass = sum(sums)
     return (sums[0] / mass, mass) if mass > 0 else (None, None)
 

@@ -34,6 +34,23 @@ class Answer:
     samples: tuple[str, ...] | list[str] = ()  # further texts, where several were asked for
 
 
+def word(token: str) -> str:
+    """What a token reads as: without spaces, in any tokenizer's writing, and in lower case."""
+    return token.strip(" \t\n\u2581\u0120\u010a").lower()
+
+
+def option_of(text: str, question: Question) -> int | None:
+    """0 where `text` is, or begins, a spelling of the approving option only, 1 of the rejecting only, else None."""
+    if not text:
+        return None
+    options = ([s.lower() for s in question.approve], [s.lower() for s in question.reject])
+    for spellings in (lambda s: s == text, lambda s: s.startswith(text)):
+        begun = [any(spellings(s) for s in of) for of in options]
+        if begun[0] != begun[1]:
+            return begun.index(True)
+    return None
+
+
 class Backend(Protocol):
     """Something that answers."""
 

@@ -11,7 +11,10 @@ Outcome = Literal["approve", "reject", "unparsed"]
 
 # markdown, quotes, list marks, brackets: whatever is no letter and no digit
 DRESS = r"[^\w<]*(?:_+)?"
-LABEL = r"(?:(?:so|thus|therefore|the|my|final|short|correct)\W+)*(?:answer|verdict|response|output|decision|result)(?:\s+is)?\s*[:=\-\u2013\u2014*_]+"
+LABEL = (
+    r"(?:(?:so|thus|therefore|the|my|final|short|correct)\W+)*"
+    r"(?:answer|verdict|response|output|decision|result)(?:\s+is)?\s*[:=\-\u2013\u2014*_]+"
+)
 
 
 @dataclass(frozen=True)
@@ -42,4 +45,9 @@ def read(
     if match is None or re.match(rf"[\W_]*(?:/|(?:or|and)(?![^\W_]))[\W_]*({words})(?![^\W_])", match[2], flags=re.IGNORECASE):
         return Reading("unparsed")
     reason = re.sub(r"^[\W_]+", "", match[2]).strip()
+    other = "|".join(map(re.escape, reject))
+    if match[1].lower() in approve and re.search(
+        rf"^{DRESS}(?:{LABEL}{DRESS})?(?:{other})(?![^\W_])", match[2], re.IGNORECASE | re.MULTILINE
+    ):
+        return Reading("unparsed")  # it takes its yes back on a later line
     return Reading("approve" if match[1].lower() in approve else "reject", reason)

@@ -71,12 +71,10 @@ def crop(pixels: Pixels, row: dict[str, Any], margin: float, shortest: int = 224
     left, right = int(max(0, x - margin * w)), int(min(width, np.ceil(x + w + margin * w)))
     top, bottom = int(max(0, y - margin * h)), int(min(height, np.ceil(y + h + margin * h)))
     part = PIL.Image.fromarray(pixels[top : max(bottom, top + 1), left : max(right, left + 1)])
-    scale = shortest / min(part.size)
+    # a sliver is not enlarged into a wall: the longer side stays within four times `shortest`
+    scale = min(shortest / min(part.size), 4 * shortest / max(part.size))
     if scale > 1:
-        # an enlarged sliver must not become a wall: the longer side stays within four times the shorter
-        longest = 4 * shortest
-        size = [min(longest, max(1, round(side * scale))) for side in part.size]
-        part = part.resize((size[0], size[1]), PIL.Image.Resampling.BICUBIC)
+        part = part.resize((round(part.width * scale), round(part.height * scale)), PIL.Image.Resampling.BICUBIC)
     return np.array(part)
 
 

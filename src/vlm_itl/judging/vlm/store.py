@@ -14,7 +14,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from ...errors import UserError
 from .questions import Answer, Question
+
+SCHEMA = 1  # of Answer, and of what goes into the key
 
 
 class Store:
@@ -23,20 +26,26 @@ class Store:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
-        self._db = sqlite3.connect(folder / "answers.sqlite", timeout=60, check_same_thread=False, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
-        self._db.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL) WITHOUT ROWID")
+        self._path = folder / "answers.sqlite"
+        self._db = sqlite3.connect(self._path, timeout=60, check_same_thread=False, isolation_level=None)
+        self._run("PRAGMA journal_mode=WAL")
+        self._run("PRAGMA synchronous=NORMAL")
+        self._run("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL) WITHOUT ROWID")
 
     def get(self, key: str) -> Answer | None:
-        with self._lock:
-            row = self._db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
+        row = self._run("SELECT answer FROM answers WHERE key = ?", key)
         return Answer(**json.loads(row[0])) if row else None
 
     def put(self, key: str, answer: Answer) -> None:
         """The first answer to a question stays: two processes that asked at once go on with the same one."""
-        with self._lock:
-            self._db.execute("INSERT OR IGNORE INTO answers VALUES (?, ?)", (key, json.dumps(dataclasses.asdict(answer))))
+        self._run("INSERT OR IGNORE INTO answers VALUES (?, ?)", key, json.dumps(dataclasses.asdict(answer)))
+
+    def _run(self, sql: str, *values: str) -> Any:
+        try:
+            with self._lock:
+                return self._db.execute(sql, values).fetchone()
+        except sqlite3.DatabaseError as error:
+            raise UserError(f"{self._path}: {error}; it is only a cache of answers and can be deleted") from None
 
     def close(self) -> None:
         self._db.close()
@@ -44,7 +53,7 @@ class Store:
 
 def key(identity: dict[str, Any], question: Question) -> str:
     """sha256 over everything that can change the answer."""
-    digest = hashlib.sha256(json.dumps([identity, question.text, question.approve, question.reject], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([SCHEMA, identity, question.text, question.approve, question.reject], sort_keys=True).encode())
     for picture in question.pictures:
         digest.update(f"{picture.mode} {picture.size}".encode())
         digest.update(picture.tobytes())

@@ -5,11 +5,14 @@ Not for models whose code is not in transformers (AIDC-AI/Ovis2-8B): serve those
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import itertools
+import re
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,51 +23,73 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from ...errors import UserError
 from ...settings import VlmJudge
-from .questions import Answer, Question
+from .questions import Answer, Question, option_of, word
 
 WEIGHTS = (".safetensors", ".bin", ".json", ".jinja", ".txt", ".model", ".py")
 
 
 class TransformersBackend:
-    """A model and its processor, loaded once."""
+    """A model and its processor, loaded at the first question that the store cannot answer."""
 
     def __init__(self, settings: VlmJudge) -> None:
         """Raises:
-        UserError: the model cannot be found or loaded, `device: cuda` and there is none, or an option has no token of its own.
+        UserError: `device: cuda` and there is none, or a hub id without a commit.
         """
         self.settings = settings
         if settings.device == "cuda" and not torch.cuda.is_available():
             raise UserError("params.yaml: judges: device: cuda, but torch sees no GPU; use auto or cpu")
         self.device = "cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
-        where: dict[str, Any] = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
-        try:
-            self.processor = AutoProcessor.from_pretrained(settings.model, **where)
-            self.model: Any = AutoModelForImageTextToText.from_pretrained(settings.model, dtype=settings.dtype, **where)
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(
-                f"params.yaml: judges: model: {settings.model} cannot be loaded ({reason[:300]}); give a hub id, with a network or after "
-                "`hf download`, or a folder with config.json, weights and processor"
-            ) from None
-        self.model = self.model.to(self.device).eval()
-        self.tokenizer = getattr(self.processor, "tokenizer", self.processor)
-        self.tokenizer.padding_side = "left"  # the answer's first position is then the last of every row
-        if self.tokenizer.pad_token_id is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token
-        if not getattr(self.processor, "chat_template", None):
-            raise UserError(f"params.yaml: judges: model: {settings.model} has no chat template; an instruction-tuned model is needed")
-        self._words = {token: self.tokenizer.decode([token]).strip().lower() for token in range(len(self.tokenizer))}
-        commit = getattr(self.model.config, "_commit_hash", None)
         folder = Path(settings.model)
+        if not folder.is_dir() and not re.fullmatch("[0-9a-f]{40}", settings.revision or ""):
+            raise UserError(
+                f"params.yaml: judges: model: {settings.model} is no folder here, so it is a hub id; pin its revision to a commit "
+                f"(40 hex digits, from the model page's list of files), now {settings.revision!r}"
+            )
+        self.versions = {name: version(name) for name in ("torch", "transformers", "tokenizers", "pillow")}
         self.identity = {
             "backend": "transformers",
-            "model": "folder" if folder.is_dir() else settings.model,
-            "revision": folder_hash(folder) if folder.is_dir() else commit or settings.revision,
-            "dtype": str(self.model.dtype),
-            "chat_template": hashlib.sha256(str(self.processor.chat_template).encode()).hexdigest()[:16],
+            "model": folder.name if folder.is_dir() else settings.model,
+            "revision": folder_hash(folder) if folder.is_dir() else settings.revision,
+            "dtype": settings.dtype,
+            "transformers": self.versions["transformers"],
             **settings.asking(),
         }
-        self.versions = {name: version(name) for name in ("torch", "transformers", "tokenizers", "pillow")}
+        self._options: dict[Any, tuple[list[int], list[int]]] = {}
+
+    @functools.cached_property
+    def processor(self) -> Any:
+        with self._loading():
+            processor = AutoProcessor.from_pretrained(self.settings.model, **self._where())
+        if not getattr(processor, "chat_template", None):
+            raise UserError(f"params.yaml: judges: model: {self.settings.model} has no chat template; an instruction-tuned model is needed")
+        return processor
+
+    @functools.cached_property
+    def tokenizer(self) -> Any:
+        tokenizer = getattr(self.processor, "tokenizer", self.processor)
+        tokenizer.padding_side = "left"  # the answer's first position is then the last of every row
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        return tokenizer
+
+    @functools.cached_property
+    def model(self) -> Any:
+        with self._loading():
+            model: Any = AutoModelForImageTextToText.from_pretrained(self.settings.model, dtype=self.settings.dtype, **self._where())
+        return model.to(self.device).eval()
+
+    def _where(self) -> dict[str, Any]:
+        return {"revision": self.settings.revision, "trust_remote_code": self.settings.trust_remote_code}
+
+    @contextmanager
+    def _loading(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            raise UserError(
+                f"params.yaml: judges: model: {self.settings.model} cannot be loaded ({' '.join(str(error).split())[:300]}); give a hub "
+                "id, with a network or after `hf download`, or a folder with config.json, weights and processor"
+            ) from None
 
     def ask(self, questions: Iterable[tuple[int, Question]]) -> Iterator[tuple[int, Answer]]:
         """In batches of `batch_size`; one at a time where several samples are wanted, so that each has a seed of its own."""
@@ -118,8 +143,10 @@ class TransformersBackend:
             for q in batch
         ]
         inputs = self.processor.apply_chat_template(
-            chats, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt", padding=True
-        )
+            chats, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
+            processor_kwargs={"padding": True, "padding_side": "left"},
+        )  # fmt: skip
+        assert inputs["attention_mask"][:, -1].all()
         inputs = inputs.to(self.device)
         accepted = inspect.signature(self.model.forward).parameters
         if "token_type_ids" in inputs and "token_type_ids" not in accepted:
@@ -130,35 +157,45 @@ class TransformersBackend:
         return inputs
 
     def option_tokens(self, question: Question) -> tuple[list[int], list[int]]:
-        """Tokens that are an option: every one that reads as a spelling, in any case and with any space, and the first of each spelling's
-        own tokenisation, unless both options begin with it.
+        """Tokens that are an option: every one that reads as a spelling, in any case and with any space, and, for spellings of several
+        tokens, the first of them, where it begins no spelling of the other option.
 
         Raises:
             UserError: an option is left without a token.
         """
-        found = []
-        for spellings in (question.approve, question.reject):
-            words = {s.lower() for s in spellings}
-            tokens = {t for t, word in self._words.items() if word in words}
-            for s in spellings:
-                for dressed in (s, s.capitalize(), s.upper(), f" {s}", f" {s.capitalize()}"):
-                    ids = self.tokenizer.encode(dressed, add_special_tokens=False)
-                    tokens |= set(ids[:1])
-            found.append(tokens)
-        both = found[0] & found[1]
-        approve, reject = sorted(found[0] - both), sorted(found[1] - both)
-        for own, spellings in ((approve, question.approve), (reject, question.reject)):
-            if not own:
-                raise UserError(f"params.yaml: judges: the tokenizer of {self.settings.model} gives {spellings} no first token of its own")
-        return approve, reject
+        known = self._options.get((question.approve, question.reject))
+        if known is not None:
+            return known
+        spellings = [*question.approve, *question.reject]
+        dressed = [d for s in spellings for d in (s, s.capitalize(), s.upper(), f" {s}", f" {s.capitalize()}")]
+        first = {ids[0] for d in dressed if (ids := self.tokenizer.encode(d, add_special_tokens=False))}
+        exact = {s.lower() for s in spellings}
+        words = {token: word(self.tokenizer.decode([token])) for token in range(len(self.tokenizer))}
+        found: tuple[list[int], list[int]] = ([], [])
+        for token, text in words.items():
+            side = option_of(text, question) if text in exact or token in first else None
+            if side is not None:
+                found[side].append(token)
+        for tokens, of in zip(found, (question.approve, question.reject)):
+            if not tokens:
+                raise UserError(f"params.yaml: judges: the tokenizer of {self.settings.model} gives {list(of)} no first token of its own")
+        self._options[question.approve, question.reject] = found
+        return found
 
-    def probability(self, logits: torch.Tensor, question: Question) -> tuple[float, float]:
-        """(P(approve | an option), P(an option)) from the logits of one position, shape (vocabulary,)."""
+    def probability(self, logits: torch.Tensor, question: Question) -> tuple[float | None, float]:
+        """(P(approve | an option), P(an option)) from the logits of one position, shape (vocabulary,); null where both underflow.
+
+        Raises:
+            UserError: the model gave no numbers.
+        """
+        if not torch.isfinite(logits).any() or torch.isnan(logits).any():
+            raise UserError(
+                f"params.yaml: judges: {self.settings.model} gives NaN in {self.settings.dtype}; try dtype: bfloat16 or float32"
+            )
         approve, reject = self.option_tokens(question)
         p = logits.double().softmax(-1)
         yes, no = float(p[approve].sum()), float(p[reject].sum())
-        # both can underflow where the model is sure of something else
-        return (yes / (yes + no) if yes + no > 0 else 0.5), yes + no
+        return (yes / (yes + no) if yes + no > 0 else None), yes + no
 
 
 def _bytes(question: Question) -> bytes:

@@ -1,0 +1,114 @@
+"""Tiny, randomly initialised vision-language models of native transformers classes, saved to a folder with real processors.
+
+They load as any model of their family does; what they answer means nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] }} : "
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}IMAGE{% else %}{{ part['text'] }}{% endif %} {% endfor %}"
+    "</s>{% endfor %}{% if add_generation_prompt %}assistant :{% endif %}"
+)
+CORPUS = """yes no Yes No YES NO the mask is right and complete a bird book zebra stop sign is missing user assistant :
+Examine this image showing object segmentation masks . The colored areas are the computer's identification of objects . answer reason"""
+
+
+def tokenizer(special: list[str]):
+    """A byte-level BPE tokenizer, trained on the spot."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=600, special_tokens=["<pad>", "<s>", "</s>", *special], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )  # fmt: skip
+    raw.train_from_iterator([CORPUS] * 20, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+
+
+def text_config(words) -> dict:
+    return {
+        "vocab_size": len(words), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": 2048, "bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id,
+        "pad_token_id": words.pad_token_id,
+    }  # fmt: skip
+
+
+def llava(folder: Path, seed: int = 0) -> Path:
+    """CLIP tower of 4 x 4 patches, two-layer Llama."""
+    import torch
+    from transformers import (
+        CLIPImageProcessor,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+    )  # fmt: skip
+
+    torch.manual_seed(seed)
+    words = tokenizer(["<image>"])
+    vision = CLIPVisionConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, image_size=32, patch_size=8, projection_dim=32
+    )
+    config = LlavaConfig(
+        vision_config=vision, text_config=LlamaConfig(**text_config(words)), image_token_id=words.convert_tokens_to_ids("<image>"),
+        image_seq_length=16, pad_token_id=words.pad_token_id,
+    )  # fmt: skip
+    model = LlavaForConditionalGeneration(config)
+    processor = LlavaProcessor(
+        image_processor=CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}), tokenizer=words,
+        patch_size=8, vision_feature_select_strategy="default", num_additional_image_tokens=1,
+        chat_template=TEMPLATE.replace("IMAGE", "<image>"),
+    )  # fmt: skip
+    return save(folder, model, processor)
+
+
+def qwen3_vl(folder: Path, seed: int = 0) -> Path:
+    """Pictures of any size, position ids in three dimensions."""
+    import torch
+    from transformers import (
+        Qwen2VLImageProcessor,
+        Qwen3VLConfig,
+        Qwen3VLForConditionalGeneration,
+        Qwen3VLProcessor,
+        Qwen3VLVideoProcessor,
+    )  # fmt: skip
+
+    torch.manual_seed(seed)
+    special = ["<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"]
+    words = tokenizer(special)
+    ids = dict(zip(special, words.convert_tokens_to_ids(special)))
+    config = Qwen3VLConfig(
+        text_config={**text_config(words), "head_dim": 8, "rope_parameters": {
+            "rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1], "mrope_interleaved": True}},
+        vision_config={"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 4, "patch_size": 8, "out_hidden_size": 32,
+                       "spatial_merge_size": 2, "temporal_patch_size": 2, "deepstack_visual_indexes": [0], "num_position_embeddings": 64},
+        image_token_id=ids["<|image_pad|>"], video_token_id=ids["<|video_pad|>"], vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+    )  # fmt: skip
+    model = Qwen3VLForConditionalGeneration(config)
+    pixels = {"patch_size": 8, "merge_size": 2, "temporal_patch_size": 2, "size": {"shortest_edge": 32 * 32, "longest_edge": 64 * 64}}
+    template = TEMPLATE.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>")
+    processor = Qwen3VLProcessor(
+        image_processor=Qwen2VLImageProcessor(**pixels),
+        video_processor=Qwen3VLVideoProcessor(**pixels),
+        tokenizer=words,
+        chat_template=template,
+    )
+    return save(folder, model, processor)
+
+
+def save(folder: Path, model, processor) -> Path:
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+FAMILIES = {"llava": llava, "qwen3_vl": qwen3_vl}
