@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that looks for a model on the hub finds out at once that it is not there
 
 import numpy as np
 import pytest

@@ -1,0 +1,155 @@
+"""The local back end on tiny models of native classes: the same code path as for a large one."""
+
+from __future__ import annotations
+
+import numpy as np
+import PIL.Image
+import pytest
+import tiny_vlm
+import torch
+
+from vlm_itl.errors import UserError
+from vlm_itl.judging.vlm.questions import Question
+from vlm_itl.judging.vlm.transformers_backend import TransformersBackend
+from vlm_itl.settings import VlmJudge
+
+
+def picture(width: int, height: int, seed: int = 0) -> PIL.Image.Image:
+    return PIL.Image.fromarray(np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8))
+
+
+# of different lengths and numbers of pictures, so that a batch is padded
+QUESTIONS = [
+    Question("is it right", (picture(40, 40),)),
+    Question("Examine this image showing object segmentation masks . yes or no", (picture(64, 48, 1), picture(50, 70, 2))),
+    Question("zebra", (picture(100, 30, 3),)),
+    Question("a book is missing", (picture(33, 61, 4),)),
+]
+
+
+@pytest.fixture(scope="module", params=tiny_vlm.FAMILIES)
+def folder(request, tmp_path_factory):
+    return tiny_vlm.FAMILIES[request.param](tmp_path_factory.mktemp("vlm") / request.param)
+
+
+def settings(folder, **more) -> VlmJudge:
+    return VlmJudge(**{"kind": "vlm", "model": str(folder), "device": "cpu", "dtype": "float32", **more})
+
+
+def by_hand(backend: TransformersBackend, question: Question) -> tuple[float, float]:
+    """P(yes) from a plain forward pass on one unpadded question, with the tokens looked for one by one."""
+    chat = [
+        {"role": "user", "content": [{"type": "image", "image": p} for p in question.pictures] + [{"type": "text", "text": question.text}]}
+    ]
+    inputs = backend.processor.apply_chat_template([chat], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt")
+    with torch.no_grad():
+        logits = backend.model(**inputs).logits[0, -1].double()
+    p = (logits - logits.max()).exp()
+    p = p / p.sum()
+    words = [backend.tokenizer.decode([t]) for t in range(len(backend.tokenizer))]
+    yes = sum(float(p[t]) for t, w in enumerate(words) if w.strip().lower() == "yes")
+    no = sum(float(p[t]) for t, w in enumerate(words) if w.strip().lower() == "no")
+    return yes / (yes + no), yes + no
+
+
+def test_probability_is_that_of_a_plain_forward_pass(folder):
+    backend = TransformersBackend(settings(folder))
+    # every spelling is one token of this tokenizer but YES and NO, whose first letters would count too
+    backend._options[("yes",), ("no",)] = tuple(
+        [t for t in range(len(backend.tokenizer)) if backend.tokenizer.decode([t]).strip().lower() == w] for w in ("yes", "no")
+    )
+    assert all(len(tokens) >= 3 for tokens in backend._options[("yes",), ("no",)])
+    for question, answer in zip(QUESTIONS, backend.answer(QUESTIONS)):
+        p, mass = by_hand(backend, question)
+        assert answer.p_approve == pytest.approx(p, abs=1e-6)
+        assert answer.option_mass == pytest.approx(mass, abs=1e-6)
+        assert answer.text is None
+
+
+def test_a_batch_answers_as_its_questions_alone(folder):
+    backend = TransformersBackend(settings(folder, batch_size=3))
+    together = dict(backend.ask(enumerate(QUESTIONS)))
+    assert sorted(together) == [0, 1, 2, 3]
+    assert len({a.prompt_tokens for a in together.values()}) > 1
+    ps = []
+    for number, question in enumerate(QUESTIONS):
+        [alone] = backend.answer([question])
+        assert together[number].p_approve == pytest.approx(alone.p_approve, abs=1e-6)
+        assert together[number].prompt_tokens == alone.prompt_tokens
+        ps.append(alone.p_approve)
+    assert len({round(p, 6) for p in ps}) == 4  # it is not a constant that agrees
+
+
+def test_the_picture_matters(folder):
+    backend = TransformersBackend(settings(folder))
+    one, other = backend.answer([Question("right", (picture(64, 64, 5),)), Question("right", (picture(64, 64, 6),))])
+    assert one.p_approve != other.p_approve
+
+
+def test_text_is_greedy_and_equal_in_a_batch_and_alone(folder):
+    backend = TransformersBackend(settings(folder, answer="text", max_tokens=12))
+    answers = backend.answer(QUESTIONS)
+    for question, answer in zip(QUESTIONS, answers):
+        assert backend.answer([question])[0].text == answer.text
+        assert 0 < answer.completion_tokens <= 12
+    assert backend.identity["max_tokens"] == 12
+
+
+def test_samples_are_seeded_by_the_question(folder):
+    backend = TransformersBackend(settings(folder, answer="text", max_tokens=6, samples=4, temperature=5.0))
+    first = dict(backend.ask(enumerate(QUESTIONS)))
+    second = dict(backend.ask(reversed(list(enumerate(QUESTIONS)))))
+    for number in range(4):
+        assert len(first[number].samples) == 4
+        assert first[number].samples == second[number].samples
+    assert len(set(first[0].samples)) > 1
+
+
+def test_identity_is_the_content_of_the_folder(tmp_path):
+    a, b, c = (tiny_vlm.llava(tmp_path / name / "m", seed) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
+    identities = [TransformersBackend(settings(f)).identity for f in (a, b, c)]
+    assert identities[0] == identities[1] != identities[2]
+    assert str(tmp_path) not in str(identities)
+
+
+def test_nothing_is_loaded_before_a_question(folder):
+    backend = TransformersBackend(settings(folder))
+    assert list(backend.ask([])) == []
+    assert "model" not in vars(backend)
+
+
+def test_options_without_a_token_of_their_own(folder):
+    backend = TransformersBackend(settings(folder))
+    with pytest.raises(UserError, match="no first token of its own"):
+        backend.option_tokens(Question("x", (), ("yes",), ("yes",)))
+    approve, reject = backend.option_tokens(Question("x", ()))
+    assert not set(approve) & set(reject)
+
+
+def test_nan_is_no_probability(folder):
+    backend = TransformersBackend(settings(folder))
+    with torch.no_grad():
+        backend.model.lm_head.weight.fill_(float("nan"))
+    with pytest.raises(UserError, match="gives NaN in float32; try dtype"):
+        backend.answer(QUESTIONS[:1])
+
+
+def test_errors_say_what_to_do(tmp_path):
+    with pytest.raises(UserError, match=r"nobody/nothing is no folder here, so it is a hub id; pin its revision to a commit"):
+        TransformersBackend(settings("nobody/nothing"))
+    with pytest.raises(UserError, match=r"nobody/nothing cannot be loaded .*hub id"):
+        list(TransformersBackend(settings("nobody/nothing", revision="0" * 40)).ask(enumerate(QUESTIONS)))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"cannot be loaded") as error:
+        list(TransformersBackend(settings(tmp_path)).ask(enumerate(QUESTIONS)))
+    assert "\n" not in str(error.value)
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="torch sees no GPU"):
+            TransformersBackend(settings(tmp_path, device="cuda"))
+
+
+def test_a_model_without_chat_template_is_named(tmp_path):
+    folder = tiny_vlm.llava(tmp_path / "m")
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(UserError, match="has no chat template"):
+        list(TransformersBackend(settings(folder)).ask(enumerate(QUESTIONS)))
