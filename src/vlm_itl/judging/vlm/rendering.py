@@ -34,16 +34,21 @@ def read_picture(path: Path) -> Pixels:
         return np.array(PIL.ImageOps.exif_transpose(opened).convert("RGB"))
 
 
+def colour(index: int) -> NDArray[np.uint8]:
+    """RGB of the index-th proposal: `COLOURS`, then ever darker ones."""
+    return (COLOURS[index % len(COLOURS)] * 0.6 ** (index // len(COLOURS))).astype(np.uint8)
+
+
 def overlay(pixels: Pixels, rows: Sequence[dict[str, Any]], settings: Render) -> Pixels:
     """The photograph with each proposal's mask in a colour of its own, blended, with a full contour, and its number where asked for."""
     result = pixels.copy()
     for index, row in enumerate(rows):
-        colour = COLOURS[index % len(COLOURS)]
+        shade = colour(index)
         mask, (x, y) = cut(row["segmentation"])
         part = result[y : y + mask.shape[0], x : x + mask.shape[1]]
         inside = part[mask]
-        part[mask] = (inside * (1 - settings.alpha) + colour * settings.alpha).astype(np.uint8)
-        part[contour(mask, settings.contour)] = colour
+        part[mask] = (inside * (1 - settings.alpha) + shade * settings.alpha).astype(np.uint8)
+        part[contour(mask, settings.contour)] = shade
     if settings.marks:
         picture = PIL.Image.fromarray(result)
         draw = PIL.ImageDraw.Draw(picture)
@@ -60,7 +65,7 @@ def boxes(pixels: Pixels, rows: Sequence[dict[str, Any]], width: int = 2) -> Pix
     draw = PIL.ImageDraw.Draw(picture)
     for index, row in enumerate(rows):
         x, y, w, h = row["bbox"]
-        draw.rectangle((x, y, max(x, x + w - 1), max(y, y + h - 1)), outline=tuple(COLOURS[index % len(COLOURS)].tolist()), width=width)
+        draw.rectangle((x, y, max(x, x + w - 1), max(y, y + h - 1)), outline=tuple(colour(index).tolist()), width=width)
     return np.array(picture)
 
 

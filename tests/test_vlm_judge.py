@@ -1,0 +1,304 @@
+"""The judge that looks, whole: pictures, questions, store and verdicts, through a server on loopback or a tiny model."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import PIL.Image
+import pytest
+import tiny_vlm
+from conftest import ROOT, instance
+from ruamel.yaml import YAML
+from vlm_server import VlmServer
+
+from vlm_itl import labels as policies
+from vlm_itl.errors import UserError
+from vlm_itl.evaluation.judges import judge_quality
+from vlm_itl.judging import vlm
+from vlm_itl.judging.vlm.questions import Answer, Question
+from vlm_itl.judging.vlm.store import key
+from vlm_itl.settings import Run, VlmJudge, load
+
+CATEGORIES = [{"id": 1, "name": "bird"}, {"id": 2, "name": "book"}]
+PROMPT = "Detected: {pred_class_names_str}. Is it {right}?"
+
+
+@pytest.fixture
+def server(monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with VlmServer() as running:
+        yield running
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for k in range(1, 6):
+        PIL.Image.fromarray(np.random.default_rng(k).integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(folder / f"{k}.png")
+    return folder
+
+
+@pytest.fixture
+def pool():
+    rows = [{"id": i, "file_name": f"{i}.png", "height": 40, "width": 50} for i in (3, 1, 2, 5, 4)]
+    return {"images": rows, "annotations": [], "categories": CATEGORIES}
+
+
+# image 4 has none
+PROPOSALS = [
+    instance((1, 1, 20, 20), 1, 1, score=0.9), instance((25, 5, 20, 20), 2, 1, score=0.8), instance((2, 2, 30, 30), 2, 2, score=0.9),
+    instance((5, 5, 20, 20), 1, 3, score=0.9), instance((5, 5, 20, 20), 2, 5, score=0.9),
+]  # fmt: skip
+
+
+def settings(server, **more) -> VlmJudge:
+    own = {"base_urls": [server.url], "retries": 0, "concurrency": 1 if more.pop("one_at_a_time", False) else 2}
+    return VlmJudge(**{"kind": "vlm", "backend": "openai", "model": "m", "server": own, **more})
+
+
+def text_of(request: dict) -> str:
+    return request["messages"][0]["content"][-1]["text"]
+
+
+def judge(server, pool, images, tmp_path, prompt=PROMPT, store="store", **more):
+    return vlm.judge(pool, PROPOSALS, images, prompt, settings(server, **more), vlm.Store(tmp_path / store))
+
+
+def test_one_question_an_image_that_declares_what_is_drawn(server, pool, images, tmp_path):
+    server.p_of = lambda request: 0.9 if "bird, book" in text_of(request) else 0.3
+    verdicts, identity, took = judge(server, pool, images, tmp_path)
+    assert [v["image_id"] for v in verdicts] == [1, 2, 3, 4, 5]
+    assert [v["approve"] for v in verdicts] == [True, False, False, False, False]
+    assert [v["asked"] for v in verdicts] == [True, True, True, False, True]
+    assert [v["p_approve"] for v in verdicts] == [0.9, 0.3, 0.3, None, 0.3]
+    assert sorted(map(text_of, server.requests)) == sorted(
+        f"Detected: {c}. Is it {{right}}?" for c in ("bird, book", "book", "bird", "book")
+    )
+    assert {v["actor"] for v in verdicts} == {"model"}
+    assert took["questions"] == 4
+    assert (took["prompt_tokens"], took["completion_tokens"]) == (400, 4)
+    assert (identity["model"], identity["unit"], identity["prompt_md5"]) == (
+        "m",
+        "image",
+        __import__("hashlib").md5(PROMPT.encode()).hexdigest(),
+    )
+
+
+def test_the_threshold_and_too_little_mass(server, pool, images, tmp_path):
+    server.p_yes = 0.7
+    assert sum(v["approve"] for v in judge(server, pool, images, tmp_path)[0]) == 4
+    assert sum(v["approve"] for v in judge(server, pool, images, tmp_path, threshold=0.75)[0]) == 0
+    verdicts, _, took = judge(server, pool, images, tmp_path, min_mass=0.95)
+    assert {v["outcome"] for v in verdicts if v["asked"]} == {"unparsed"}
+    assert took["unparsed"] == 4
+    assert len(server.requests) == 4  # neither asks anew
+
+
+def test_what_was_answered_is_not_asked_again(server, pool, images, tmp_path):
+    first = judge(server, pool, images, tmp_path)
+    assert len(server.requests) == 4
+    server.p_yes = 0.1  # it would answer otherwise now
+    assert judge(server, pool, images, tmp_path) == first
+    assert len(server.requests) == 4
+    judge(server, pool, images, tmp_path, prompt=PROMPT + " Really?")
+    assert len(server.requests) == 8
+    judge(server, pool, images, tmp_path, model="another")
+    assert len(server.requests) == 12
+    judge(server, pool, images, tmp_path, render={"alpha": 0.2})
+    assert len(server.requests) == 16
+    PIL.Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(images / "3.png")
+    judge(server, pool, images, tmp_path)
+    assert len(server.requests) == 17
+
+
+def test_the_store_is_only_a_cache(server, pool, images, tmp_path):
+    first, second = (judge(server, pool, images, tmp_path, store=name) for name in ("one", "two"))
+    assert first[0] == second[0]
+    assert len(server.requests) == 8
+
+
+def test_a_proposal_that_moved_is_another_question(server, pool, images, tmp_path):
+    judge(server, pool, images, tmp_path)
+    moved = [*PROPOSALS[:-1], instance((6, 5, 20, 20), 2, 5, score=0.9)]
+    vlm.judge(pool, moved, images, PROMPT, settings(server), vlm.Store(tmp_path / "store"))
+    assert len(server.requests) == 5
+
+
+INSTANCES = "[mask]\nIs this one {pred_class_names_str}?\n\n[missing]\nFound: {pred_class_names_str}. Is every {classes} there?\n"
+
+
+def test_masks_alone_then_whether_any_is_missing(server, pool, images, tmp_path):
+    def p_of(request):
+        text = text_of(request)
+        if text.startswith("Found"):
+            return 0.9 if text.startswith("Found: bird.") else 0.2
+        return 0.8 if "bird" in text or len(request["messages"][0]["content"]) != 3 else 0.1
+
+    server.p_of = p_of
+    verdicts, identity, took = judge(server, pool, images, tmp_path, prompt=INSTANCES, unit="instance")
+    texts = [text_of(r) for r in server.requests]
+    assert texts.count("Is this one bird?") == 2
+    assert texts.count("Is this one book?") == 3
+    # a second question only where something was accepted, about what was accepted
+    assert texts.count("Found: bird. Is every bird, book there?") == 2
+    assert len(texts) == took["questions"] == 7
+    by_id = {v["image_id"]: v for v in verdicts}
+    assert (by_id[1]["approve"], by_id[1]["accepted"], by_id[1]["p_mask"]) == (True, [True, False], [0.8, 0.1])
+    assert (by_id[2]["approve"], by_id[2]["accepted"], by_id[2]["reason"]) == (False, [False], "no proposal accepted")
+    assert (by_id[1]["questions"], by_id[2]["questions"]) == (3, 1)
+    assert identity["unit"] == "instance"
+    # what is accepted, and nothing else, becomes labels
+    empty = {"images": [], "annotations": [], "categories": CATEGORIES}
+    labels, left, ledger = policies.update("vlm-1", Run(judge="vlm", prev="start"), empty, pool, PROPOSALS, verdicts, None, [])
+    assert [(a["image_id"], a["category_id"]) for a in labels["annotations"]] == [(3, 1), (1, 1)]
+    assert [i["id"] for i in left["images"]] == [2, 5, 4]
+    assert ledger == [{"run": "vlm-1", "action": "verify", "actor": "model", "judge": "vlm", "decisions": 7}]
+    # the oracle judges what would become labels: the bird is all there is in image 1, and there is a book too in image 3
+    truth = {**pool, "annotations": [instance((1, 1, 20, 20), 1, 1), instance((5, 5, 20, 20), 1, 3), instance((30, 30, 8, 8), 2, 3)]}
+    quality = judge_quality(verdicts, PROPOSALS, truth, 0.6)
+    assert (quality["true_approvals"], quality["false_approvals"]) == (1, 1)
+    assert quality["by_proposal"]["asked"] == 5
+    assert (quality["by_proposal"]["recall"], quality["by_proposal"]["specificity"]) == (1, 1)
+
+
+def test_a_prompt_for_instances_needs_both_texts(server, pool, images, tmp_path):
+    for prompt in (PROMPT, "[mask]\nx\n", "[mask]\n\n[missing]\ny"):
+        with pytest.raises(UserError, match=r"no text under a line '\[(mask|missing)\]'"):
+            judge(server, pool, images, tmp_path, prompt=prompt, unit="instance")
+    assert not server.requests
+
+
+def test_a_picture_that_is_gone_is_named(server, pool, images, tmp_path):
+    (images / "3.png").unlink()
+    with pytest.raises((UserError, OSError), match=r"3\.png"):
+        judge(server, pool, images, tmp_path)
+
+
+def test_the_study_s_prompts_are_word_for_word():
+    basic, cot = ((ROOT / "prompts" / f"{n}.txt").read_text() for n in ("basic", "cot"))
+    assert basic.startswith("Examine this image showing object segmentation masks. The colored areas represent the computer's")
+    assert basic.rstrip().endswith('Begin with "no" followed by an explanation if any objects are misclassified or poorly segmented.')
+    assert cot.startswith(
+        "You are an expert quality-controller for instance-segmentation. Your task (think step-by-step in your head): 1. **List"
+    )
+    assert cot.rstrip().endswith("- otherwise. (Do **not** reveal your private reasoning.)")
+    for text in (basic, cot):
+        assert text.count("{pred_class_names_str}") == 1
+    for name, judge in load(ROOT / "params.yaml").judges.items():
+        if isinstance(judge, VlmJudge) and judge.unit == "instance":
+            vlm.sections((ROOT / "prompts" / f"{name}.txt").read_text(), name)
+
+
+def test_keys_tell_everything_apart():
+    pictures = [PIL.Image.fromarray(np.full(shape, v, np.uint8)) for shape, v in (((4, 6, 3), 0), ((6, 4, 3), 0), ((4, 6, 3), 1))]
+    questions = [Question("a", (p,)) for p in pictures] + [
+        Question("b", (pictures[0],)),
+        Question("a", (pictures[0], pictures[0])),
+        Question("a", ()),
+    ]
+    questions += [
+        Question("a", (pictures[0],), ("no",), ("yes",)),
+        Question("a", (pictures[0], pictures[2])),
+        Question("a", (pictures[2], pictures[0])),
+    ]
+    keys = {key(identity, q) for q in questions for identity in ({"m": 1}, {"m": 2})}
+    assert len(keys) == 2 * len(questions)
+
+
+def test_the_store_takes_many_writers_and_survives_their_death(tmp_path):
+    code = (
+        "import sys, os; sys.path.insert(0, 'src')\n"
+        "from pathlib import Path\nfrom vlm_itl.judging.vlm.store import Store\nfrom vlm_itl.judging.vlm.questions import Answer\n"
+        "store, me = Store(Path(sys.argv[1])), sys.argv[2]\n"
+        "for k in range(10**6):\n"
+        "    for key in (f'{me}-{k}', f'both-{k}'): store.put(key, Answer(me, 0.5, 1.0, 1, 1, 0.1))\n"
+        "    print(k, flush=True)\n"
+    )
+    writers = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(n)], cwd=ROOT, stdout=subprocess.PIPE, text=True) for n in range(2)
+    ]
+    reached = []
+    for writer in writers:
+        for line in writer.stdout:
+            if int(line) >= 200:
+                break
+    for writer in writers:
+        writer.kill()
+        reached.append([int(line) for line in writer.communicate()[0].split()])
+    store = vlm.Store(tmp_path)
+    for n in range(2):
+        for k in range(200):
+            assert store.get(f"{n}-{k}") == Answer(str(n), 0.5, 1.0, 1, 1, 0.1, [])
+            assert store.get(f"both-{k}") is not None
+    store.put("new", Answer("x", None, None, 0, 0, 0.0))
+    assert store.get("new").text == "x"
+
+
+def test_a_broken_store_is_named(tmp_path):
+    (tmp_path / "answers.sqlite").write_bytes(b"no database " * 100)
+    with pytest.raises(UserError, match=r"answers\.sqlite: file is not a database; it is only a cache"):
+        vlm.Store(tmp_path)
+
+
+def stage(tmp_path, pool, params: VlmJudge) -> list[str]:
+    yaml = YAML(typ="safe")
+    content = yaml.load((ROOT / "params.yaml").read_text())
+    content["judges"]["looker"] = params.model_dump()
+    with (tmp_path / "params.yaml").open("w") as stream:
+        yaml.dump(content, stream)
+    for name, value in (("pool", pool), ("proposals", PROPOSALS), ("truth", pool)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(value))
+    (tmp_path / "prompt.txt").write_text(PROMPT)
+    return [
+        sys.executable, "-m", "stages.judge", "--judge=looker", "--pool=pool.json", "--proposals=proposals.json", "--images=images",
+        "--truth=truth.json",        "--prompt=prompt.txt", "--verdicts=out/verdicts.jsonl",
+        "--identity=out/judge.json", "--metrics=out/asking.json",
+    ]  # fmt: skip
+
+
+def test_kill_9_in_mid_judgement_then_again(server, pool, images, tmp_path):
+    command = stage(tmp_path, pool, settings(server, one_at_a_time=True))
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    server.faults = [None, None, "silent"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(600):
+        if len(server.requests) == 3:
+            break
+        time.sleep(0.1)
+    time.sleep(0.3)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "out/verdicts.jsonl").exists()
+    server.requests.clear()
+    subprocess.run(command, cwd=tmp_path, env=env, check=True, capture_output=True)
+    assert len(server.requests) == 2  # of four, two were answered
+    assert len((tmp_path / "out/verdicts.jsonl").read_text().splitlines()) == 5
+    identity = json.loads((tmp_path / "out/judge.json").read_text())
+    assert {"model", "prompt_md5", "render", "versions"} <= identity.keys()
+    # with the store deleted: the same files, but for the time that it took
+    before = {n: (tmp_path / "out" / n).read_bytes() for n in ("verdicts.jsonl", "judge.json")}
+    for path in (tmp_path / "scratch/answers").iterdir():
+        path.unlink()
+    subprocess.run(command, cwd=tmp_path, env=env, check=True, capture_output=True)
+    assert before == {n: (tmp_path / "out" / n).read_bytes() for n in before}
+    assert len(server.requests) == 6
+
+
+@pytest.mark.parametrize("unit", ["image", "instance"])
+def test_a_tiny_model_judges(pool, images, tmp_path, unit):
+    model = tiny_vlm.qwen3_vl(tmp_path / "model")
+    s = VlmJudge(kind="vlm", model=str(model), device="cpu", dtype="float32", unit=unit, min_mass=0, batch_size=2)
+    store = vlm.Store(tmp_path / "store")
+    verdicts, identity, took = vlm.judge(pool, PROPOSALS, images, INSTANCES, s, store)
+    assert len({v["p_approve"] for v in verdicts if v["asked"] and v["p_approve"] is not None}) > 1 or unit == "instance"
+    assert took["questions"] >= (4 if unit == "image" else 5)
+    assert vlm.judge(pool, PROPOSALS, images, INSTANCES, s, store) == (verdicts, identity, took)
+    assert identity["revision"] != "folder"
+    assert len(identity["revision"]) == 64
