@@ -53,7 +53,7 @@ def test_the_number_lies_on_its_mask():
     mask = np.zeros((40, 50), bool)
     mask[5:35, 5:45] = True
     mask[10:30, 10:40] = False  # a frame: its centroid is outside
-    x, y = rendering.mark(encode(mask))
+    x, y = rendering.mark(*((cut := rendering.cut(encode(mask)))[0], *cut[1]))
     assert mask[y, x]
 
 

@@ -42,19 +42,25 @@ def colour(index: int) -> NDArray[np.uint8]:
 def overlay(pixels: Pixels, rows: Sequence[dict[str, Any]], settings: Render) -> Pixels:
     """The photograph with each proposal's mask in a colour of its own, blended, with a full contour, and its number where asked for."""
     result = pixels.copy()
+    places = []
+    levels = np.arange(256)
     for index, row in enumerate(rows):
-        shade = colour(index)
         mask, (x, y) = cut(row["segmentation"])
         part = result[y : y + mask.shape[0], x : x + mask.shape[1]]
-        inside = part[mask]
-        part[mask] = (inside * (1 - settings.alpha) + shade * settings.alpha).astype(np.uint8)
-        part[contour(mask, settings.contour)] = shade
+        edge = contour(mask, settings.contour)
+        for channel, shade in enumerate(colour(index)):
+            # a table of the 256 blends and a masked copy: several times faster than arithmetic on the chosen pixels
+            blend = (levels * (1 - settings.alpha) + shade * settings.alpha).astype(np.uint8)
+            np.copyto(part[..., channel], blend[part[..., channel]], where=mask)
+            np.copyto(part[..., channel], shade, where=edge)
+        if settings.marks:
+            places.append(mark(mask, x, y))
     if settings.marks:
         picture = PIL.Image.fromarray(result)
         draw = PIL.ImageDraw.Draw(picture)
         font = PIL.ImageFont.load_default(max(10, min(pixels.shape[:2]) // 20))
-        for index, row in enumerate(rows):
-            draw.text(mark(row["segmentation"]), str(index + 1), fill="white", stroke_fill="black", stroke_width=2, anchor="mm", font=font)
+        for index, place in enumerate(places):
+            draw.text(place, str(index + 1), fill="white", stroke_fill="black", stroke_width=2, anchor="mm", font=font)
         result = np.array(picture)
     return result
 
@@ -114,14 +120,15 @@ def contour(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
     return mask & ~inner[width : width + mask.shape[0], width : width + mask.shape[1]]
 
 
-def mark(rle: dict[str, Any]) -> tuple[int, int]:
-    """(x, y) of the mask's pixel nearest to its centroid: the number lies on its own mask, bent ones too."""
-    mask, (x, y) = cut(rle)
-    ys, xs = np.nonzero(mask)
-    if not len(ys):
+def mark(mask: NDArray[np.bool_], x: int, y: int) -> tuple[int, int]:
+    """(x, y) of the pixel of a cut-out mask that is nearest to its centroid: the number lies on its own mask, bent ones too."""
+    if not mask.any():
         return x, y
-    nearest = np.argmin((ys - ys.mean()) ** 2 + (xs - xs.mean()) ** 2)
-    return x + int(xs[nearest]), y + int(ys[nearest])
+    rows, columns = np.arange(mask.shape[0]), np.arange(mask.shape[1])
+    n = mask.sum()
+    distance = (rows - mask.sum(1) @ rows / n)[:, None] ** 2 + (columns - mask.sum(0) @ columns / n) ** 2
+    row, column = np.unravel_index(np.argmin(np.where(mask, distance, np.inf)), mask.shape)
+    return x + int(column), y + int(row)
 
 
 def settle(pixels: Pixels, longest: int | None) -> PIL.Image.Image:

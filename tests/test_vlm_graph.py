@@ -1,0 +1,50 @@
+"""A real (tiny, random) vision-language model as judge in the real graph."""
+
+from __future__ import annotations
+
+import pytest
+import tiny_vlm
+from pipeline import Clone, shrink
+
+pytestmark = pytest.mark.pipeline
+
+
+def test_a_changed_prompt_asks_again_and_an_old_one_does_not(tmp_path):
+    model = tiny_vlm.llava(tmp_path / "model")
+
+    def change(params: dict) -> None:
+        shrink(params)
+        params["judges"]["looker"] = {
+            "kind": "vlm",
+            "model": str(model),
+            "device": "cpu",
+            "dtype": "float32",
+            "min_mass": 0,
+            "threshold": 0.4,
+        }
+        params["runs"] = {"looker-1": {"judge": "looker", "prev": "start"}, "human-1": {"judge": "human", "prev": "start"}}
+
+    work = Clone(tmp_path / "clone", change)
+    prompt = work.folder / "prompts" / "looker.txt"
+    prompt.write_text(work.text("prompts/basic.txt"))
+    ran = work.repro("update@looker-1")
+    assert ran == {"download", "split", "pretrain", "predict-start", "judge@looker-1", "update@looker-1"}
+    asking = work.json("metrics/asking/looker-1.json")
+    assert asking["questions"] > 0
+    assert asking["prompt_tokens"] > 20 * asking["questions"]
+    first = work.text("loop/looker-1/verdicts.jsonl")
+    identity = work.json("loop/looker-1/judge.json")
+    assert len(identity["revision"]) == 64
+    assert "transformers" in identity["versions"]
+    # asked once more without need: everything is in the store, and the files are the same
+    done = work.run("dvc", "repro", "-f", "-s", "judge@looker-1")
+    assert f"{asking['questions']} questions, 0 of them asked now" in done.stdout
+    assert work.text("loop/looker-1/verdicts.jsonl") == first
+    assert work.json("metrics/asking/looker-1.json") == asking
+    # another prompt concerns this judge and what hangs on it
+    prompt.write_text("is the mask right and complete")
+    assert "judge@looker-1" in work.repro("update@looker-1")
+    assert work.text("loop/looker-1/verdicts.jsonl") != first
+    prompt.write_text(work.text("prompts/basic.txt"))
+    assert work.repro("update@looker-1") == set()
+    assert work.text("loop/looker-1/verdicts.jsonl") == first
