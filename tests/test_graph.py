@@ -87,7 +87,7 @@ def test_files_on_the_command_line_are_the_declared_ones(name):
     read = {str(v) for k in declaration.reads if (v := getattr(arguments, k)) is not None}
     written = {str(v) for k in declaration.writes if (v := getattr(arguments, k)) is not None}
     assert read == {d for d in entries(stage["deps"]) if not d.endswith(".py")}
-    assert written == set(entries([*stage.get("outs", []), *stage.get("metrics", [])]))
+    assert written == set(entries([*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]))
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -236,6 +236,21 @@ class Evaluate(Model):
     seconds: Seconds = Field(default_factory=Seconds)
 
 
+class Prices(Model):
+    """What an error of a judge costs, in any one unit."""
+
+    wrong_approval: Annotated[float, Field(ge=0)] = 5
+    needless_rejection: Annotated[float, Field(ge=0)] = 1
+
+
+class Probes(Model):
+    """Questions with known answers, made from the initial labels, for the judges in `probed`."""
+
+    per_kind: Annotated[int, Field(ge=1)] = 40  # images of each kind of change
+    seed: Annotated[int, Field(ge=0)] = 0
+    prices: Prices = Field(default_factory=Prices)
+
+
 class Settings(Model):
     """The whole of `params.yaml`."""
 
@@ -249,10 +264,15 @@ class Settings(Model):
     predict: Predict
     judges: dict[Name, Judge]
     runs: dict[Name, Run]
+    probes: Probes = Field(default_factory=Probes)
+    probed: list[Name] = Field(default_factory=list)
     evaluate: Evaluate
 
     def check_runs(self) -> tuple[str, str] | None:
-        """The first (key, problem) in `runs` that no single line shows, or None."""
+        """The first (key, problem) in `runs` and `probed` that no single line shows, or None."""
+        for name in self.probed:
+            if name not in self.judges:
+                return "probed", f"no judge '{name}' in judges (there are: {', '.join(self.judges)})"
         for name, run in self.runs.items():
             if name == "start":
                 return "runs.start", "'start' is the name of the model every arm begins from; choose another"

@@ -1,0 +1,127 @@
+"""What a judge says of probes, against what is known of them."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from ..coco import Coco, by_image
+from ..matching import all_right, matched
+from ..settings import Prices
+
+Row = dict[str, Any]
+BINS = np.linspace(0, 1, 11)
+
+
+def measure(
+    pool: Coco, proposals: list[Row], truth: Coco, verdicts: list[Row], at: float, prices: Prices
+) -> tuple[Row, list[Row], list[Row]]:
+    """Measure a judge on probes.
+
+    Args:
+        pool, proposals, truth: see `vlm_itl.judging.probes`.
+        verdicts: the judge's, on that pool.
+        at: mask IoU from which on a proposal is right.
+        prices: what errors cost.
+
+    Returns:
+        Numbers: share of right probes and of approvals, `auroc` and `brier` of P(approve) (null where the judge gives none), by kind, class
+        and number of instances; the same of single masks where the judge gives P for each; the threshold with the least cost. Rows of the
+        curve P(approve | IoU of the changed mask), and of the reliability diagram (share of right probes by P(approve)).
+    """
+    shown, true = by_image(proposals), by_image(truth)
+    names = {c["id"]: c["name"] for c in pool["categories"]}
+    said = {v["image_id"]: v for v in verdicts}
+    rows: list[Row] = []
+    masks: list[tuple[float, bool]] = []
+    for image in pool["images"]:
+        verdict, instances = said[image["id"]], true[image["id"]]
+        rows.append({
+            "kind": image["kind"], "iou": image.get("iou"), "approve": verdict["approve"], "p": verdict["p_approve"],
+            "right": all_right(shown[image["id"]], instances, at), "instances": sum(not a["iscrowd"] for a in instances),
+            "classes": {names[a["category_id"]] for a in instances if not a["iscrowd"]},
+        })  # fmt: skip
+        if verdict.get("p_mask"):
+            right = matched(shown[image["id"]], instances, at)
+            masks += [(p, r) for p, r in zip(verdict["p_mask"], right) if p is not None]
+    sizes = {"1": (1, 1), "2-3": (2, 3), "4+": (4, 10**9)}
+    numbers: Row = {
+        **_numbers(rows),
+        "by_kind": {kind: _numbers([r for r in rows if r["kind"] == kind]) for kind in dict.fromkeys(r["kind"] for r in rows)},
+        "by_class": {name: _numbers([r for r in rows if name in r["classes"]]) for name in names.values()},
+        "by_instances": {name: _numbers([r for r in rows if low <= r["instances"] <= high]) for name, (low, high) in sizes.items()},
+        "threshold": choose_threshold([(r["p"], r["right"]) for r in rows if r["p"] is not None], prices),
+    }
+    if masks:
+        p, good = np.array([m[0] for m in masks]), np.array([m[1] for m in masks])
+        numbers["masks"] = {"probes": len(masks), "right": _round(good.mean()), "auroc": auroc(p, good), "brier": brier(p, good)}
+    curve, reliability = [], []
+    for low, high in itertools.pairwise(BINS.tolist()):
+        graded = [r for r in rows if r["iou"] is not None and low < r["iou"] <= high]
+        if graded:
+            curve.append({
+                "iou": _round((low + high) / 2), "approved": _round(np.mean([r["approve"] for r in graded])), "probes": len(graded),
+                "p_approve": _round(np.mean([r["p"] for r in graded])) if all(r["p"] is not None for r in graded) else None,
+            })  # fmt: skip
+        binned = [r for r in rows if r["p"] is not None and (low < r["p"] <= high or low == r["p"] == 0)]
+        if binned:
+            p_mean, share = np.mean([r["p"] for r in binned]), np.mean([r["right"] for r in binned])
+            reliability.append({"p_approve": _round(p_mean), "right": _round(share), "probes": len(binned)})
+    return numbers, curve, reliability
+
+
+def _numbers(rows: list[Row]) -> Row:
+    given = [(r["p"], r["right"]) for r in rows if r["p"] is not None]
+    p, right = np.array([g[0] for g in given], dtype=float), np.array([g[1] for g in given], dtype=bool)
+    return {
+        "probes": len(rows),
+        "right": _round(np.mean([r["right"] for r in rows])) if rows else None,
+        "approved": _round(np.mean([r["approve"] for r in rows])) if rows else None,
+        "accuracy": _round(np.mean([r["approve"] == r["right"] for r in rows])) if rows else None,
+        "auroc": auroc(p, right),
+        "brier": brier(p, right),
+    }
+
+
+def auroc(p: NDArray[np.float64], right: NDArray[np.bool_]) -> float | None:
+    """Area under the ROC curve: P(a right one scores above a wrong one), ties one half (Mann and Whitney 1947). Null for one kind alone."""
+    n, m = int(right.sum()), int((~right).sum())
+    if not n or not m:
+        return None
+    return _round((rankdata(p)[right].sum() - n * (n + 1) / 2) / (n * m))
+
+
+def brier(p: NDArray[np.float64], right: NDArray[np.bool_]) -> float | None:
+    """Mean squared difference of probability and outcome (Brier 1950); 0 is perfect, .25 a coin that knows it. Null for none."""
+    return _round(np.mean((p - right) ** 2)) if len(p) else None
+
+
+def choose_threshold(pairs: list[tuple[float, bool]], prices: Prices) -> Row | None:
+    """The threshold on P(approve) that costs least on these probes, its cost per probe, and that of approving and of rejecting everything.
+
+    Of several that cost the same, the middle of the highest range. Null without probabilities.
+    """
+    if not pairs:
+        return None
+    pairs = sorted(pairs)
+    p, right = np.array([x for x, _ in pairs]), np.array([r for _, r in pairs], dtype=bool)
+    # rejecting the k lowest, for every k: needless rejections below, wrong approvals above
+    right_below = np.concatenate([[0], np.cumsum(right)])
+    wrong_above = (~right).sum() - np.concatenate([[0], np.cumsum(~right)])
+    cost = right_below * prices.needless_rejection + wrong_above * prices.wrong_approval
+    allowed = np.array([k == 0 or k == len(p) or p[k - 1] < p[k] for k in range(len(p) + 1)])
+    best = max(k for k in range(len(p) + 1) if allowed[k] and cost[k] <= cost[allowed].min() + 1e-9)
+    low, high = (p[best - 1] if best else 0.0), (p[best] if best < len(p) else 1.0)
+    n = len(p)
+    return {
+        "threshold": _round(min(1.0, (low + high) / 2 if 0 < best < n else (1.0 if best else 0.0))), "cost": _round(cost[best] / n),
+        "cost_always": _round(cost[0] / n), "cost_never": _round(cost[n] / n),
+    }  # fmt: skip
+
+
+def _round(x: Any) -> float:
+    return round(float(x), 4)

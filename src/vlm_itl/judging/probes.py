@@ -1,0 +1,176 @@
+"""Probes: questions with known answers, made from labels, to measure and calibrate a judge without any further label.
+
+A probe is a labelled image with its true masks as proposals and one of them changed. It is written as one more image of a pool, so that any
+judge can be asked about probes as about anything else, and the oracle says which are right.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as mask_util
+from scipy import ndimage
+
+from ..coco import Coco, by_image, decode, encode
+
+Mask = NDArray[np.bool_]
+Row = dict[str, Any]
+
+
+def make_probes(labels: Coco, per_kind: int, seed: int) -> tuple[Coco, list[Row], Coco]:
+    """Pool, proposals and truth of the probes, as the stages of the loop have them.
+
+    For each kind `per_kind` images are drawn, and in each one instance:
+
+    | kind | change |
+    | --- | --- |
+    | `exact` | none |
+    | `jitter` | an edge of about 2 % of the instance's size more or less, as between two annotators |
+    | `eroded`, `dilated`, `shifted` | the same shape smaller, larger or elsewhere, down to an IoU drawn between .2 and .8 |
+    | `dropped` | left out; only where another instance is left |
+    | `duplicated` | proposed twice, the second time jittered |
+    | `wrong class` | another class |
+
+    Returns:
+        The pool (each image with `kind`, `source_id` and, where a mask was changed, `iou` with the true one), proposals with score 1, and
+        truth. Every choice hangs on the seed, the kind and the image, not on the order of the labels.
+    """
+    rows = by_image(labels)
+    images = {image["id"]: image for image in labels["images"]}
+    drawable = sorted(i for i, anns in rows.items() if any(not a["iscrowd"] for a in anns))
+    pool: Coco = {"images": [], "annotations": [], "categories": labels["categories"]}
+    truth: Coco = {**pool, "images": pool["images"], "annotations": []}
+    proposals: list[Row] = []
+    ids = [c["id"] for c in labels["categories"]]
+    for kind, change in KINDS.items():
+        order = list(drawable)
+        random.Random(f"{seed}/{kind}").shuffle(order)
+        made = 0
+        for i in order:
+            if made == per_kind:
+                break
+            dice = random.Random(f"{seed}/{kind}/{i}")
+            instances = [a for a in rows[i] if not a["iscrowd"]]
+            chosen = dice.randrange(len(instances))
+            changed = change(instances, chosen, dice, ids)
+            if changed is None:
+                continue
+            made += 1
+            number = len(pool["images"]) + 1
+            row = {**images[i], "id": number, "kind": kind, "source_id": i}
+            if kind in GRADED:
+                row["iou"] = round(
+                    float(mask_util.iou([changed[chosen]["segmentation"]], [instances[chosen]["segmentation"]], [0])[0, 0]), 4
+                )
+            pool["images"].append(row)
+            truth["annotations"] += [{**a, "image_id": number, "id": len(truth["annotations"]) + k} for k, a in enumerate(rows[i], 1)]
+            proposals += [{
+                "image_id": number, "category_id": a["category_id"], "segmentation": a["segmentation"], "score": 1.0,
+                "bbox": [float(n) for n in mask_util.toBbox(a["segmentation"])], "area": float(mask_util.area(a["segmentation"])),
+            } for a in changed]  # fmt: skip
+    return pool, proposals, truth
+
+
+Change = Callable[[list[Row], int, random.Random, list[int]], list[Row] | None]
+
+
+def _replaced(instances: list[Row], chosen: int, mask: Mask) -> list[Row] | None:
+    if not mask.any():
+        return None
+    return [{**a, "segmentation": encode(mask)} if k == chosen else a for k, a in enumerate(instances)]
+
+
+def iou(a: Mask, b: Mask) -> float:
+    """Intersection over union of two masks, 0 where both are empty."""
+    union = (a | b).sum()
+    return float((a & b).sum() / union) if union else 0.0
+
+
+def grow(mask: Mask, pixels: int) -> Mask:
+    """A mask with an edge of that many pixels more, or, if negative, less (8-neighbours)."""
+    if pixels == 0:
+        return mask
+    change = ndimage.binary_dilation if pixels > 0 else ndimage.binary_erosion
+    return change(mask, structure=np.ones((3, 3)), iterations=abs(pixels))
+
+
+def shift(mask: Mask, dy: int, dx: int) -> Mask:
+    """A mask moved by that many pixels; what leaves the image is lost."""
+    result = np.zeros_like(mask)
+    h, w = mask.shape
+    if abs(dy) < h and abs(dx) < w:
+        result[max(0, dy) : h + min(0, dy), max(0, dx) : w + min(0, dx)] = mask[
+            max(0, -dy) : h + min(0, -dy), max(0, -dx) : w + min(0, -dx)
+        ]
+    return result
+
+
+def _exact(instances: list[Row], chosen: int, dice: random.Random, ids: list[int]) -> list[Row]:
+    return list(instances)
+
+
+def _jittered(mask: Mask, dice: random.Random) -> Mask:
+    edge = max(1, round(0.02 * float(np.sqrt(mask.sum()))))
+    changed = grow(mask, dice.choice((-edge, edge)))
+    return changed if changed.any() else mask
+
+
+def _jitter(instances: list[Row], chosen: int, dice: random.Random, ids: list[int]) -> list[Row] | None:
+    return _replaced(instances, chosen, _jittered(decode(instances[chosen]["segmentation"]), dice))
+
+
+def _until(step: Callable[[Mask, int], Mask], limit: int = 200) -> Change:
+    """Change more and more until the IoU falls to a target; the last mask that is not empty where it never does."""
+
+    def change(instances: list[Row], chosen: int, dice: random.Random, ids: list[int]) -> list[Row] | None:
+        mask = decode(instances[chosen]["segmentation"])
+        target = dice.uniform(0.2, 0.8)
+        result = mask
+        for n in range(1, limit):
+            changed = step(mask, n)
+            if not changed.any() or (changed == result).all():
+                break
+            result = changed
+            if iou(result, mask) <= target:
+                break
+        return None if (result == mask).all() else _replaced(instances, chosen, result)
+
+    return change
+
+
+def _shifted(instances: list[Row], chosen: int, dice: random.Random, ids: list[int]) -> list[Row] | None:
+    angle = dice.uniform(0, 2 * np.pi)
+    return _until(lambda mask, n: shift(mask, round(n * np.sin(angle)), round(n * np.cos(angle))))(instances, chosen, dice, ids)
+
+
+def _dropped(instances: list[Row], chosen: int, dice: random.Random, ids: list[int]) -> list[Row] | None:
+    return [a for k, a in enumerate(instances) if k != chosen] or None
+
+
+def _duplicated(instances: list[Row], chosen: int, dice: random.Random, ids: list[int]) -> list[Row] | None:
+    twin = _jittered(decode(instances[chosen]["segmentation"]), dice)
+    return [*instances, {**instances[chosen], "segmentation": encode(twin)}]
+
+
+def _wrong_class(instances: list[Row], chosen: int, dice: random.Random, ids: list[int]) -> list[Row] | None:
+    others = [c for c in ids if c != instances[chosen]["category_id"]]
+    if not others:
+        return None
+    return [{**a, "category_id": dice.choice(others)} if k == chosen else a for k, a in enumerate(instances)]
+
+
+KINDS: dict[str, Change] = {
+    "exact": _exact,
+    "jitter": _jitter,
+    "eroded": _until(lambda mask, n: grow(mask, -n)),
+    "dilated": _until(grow),
+    "shifted": _shifted,
+    "dropped": _dropped,
+    "duplicated": _duplicated,
+    "wrong class": _wrong_class,
+}
+GRADED = ("exact", "jitter", "eroded", "dilated", "shifted")  # kinds with the IoU of a changed mask

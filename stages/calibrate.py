@@ -1,0 +1,39 @@
+"""Measure a judge on the probes and choose the threshold that costs least. Not for setting it: that is params.yaml's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vlm_itl.evaluation.probes import measure
+from vlm_itl.files import read_json, read_jsonl, write_json
+from vlm_itl.stage import Stage
+
+STAGE = Stage(
+    reads={"pool": "the probes", "proposals": "their masks", "truth": "their true masks", "verdicts": "what the judge said of them"},
+    writes={
+        "metrics": "AUROC, Brier score, approvals by kind, class and number of instances; the threshold",
+        "curve": "P(approve) by the IoU of the changed mask",
+        "reliability": "share of right probes by P(approve)",
+    },
+    params=("probes.prices", "evaluate.judge_iou"),
+)
+
+
+def main(
+    pool: Path, proposals: Path, truth: Path, verdicts: Path, metrics: Path, curve: Path, reliability: Path, settings: dict[str, Any]
+) -> None:
+    results = measure(
+        read_json(pool),
+        read_json(proposals),
+        read_json(truth),
+        read_jsonl(verdicts),
+        settings["evaluate.judge_iou"],
+        settings["probes.prices"],
+    )
+    for path, value in zip((metrics, curve, reliability), results):
+        write_json(path, value)
+
+
+if __name__ == "__main__":
+    STAGE.run(main, __doc__)

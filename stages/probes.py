@@ -1,0 +1,27 @@
+"""Make probes, questions with known answers, from the initial labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vlm_itl.files import read_json, write_json
+from vlm_itl.judging.probes import make_probes
+from vlm_itl.stage import Stage
+
+STAGE = Stage(
+    reads={"labels": "images that a human has drawn"},
+    writes={"pool": "one image a probe", "proposals": "its masks, one of them changed", "truth": "its true masks"},
+    params=("probes.per_kind", "probes.seed"),
+)
+
+
+def main(labels: Path, pool: Path, proposals: Path, truth: Path, settings: dict[str, Any]) -> None:
+    made = make_probes(read_json(labels), settings["probes.per_kind"], settings["probes.seed"])
+    for path, value in zip((pool, proposals, truth), made):
+        write_json(path, value)
+    print(f"{len(made[0]['images'])} probes")
+
+
+if __name__ == "__main__":
+    STAGE.run(main, __doc__)
