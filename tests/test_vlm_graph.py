@@ -48,3 +48,15 @@ def test_a_changed_prompt_asks_again_and_an_old_one_does_not(tmp_path):
     prompt.write_text(work.text("prompts/basic.txt"))
     assert work.repro("update@looker-1") == set()
     assert work.text("loop/looker-1/verdicts.jsonl") == first
+
+    # the same judge on probes: every number that needs a probability is there
+    work.settings(lambda p: p.update(probed=["looker"]))
+    assert work.repro("calibrate@looker") == {"probes", "judge-probes@looker", "calibrate@looker"}
+    numbers = work.json("metrics/probes/looker.json")
+    assert numbers["probes"] == work.json("metrics/probes/asking/looker.json")["questions"] >= 8
+    assert 0 <= numbers["auroc"] <= 1
+    assert 0 < numbers["brier"] < 1
+    assert numbers["threshold"]["cost"] <= min(numbers["threshold"]["cost_always"], numbers["threshold"]["cost_never"])
+    assert {"exact", "dropped", "wrong class"} <= set(numbers["by_kind"])
+    shown = work.run("dvc", "plots", "show", "artifacts/probes/looker/reliability.json", "--json").stdout
+    assert "share of probes that are right" in shown
