@@ -35,7 +35,7 @@ if "-m" in argv and argv[argv.index("-m") + 1].startswith("stages."):
 @pytest.fixture(scope="module")
 def first(tmp_path_factory) -> Clone:
     clone = Clone(tmp_path_factory.mktemp("first") / "clone")
-    shared = {"download", "split", "pretrain", "predict-start", "evaluate-start", "report"}
+    shared = {"download", "split", "pretrain", "predict-start", "evaluate-start", "probes", "report"}
     assert clone.repro() == shared | stages_of("human-1") | stages_of("vlm-sim-1")
     clone.commit("ran")
     return clone
