@@ -153,7 +153,7 @@ def test_stages_open_only_what_they_declare(second):
             temporary = any(Path(rest).parent == Path(d).parent and Path(rest).name.startswith(f".{Path(d).name}") for d in declared)
             folder = any(Path(d).is_relative_to(rest) for d in declared)
             assert near & declared or temporary or folder, f"{stage} opens {rest}"
-    assert stages == 16
+    assert stages == 17
 
 
 def update(clone: Clone, run: str, verdicts: str, truth: str, folder: Path) -> dict[str, bytes]:
@@ -191,7 +191,8 @@ def test_poisoned_truth_does_not_reach_labels_or_training(second, tmp_path):
             for path, source in zip(paths, ("artifacts/split/truth.json", str(tmp_path / "truth.json")), strict=True):
                 clone.run(
                     *python, "stages.judge", "--judge", judge, "--pool", "loop/start/pool.json", "--proposals",
-                    "loop/start/proposals.json", "--truth", source, "--prompt", f"prompts/{judge}.txt", "--verdicts", str(path),
+                    "loop/start/proposals.json", "--images", "artifacts/data/images", "--truth", source, "--prompt", f"prompts/{judge}.txt",
+                    "--verdicts", str(path), "--identity", str(tmp_path / "judge.json"), "--metrics", str(tmp_path / "asking.json"),
                 )  # fmt: skip
             assert (paths[0].read_bytes() == paths[1].read_bytes()) is same, judge
         clone.run(
