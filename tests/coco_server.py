@@ -7,7 +7,6 @@ import http.server
 import json
 import socket
 import struct
-import threading
 import time
 import zipfile
 from collections import Counter
@@ -15,6 +14,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from loopback import LoopbackServer
 from PIL import Image
 
 CATEGORIES = {1: "person", 13: "stop sign", 16: "bird", 24: "zebra", 84: "book"}
@@ -64,7 +64,7 @@ def md5(path: Path) -> str:
     return hashlib.md5(path.read_bytes()).hexdigest()
 
 
-class CocoServer:
+class CocoServer(LoopbackServer):
     """Serves a folder over HTTP. `faults[path]` is a list of what happens to the first requests for that path; then all is well.
 
     Faults: an HTTP status as a number, `(429, "1")` with Retry-After, `reset`, `short`, `stall`, `garbage` (right length), `html`,
@@ -72,6 +72,7 @@ class CocoServer:
     """
 
     def __init__(self, folder: Path, latency: float = 0.0) -> None:
+        super().__init__()
         self.folder = folder
         self.latency = latency  # seconds before each answer
         self.faults: dict[str, list] = {}
@@ -80,48 +81,15 @@ class CocoServer:
         self.sent = 0  # bytes of bodies
         self.open_now = self.most_open = 0
         self.on_request = lambda path: None
-        self.closing = threading.Event()
-        self._lock = threading.Lock()
-        server = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            wbufsize = -1  # header and body in one packet
-            disable_nagle_algorithm = True
+    def do_HEAD(self, handler: http.server.BaseHTTPRequestHandler) -> None:
+        path = self.folder / handler.path.lstrip("/")
+        handler.send_response(200 if path.is_file() else 404)
+        handler.send_header("Content-Length", str(path.stat().st_size if path.is_file() else 0))
+        handler.send_header("ETag", '"1"')
+        handler.end_headers()
 
-            def do_GET(self) -> None:
-                server._answer(self)
-
-            def do_HEAD(self) -> None:
-                path = server.folder / self.path.lstrip("/")
-                self.send_response(200 if path.is_file() else 404)
-                self.send_header("Content-Length", str(path.stat().st_size if path.is_file() else 0))
-                self.send_header("ETag", '"1"')
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        class Server(http.server.ThreadingHTTPServer):
-            daemon_threads = True
-            request_queue_size = 128
-
-            def handle_error(self, *_: object) -> None:  # clients that are killed
-                pass
-
-        self._server = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> CocoServer:
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.closing.set()
-        self._server.shutdown()
-        self._server.server_close()
-
-    def _answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
+    def do_GET(self, handler: http.server.BaseHTTPRequestHandler) -> None:
         path = handler.path
         with self._lock:
             self.asked[path] += 1

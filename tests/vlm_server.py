@@ -5,11 +5,12 @@ from __future__ import annotations
 import http.server
 import json
 import math
-import threading
 import time
 
+from loopback import LoopbackServer
 
-class VlmServer:
+
+class VlmServer(LoopbackServer):
     """`faults` are taken one a request; then all is well: P(yes) is `p_yes`, or `p_of(request)` where that is set.
 
     Faults: a status as a number, `(429, "1")` with Retry-After, `(400, body)`, `cut` (connection closed in mid-body), `silent` (no answer
@@ -17,6 +18,8 @@ class VlmServer:
     """
 
     def __init__(self, latency: float = 0.0) -> None:
+        super().__init__()
+        self.url += "/v1"
         self.latency = latency
         self.faults: list = []
         self.requests: list[dict] = []
@@ -26,41 +29,8 @@ class VlmServer:
         self.text: str | None = None  # instead of yes or no
         self.logprobs = True  # False: as a server that ignores the wish
         self.in_flight = self.most = 0
-        self.closing = threading.Event()
-        self._lock = threading.Lock()
-        outer = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            wbufsize = -1
-            disable_nagle_algorithm = True
-
-            def do_POST(self) -> None:
-                outer._answer(self)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        class Server(http.server.ThreadingHTTPServer):
-            daemon_threads = True
-            request_queue_size = 256
-
-            def handle_error(self, *_: object) -> None:
-                pass
-
-        self._server = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
-
-    def __enter__(self) -> VlmServer:
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.closing.set()
-        self._server.shutdown()
-        self._server.server_close()
-
-    def _answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
+    def do_POST(self, handler: http.server.BaseHTTPRequestHandler) -> None:
         request = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
         with self._lock:
             self.requests.append(request)
