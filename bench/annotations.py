@@ -54,14 +54,15 @@ def write_file(path: Path) -> None:
 def ours(path: Path) -> int:
     import hashlib
 
-    from vlm_itl.data.coco2017 import read_member
+    from vlm_itl.data.coco2017 import check_archive, read_member
     from vlm_itl.data.instances import normalise, parse_instances
     from vlm_itl.selection import category_ids, select
     from vlm_itl.settings import Select
 
     md5 = hashlib.md5(path.with_suffix(".zip").read_bytes()).hexdigest()
     choice = Select(categories=[f"class {i}" for i in (13, 16, 24, 70)])
-    instances = parse_instances(read_member(path.with_suffix(".zip"), MEMBER, md5), "generated")
+    check_archive(path.with_suffix(".zip"), md5)
+    instances = parse_instances(read_member(path.with_suffix(".zip"), MEMBER), "generated")
     data, _ = normalise(instances, category_ids(instances.category_names(), choice, "training"), "generated")
     return len(select(data, choice, "training")["images"])
 

@@ -45,11 +45,14 @@ def prepare(images: Path, root: Path, settings: Coco2017, choice: Select) -> tup
     notes: Counter[str] = Counter()
     parts: dict[str, Coco] = {}
     urls: dict[str, dict[int, str | None]] = {}
+    archive = root / ARCHIVE if (root / ARCHIVE).exists() else None
+    if archive is not None:
+        check_archive(archive, settings.archive_md5)
     for name, (part, folder) in PARTS.items():
         file = f"annotations/instances_{folder}.json"
-        if (root / ARCHIVE).exists():
-            where = f"{root / ARCHIVE}: {file}"
-            instances = parse_instances(read_member(root / ARCHIVE, file, settings.archive_md5), where)
+        if archive is not None:
+            where = f"{archive}: {file}"
+            instances = parse_instances(read_member(archive, file), where)
         elif (root / file).exists():
             where = str(root / file)
             instances = read_instances(root / file)
@@ -94,11 +97,11 @@ def prepare(images: Path, root: Path, settings: Coco2017, choice: Select) -> tup
     return {name: subset(data, whole[name]) for name, data in parts.items()}, notes
 
 
-def read_member(archive: Path, member: str, md5: str) -> bytearray:
-    """One file of the archive, read into memory: nothing is unpacked, so no member's name can lead anywhere.
+def check_archive(archive: Path, md5: str) -> None:
+    """Hold the archive against the published sum.
 
     Raises:
-        UserError: the archive has another md5, or no such member.
+        UserError: it has another.
     """
     with archive.open("rb") as stream:
         found = hashlib.md5()
@@ -108,6 +111,14 @@ def read_member(archive: Path, member: str, md5: str) -> bytearray:
         raise UserError(
             f"{archive}: md5 is {found.hexdigest()}, the published archive's {md5}; get it again: git checkout data.dvc && dvc repro"
         )
+
+
+def read_member(archive: Path, member: str) -> bytearray:
+    """One file of the archive, read into memory: nothing is unpacked, so no member's name can lead anywhere.
+
+    Raises:
+        UserError: it is no zip file, or has no such member.
+    """
     try:
         with zipfile.ZipFile(archive) as opened:
             # into one buffer of the known size: read() would hold the compressed and the growing text beside each other
