@@ -1,6 +1,7 @@
 """Train Mask R-CNN on a run's labels.
 
-`--schedule pretrain` starts from `detector.init`; `--schedule train` continues from `--previous`, the model of the run before.
+`--schedule pretrain` starts from `detector.init`; `--schedule train` continues from `--previous`, the model of the run before, unless
+`train.start` is `restart`. A training that was killed goes on where it last saved its state.
 """
 
 from __future__ import annotations
@@ -14,11 +15,16 @@ from vlm_itl.stage import Stage
 STAGE = Stage(
     reads={
         "labels": "COCO instances to train on",
+        "validation": "labelled images held back from training, for early stopping",
         "images": "folder of the images",
         "config": "the Detectron2 YAML named by detector.config",
         "previous": "model folder to continue from",
     },
-    writes={"model": "folder for model.pth and config.yaml", "metrics": "images trained on and optimiser steps"},
+    writes={
+        "model": "folder for model.pth and config.yaml",
+        "curve": "loss, learning rate and validation AP by step",
+        "metrics": "images trained on, optimiser steps, evaluations",
+    },
     options={"schedule": "section of params.yaml with the schedule: pretrain or train"},
     optional=frozenset({"previous"}),
     params=("detector", "{schedule}", "seed"),
@@ -26,14 +32,16 @@ STAGE = Stage(
 
 
 def main(
-    labels: Path, images: Path, config: Path, previous: Path | None, model: Path, metrics: Path, schedule: str,
-    settings: dict[str, Any],
+    labels: Path, validation: Path, images: Path, config: Path, previous: Path | None, model: Path, curve: Path, metrics: Path,
+    schedule: str, settings: dict[str, Any],
 ) -> None:  # fmt: skip
     from vlm_itl.detector.training import train
 
-    data = read_json(labels)
-    steps = train(data, images, model, settings["detector"], settings[schedule], settings["seed"], previous)
-    write_json(metrics, {"images": len(data["images"]), "steps": steps})
+    s = settings[schedule]
+    first = previous if s.start == "continue" else None
+    numbers, rows = train(read_json(labels), images, model, settings["detector"], s, settings["seed"], first, read_json(validation))
+    write_json(curve, rows)
+    write_json(metrics, numbers)
 
 
 if __name__ == "__main__":

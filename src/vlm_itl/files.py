@@ -6,6 +6,7 @@ hard-linked from its cache is replaced, never changed in place.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -87,3 +88,12 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
             except json.JSONDecodeError as error:
                 raise UserError(f"{path}:{number}: not a JSON line: {error}") from None
     return rows
+
+
+def content_hash(path: Path, algorithm: str = "md5") -> str:
+    """Hex digest of a file's content, read block by block."""
+    digest = hashlib.new(algorithm)
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()

@@ -5,6 +5,7 @@ The file is read with the YAML 1.2 parser that DVC uses, so that both see the sa
 
 from __future__ import annotations
 
+import math
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -100,9 +101,54 @@ class Detector(Model):
     options: dict[str, Any] = Field(default_factory=dict)  # Detectron2 keys over the YAML's, e.g. SOLVER.BASE_LR: 0.01
 
 
+class EarlyStopping(Model):
+    """End a training when mask AP on the validation images no longer grows; the weights of the highest AP are the model."""
+
+    every: Annotated[int, Field(ge=1)]  # optimiser steps between evaluations; the last step is always evaluated
+    patience: Annotated[int, Field(ge=1)] = 3  # evaluations in a row without a gain, counted from the end of the warm-up
+    min_gain: Annotated[float, Field(ge=0)] = 0.002  # mask AP, over the best so far
+
+
+class ModelLabels(Model):
+    """How much a detector believes labels that a model made. By default as much as a human's."""
+
+    min_score: Probability = 0.0  # of an annotation that is learned from; an image that loses one this way is incomplete
+    background: bool = True  # whether what is unlabelled in an incomplete image is learned as background; false: nothing in it is
+    weight: Annotated[float, Field(gt=0)] = 1.0  # of the loss on images that a model labelled
+
+
 class Training(Model):
-    epochs: Annotated[float, Field(gt=0)]  # passes over the labelled images
+    """A schedule; which keys it needs depends on `schedule`."""
+
+    schedule: Literal["fixed_epochs", "fixed_steps", "adaptive"] = "fixed_epochs"
+    epochs: Annotated[float, Field(gt=0)] | None = None  # fixed_epochs: passes over the labelled images
+    steps: Annotated[int, Field(ge=1)] | None = None  # fixed_steps: optimiser steps; adaptive: those for `images` labelled images
+    images: Annotated[int, Field(ge=1)] | None = None  # adaptive
+    growth: Annotated[float, Field(ge=0, le=1)] = 0.5  # adaptive: 0 is fixed_steps, 1 is fixed_epochs
     learning_rate: Annotated[float, Field(gt=0)] | None = None  # none: SOLVER.BASE_LR of the Detectron2 YAML
+    start: Literal["continue", "restart"] = "continue"  # a run's first weights: the previous run's, or `detector.init` again
+    early_stopping: EarlyStopping | None = None
+    model_labels: ModelLabels = Field(default_factory=ModelLabels)
+
+    @model_validator(mode="after")
+    def _has_what_it_needs(self) -> Training:
+        needs = {"fixed_epochs": ["epochs"], "fixed_steps": ["steps"], "adaptive": ["steps", "images"]}[self.schedule]
+        for name in ("epochs", "steps", "images"):
+            if (getattr(self, name) is not None) != (name in needs):
+                raise ValueError(f"schedule {self.schedule} {'needs' if name in needs else 'has no use for'} '{name}'")
+        return self
+
+    def optimiser_steps(self, images: int, batch: int) -> int:
+        """Steps of a training on so many labelled images in batches of `batch`: at least 1, rounded up.
+
+        `fixed_epochs`: epochs x images / batch. `fixed_steps`: steps. `adaptive`: steps x (images / `self.images`) ** growth.
+        """
+        if self.epochs is not None:
+            return max(1, math.ceil(self.epochs * images / batch))
+        assert self.steps is not None
+        if self.images is None:
+            return self.steps
+        return max(1, math.ceil(round(self.steps * (images / self.images) ** self.growth, 6)))
 
 
 class Predict(Model):

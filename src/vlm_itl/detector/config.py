@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -91,8 +90,3 @@ def make_deterministic(seed: int) -> None:
     torch.backends.cudnn.benchmark = False
     # a search for bugs, not needed for equal results; costs 5 % of the time
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010
-
-
-def class_ids(data: dict[str, Any]) -> list[int]:
-    """COCO category ids in the order of the detector's class indices."""
-    return sorted(row["id"] for row in data["categories"])

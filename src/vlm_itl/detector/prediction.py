@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper, build_detection_test_loader
 from detectron2.data.detection_utils import build_augmentation
 from detectron2.modeling import build_model
@@ -15,9 +17,13 @@ from pycocotools import mask as mask_util
 from tqdm import tqdm
 
 from ..coco import Coco, encode
-from .config import class_ids, load_config, make_deterministic
-from .training import to_records
+from .checkpoint import Progress, key_of
+from .config import load_config, make_deterministic
+from .speed import faster
+from .stream import class_ids, to_records
 from .weights import load_weights
+
+Row = dict[str, Any]
 
 
 class Predictor:
@@ -25,45 +31,71 @@ class Predictor:
 
     def __init__(self, folder: Path, device: str, max_detections: int) -> None:
         make_deterministic(0)
+        self.folder = folder
         self.cfg = load_config(folder, device)
         self.cfg.TEST.DETECTIONS_PER_IMAGE = max_detections
         self.model = build_model(self.cfg)
         load_weights(self.model, str(folder / "model.pth"))
-        self.model.eval()
+        faster(self.model)
 
-    def predict(self, data: Coco, images: Path, score_threshold: float, batch_size: int, desc: str) -> list[dict[str, Any]]:
-        """Predict the images of `data`.
-
-        Returns:
-            COCO results in the order of the images, by falling score: `image_id`, `category_id`, `segmentation` (RLE), `bbox`
-            ([x, y, w, h] of the mask, pixels), `area` (square pixels), `score` (six decimals, >= `score_threshold`). Empty masks are
-            left out.
-        """
-        ids = class_ids(data)
-        if not data["images"]:
-            return []
-        for predictor in (
-            self.model.roi_heads.box_predictor
-            if isinstance(self.model.roi_heads.box_predictor, torch.nn.ModuleList)
-            else [self.model.roi_heads.box_predictor]
-        ):
-            predictor.test_score_thresh = score_threshold
-        loader = build_detection_test_loader(
-            [{**record, "annotations": []} for record in to_records({**data, "annotations": []}, images)],
-            mapper=DatasetMapper(is_train=False, augmentations=build_augmentation(self.cfg, False), image_format=self.cfg.INPUT.FORMAT),
-            batch_size=batch_size,
-            num_workers=self.cfg.DATALOADER.NUM_WORKERS,
-        )
-        rows: list[dict[str, Any]] = []
-        with torch.no_grad(), tqdm(total=len(data["images"]), desc=desc, unit="image", mininterval=2) as bar:
-            for batch in loader:
-                for inputs, outputs in zip(batch, self.model(batch)):
-                    rows += to_results(inputs["image_id"], outputs["instances"].to("cpu"), ids, score_threshold)
-                bar.update(len(batch))
+    def predict(self, data: Coco, images: Path, score_threshold: float, batch_size: int, desc: str) -> list[Row]:
+        """As `predict`; a killed one, started again on the same model, data and settings, goes on after the last whole batch."""
+        pictures = [images / i["file_name"] for i in data["images"]]
+        key = key_of([self.cfg.dump(), data["images"], score_threshold, batch_size], [self.folder / "model.pth", *pictures])
+        progress = Progress(key)
+        rows = predict(self.model, self.cfg, data, images, score_threshold, batch_size, desc, progress)
+        progress.clear()
         return rows
 
 
-def to_results(image_id: int, instances: Instances, ids: list[int], score_threshold: float) -> list[dict[str, Any]]:
+def predict(
+    model: Any, cfg: CfgNode, data: Coco, images: Path, score_threshold: float, batch_size: int, desc: str,
+    progress: Progress | None = None, leave: bool = True,
+) -> list[Row]:  # fmt: skip
+    """Predict the images of `data`; the model is left in evaluation mode.
+
+    Args:
+        progress: where finished batches are kept, and those of an earlier attempt found.
+        leave: whether the progress bar stays when it is full.
+
+    Returns:
+        COCO results in the order of the images, by falling score: `image_id`, `category_id`, `segmentation` (RLE), `bbox`
+        ([x, y, w, h] of the mask, pixels), `area` (square pixels), `score` (six decimals, >= `score_threshold`). Empty masks are
+        left out.
+    """
+    if not data["images"]:
+        return []
+    ids = class_ids(data)
+    model.eval()
+    model.roi_heads.box_predictor.test_score_thresh = score_threshold
+    rows: list[Row] = []
+    done = 0
+    for batch in progress.load() if progress else []:
+        rows += batch
+        done += batch_size
+    records = to_records({**data, "images": data["images"][done:], "annotations": []}, images)
+    with torch.no_grad(), tqdm(
+        total=len(data["images"]), initial=min(done, len(data["images"])), desc=desc, unit="image", mininterval=2, leave=leave
+    ) as bar:  # fmt: skip
+        for inputs in _load(records, cfg, batch_size):
+            batch = []
+            for record, outputs in zip(inputs, model(inputs), strict=True):
+                batch += to_results(record["image_id"], outputs["instances"].to("cpu"), ids, score_threshold)
+            if progress:
+                progress.add(batch)
+            rows += batch
+            bar.update(len(inputs))
+    return rows
+
+
+def _load(records: list[Row], cfg: CfgNode, batch_size: int) -> Iterator[list[Row]]:
+    if not records:
+        return iter([])
+    mapper = DatasetMapper(is_train=False, augmentations=build_augmentation(cfg, False), image_format=cfg.INPUT.FORMAT)
+    return iter(build_detection_test_loader(records, mapper=mapper, batch_size=batch_size, num_workers=cfg.DATALOADER.NUM_WORKERS))
+
+
+def to_results(image_id: int, instances: Instances, ids: list[int], score_threshold: float) -> list[Row]:
     """COCO results of one image from Detectron2's `Instances` (masks N x H x W, bool)."""
     rows = []
     for mask, score, index in zip(instances.pred_masks.numpy(), instances.scores.tolist(), instances.pred_classes.tolist()):

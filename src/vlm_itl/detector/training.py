@@ -1,140 +1,275 @@
-"""Training Mask R-CNN for a number of epochs on COCO labels.
+"""Training Mask R-CNN on COCO labels.
 
-A plain loop on the model of Detectron2's tools/plain_train_net.py. It is not for several GPUs and does not resume; one process trains one
-run from the start of its schedule to the end.
+A plain loop on the model of Detectron2's tools/plain_train_net.py, for one process. Everything at step k follows from the seed and k, and the
+loop saves its state now and then, so that a training that was killed ends with the weights of one that was not.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper, build_detection_train_loader
-from detectron2.data.detection_utils import build_augmentation
-from detectron2.data.samplers import TrainingSampler
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler
-from detectron2.solver import build_optimizer as build_sgd
-from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
-from detectron2.structures import BoxMode
+from detectron2.solver.build import get_default_optimizer_params
 from detectron2.utils.events import EventStorage
 from tqdm import tqdm
 
-from ..coco import Coco, by_image
+from ..coco import Coco
 from ..errors import UserError
+from ..evaluation.detection import average_precision
 from ..files import replacing
-from ..settings import Detector, Training
-from .config import build_config, class_ids, make_deterministic
+from ..settings import Detector, EarlyStopping, Training
+from .checkpoint import Checkpoint, key_of, save_torch
+from .config import build_config, make_deterministic
+from .model_labels import Losses, believed
+from .prediction import predict
+from .speed import faster
+from .stream import Sample, batches, derived_seed, to_records
 from .weights import initial_weights, load_weights
 
-
-def to_records(data: Coco, images: Path) -> list[dict[str, Any]]:
-    """Detectron2's dataset dicts. Crowd regions stay in, marked: the mapper drops them as it does for COCO."""
-    index = {c: k for k, c in enumerate(class_ids(data))}
-    rows = by_image(data)
-    return [
-        {
-            "file_name": str(images / image["file_name"]),
-            "image_id": image["id"], "height": image["height"], "width": image["width"],
-            "annotations": [
-                {"bbox": a["bbox"], "bbox_mode": BoxMode.XYWH_ABS, "category_id": index[a["category_id"]],
-                 "segmentation": dict(a["segmentation"]), "iscrowd": a["iscrowd"]}
-                for a in rows.get(image["id"], [])
-            ],
-        }
-        for image in data["images"]
-    ]  # fmt: skip
+POINTS = 100  # of the curve, at most
 
 
-def train(labels: Coco, images: Path, model_folder: Path, detector: Detector, training: Training, seed: int, previous: Path | None) -> int:
+def train(
+    labels: Coco, images: Path, model_folder: Path, detector: Detector, training: Training, seed: int, previous: Path | None = None,
+    validation: Coco | None = None,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:  # fmt: skip
     """Train and write `model_folder/model.pth` (a Detectron2 checkpoint) and `config.yaml`.
 
     Args:
         labels: COCO instances; may hold images without annotations (they teach background).
         images: the folder of the images.
         previous: a model folder to continue from; None starts from `detector.init`.
+        validation: COCO instances that early stopping looks at.
 
     Returns:
-        The number of optimiser steps.
+        Numbers: `images` learned from, `steps` taken of those `planned`; with early stopping
+        `evaluations`, `best_step` and `validation_mask_AP` of the weights that were kept, otherwise 0 and null. And the curve: rows of
+        `step`, `loss` (mean since the row before), `learning_rate`, `mask_AP` on the validation images (null where not evaluated).
 
     Raises:
-        UserError: no labels, unusable weights, or a loss that is not finite.
+        UserError: no labels, no validation instances for early stopping, unusable weights, or a loss that is not finite.
+        OSError: a checkpoint or the model cannot be written.
     """
-    if not any(not a["iscrowd"] for a in labels["annotations"]):
+    learned = believed(labels, training.model_labels)
+    if not any(not a["iscrowd"] for a in learned["annotations"]):
         raise UserError("there is no labelled instance to train on")
+    stopping = training.early_stopping
+    if stopping and (validation is None or not any(not a["iscrowd"] for a in validation["annotations"])):
+        raise UserError("early_stopping needs validation images with instances; set split.validation_fraction higher")
     make_deterministic(seed)
     cfg = build_config(detector, len(labels["categories"]))
-    batch = cfg.SOLVER.IMS_PER_BATCH
-    steps = max(1, math.ceil(training.epochs * len(labels["images"]) / batch))
+    records = to_records(learned, images)
+    steps = training.optimiser_steps(len(records), cfg.SOLVER.IMS_PER_BATCH)
+    scale_schedule(cfg, steps, training.learning_rate)
+    torch.manual_seed(seed)
+    model = build_model(cfg)
+    source = str(previous / "model.pth") if previous else initial_weights(detector, cfg)
+    pictures = sorted({images / i["file_name"] for data in (learned, validation) if data for i in data["images"]})
+    key = key_of(
+        [cfg.dump(), training.model_dump(), seed, learned, validation if stopping else None], [Path(source) if source else None, *pictures]
+    )
+    load_weights(model, source)
+    faster(model)
+    losses = Losses(model, training.model_labels)
+    state = State(cfg, model, steps, Checkpoint(key))
+    if state.step:
+        print(f"going on at step {state.step} of {steps}, from {state.checkpoint.path}")
+    stop = Stopping(stopping, cfg.SOLVER.WARMUP_ITERS, state) if stopping else None
+
+    def evaluate() -> float:
+        assert validation is not None
+        rows = predict(model, cfg, {**validation, "annotations": []}, images, 0.05, 8, "validating", leave=False)
+        model.train()
+        return float(average_precision(validation, rows)["mask"]["AP"] or 0.0)
+
+    model.train()
+    amp = torch.autocast(model.device.type, torch.bfloat16, enabled=cfg.SOLVER.AMP.ENABLED)
+    with (
+        EventStorage(),
+        tqdm(total=steps, initial=state.step, desc=f"training on {len(records)} images", unit="step", mininterval=2) as bar,
+    ):
+        if stop and previous and state.step == 0:
+            stop.look(evaluate())
+        for inputs in batches(records, cfg, seed, state.step, steps):
+            if stop and stop.over:
+                break
+            torch.manual_seed(derived_seed(seed, "step", state.step))
+            with amp:
+                loss = optimise(state, losses, inputs)
+            bar.update()
+            best = {"best_AP": f"{stop.kept['best_AP']:.3f}"} if stop and stop.kept["evaluations"] else {}
+            bar.set_postfix({"loss": f"{loss:.3f}", "lr": f"{state.rate():.1e}", **best}, refresh=False)
+            if stop and (state.step % stop.settings.every == 0 or state.step == steps):
+                stop.look(evaluate())
+            if state.checkpoint.due() and state.step < steps:
+                state.save()
+    if stop:
+        model.load_state_dict(stop.weights)
+    save(model, cfg, model_folder)
+    state.checkpoint.clear()
+    numbers = {"images": len(records), "steps": state.step, "planned": steps, **(stop.numbers() if stop else NO_STOPPING)}
+    return numbers, state.curve
+
+
+def scale_schedule(cfg: CfgNode, steps: int, learning_rate: float | None) -> None:
+    """Fit SOLVER to a training of so many steps.
+
+    Warm-up is WARMUP_ITERS, or a fifth of the steps where that is less; the milestones of WarmupMultiStepLR keep their share of MAX_ITER.
+    """
+    cfg.SOLVER.STEPS = tuple(sorted({min(steps, max(1, round(m * steps / cfg.SOLVER.MAX_ITER))) for m in cfg.SOLVER.STEPS} - {steps}))
     cfg.SOLVER.MAX_ITER = steps
     cfg.SOLVER.WARMUP_ITERS = min(cfg.SOLVER.WARMUP_ITERS, steps // 5)
-    if training.learning_rate is not None:
-        cfg.SOLVER.BASE_LR = training.learning_rate
-    model = build_model(cfg)
-    load_weights(model, str(previous / "model.pth") if previous else initial_weights(detector, cfg))
-    optimizer = build_optimizer(cfg, model)
-    scheduler = build_lr_scheduler(cfg, optimizer)
-    records = to_records(labels, images)
-    loader = build_detection_train_loader(
-        records,
-        mapper=DatasetMapper(
-            is_train=True, augmentations=build_augmentation(cfg, True), image_format=cfg.INPUT.FORMAT,
-            use_instance_mask=True, instance_mask_format="bitmask",
-        ),
-        sampler=TrainingSampler(len(records), seed=seed),
-        total_batch_size=batch,
-        aspect_ratio_grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
-    )  # fmt: skip
-    model.train()
-    with EventStorage(), tqdm(total=steps, desc=f"training on {len(records)} images", unit="step", mininterval=2) as bar:
-        for step, inputs in zip(range(steps), loader):
-            try:
-                losses = model(inputs)
-            except FloatingPointError:  # Detectron2 looks at its region proposals
-                losses = {"loss": torch.tensor(torch.nan)}
-            loss = torch.stack(list(losses.values())).sum()
-            if not torch.isfinite(loss):
-                parts = ", ".join(f"{name} {value.item():.3g}" for name, value in losses.items())
-                raise UserError(
-                    f"the loss is not finite at step {step + 1} of {steps} ({parts}); lower train.learning_rate or pretrain.learning_rate"
-                )
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            scheduler.step()
-            bar.update()
-            bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
-    save(model, cfg, model_folder)
-    return steps
+    if learning_rate is not None:
+        cfg.SOLVER.BASE_LR = learning_rate
+
+
+class State:
+    """All of a training that changes from step to step, as it starts or as the checkpoint has it."""
+
+    def __init__(self, cfg: CfgNode, model: torch.nn.Module, steps: int, checkpoint: Checkpoint) -> None:
+        self.model, self.steps, self.checkpoint = model, steps, checkpoint
+        self.clip = clipper(cfg)
+        self.optimizer = build_optimizer(cfg, model)
+        self.scheduler = build_lr_scheduler(cfg, self.optimizer)
+        self.step = 0  # steps taken
+        self.curve: list[dict[str, Any]] = []
+        self.losses: list[float] = []  # since the curve's last row
+        self.stopping: dict[str, Any] | None = None
+        found = checkpoint.load()
+        if found is not None:
+            for name in ("model", "optimizer", "scheduler"):
+                getattr(self, name).load_state_dict(found[name])
+            self.step, self.curve, self.losses, self.stopping = (found[k] for k in ("step", "curve", "losses", "stopping"))
+
+    def save(self) -> None:
+        parts = {name: getattr(self, name).state_dict() for name in ("model", "optimizer", "scheduler")}
+        self.checkpoint.save(parts | {k: getattr(self, k) for k in ("step", "curve", "losses", "stopping")})
+
+    def rate(self) -> float:
+        """The learning rate of the next step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def row(self) -> None:
+        """Close a row of the curve."""
+        mean = sum(self.losses) / len(self.losses) if self.losses else None
+        self.curve.append({"step": self.step, "loss": mean and round(mean, 6), "learning_rate": self.rate(), "mask_AP": None})
+        self.losses = []
+
+
+def optimise(state: State, losses_of: Losses, inputs: list[Sample]) -> float:
+    """One step; the loss before it.
+
+    Raises:
+        UserError: the loss is not finite. The weights are those before the step.
+    """
+    try:
+        losses = losses_of(inputs)
+    except FloatingPointError:  # Detectron2 looks at its region proposals
+        losses = {"loss": torch.tensor(torch.nan)}
+    total = torch.stack(list(losses.values())).sum()
+    loss = total.item()  # the one time a step that a GPU is waited for here
+    if not math.isfinite(loss):
+        parts = ", ".join(f"{name} {value.item():.3g}" for name, value in losses.items())
+        raise UserError(
+            f"the loss is not finite at step {state.step + 1} of {state.steps} ({parts}); lower train.learning_rate or "
+            "pretrain.learning_rate"
+        )
+    state.optimizer.zero_grad()
+    total.backward()
+    state.clip([p for p in state.model.parameters() if p.grad is not None])
+    state.optimizer.step()
+    state.scheduler.step()
+    state.step += 1
+    state.losses.append(loss)
+    if state.step % max(1, state.steps // POINTS) == 0 or state.step == state.steps:
+        state.row()
+    return loss
+
+
+NO_STOPPING = {"evaluations": 0, "best_step": None, "validation_mask_AP": None}
+
+
+class Stopping:
+    """Early stopping: the weights of the highest AP so far, and whether it is time to end."""
+
+    def __init__(self, settings: EarlyStopping, warmup: int, state: State) -> None:
+        self.settings, self.warmup, self.state = settings, warmup, state
+        self.kept = state.stopping or {
+            "evaluations": 0, "best_AP": None, "best_step": None, "weights": None, "reference": None, "without_gain": 0,
+        }  # fmt: skip
+        state.stopping = self.kept
+
+    def look(self, ap: float) -> None:
+        """Take note of the AP at the present step."""
+        k, step = self.kept, self.state.step
+        k["evaluations"] += 1
+        if k["best_AP"] is None or ap > k["best_AP"]:
+            k |= {"best_AP": ap, "best_step": step, "weights": {n: v.detach().clone() for n, v in self.state.model.state_dict().items()}}
+        if k["reference"] is None or ap > k["reference"] + self.settings.min_gain:
+            k |= {"reference": ap, "without_gain": 0}
+        elif step >= self.warmup:
+            k["without_gain"] += 1
+        if not self.state.curve or self.state.curve[-1]["step"] != step:
+            self.state.row()
+        self.state.curve[-1]["mask_AP"] = ap
+
+    @property
+    def over(self) -> bool:
+        return bool(self.kept["without_gain"] >= self.settings.patience)
+
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        return self.kept["weights"]  # type: ignore[no-any-return]
+
+    def numbers(self) -> dict[str, Any]:
+        return {"evaluations": self.kept["evaluations"], "best_step": self.kept["best_step"], "validation_mask_AP": self.kept["best_AP"]}
 
 
 def build_optimizer(cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """SOLVER.OPTIMIZER with the learning rate, weight decay and gradient clipping of SOLVER.
+    """SOLVER.OPTIMIZER with the learning rate and weight decay of SOLVER, as Detectron2 builds it, but fused: all parameters in one pass.
 
     Raises:
         UserError: the optimiser is neither SGD nor ADAMW.
     """
-    if cfg.SOLVER.OPTIMIZER == "SGD":
-        return build_sgd(cfg, model)
-    if cfg.SOLVER.OPTIMIZER != "ADAMW":
-        raise UserError(f"SOLVER.OPTIMIZER: SGD or ADAMW is expected, not {cfg.SOLVER.OPTIMIZER!r}")
-    parameters = get_default_optimizer_params(
-        model, weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM, weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS
-    )
-    adamw = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
-    return adamw(parameters, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
+    s = cfg.SOLVER
+    common = {"weight_decay_norm": s.WEIGHT_DECAY_NORM, "weight_decay_bias": s.WEIGHT_DECAY_BIAS}
+    if s.OPTIMIZER == "SGD":
+        parameters = get_default_optimizer_params(model, base_lr=s.BASE_LR, bias_lr_factor=s.BIAS_LR_FACTOR, **common)
+        return torch.optim.SGD(
+            parameters, lr=s.BASE_LR, momentum=s.MOMENTUM, nesterov=s.NESTEROV, weight_decay=s.WEIGHT_DECAY, fused=True
+        )  # fmt: skip
+    if s.OPTIMIZER != "ADAMW":
+        raise UserError(f"SOLVER.OPTIMIZER: SGD or ADAMW is expected, not {s.OPTIMIZER!r}")
+    return torch.optim.AdamW(get_default_optimizer_params(model, **common), lr=s.BASE_LR, weight_decay=s.WEIGHT_DECAY, fused=True)
+
+
+def clipper(cfg: CfgNode) -> Callable[[list[torch.nn.Parameter]], None]:
+    """SOLVER.CLIP_GRADIENTS: by value, or each parameter's gradient by its own norm, as Detectron2 does, in one call for all of them."""
+    clip = cfg.SOLVER.CLIP_GRADIENTS
+    if not clip.ENABLED:
+        return lambda parameters: None
+    if clip.CLIP_TYPE == "value":
+        return lambda parameters: torch.nn.utils.clip_grad_value_(parameters, clip.CLIP_VALUE)
+
+    def by_norm(parameters: list[torch.nn.Parameter]) -> None:
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        norms = torch.stack(torch._foreach_norm(gradients, clip.NORM_TYPE))
+        # the 1e-6 of torch.nn.utils.clip_grad_norm_
+        torch._foreach_mul_(gradients, list((clip.CLIP_VALUE / (norms + 1e-6)).clamp(max=1.0)))
+
+    return by_norm
 
 
 def save(model: torch.nn.Module, cfg: CfgNode, folder: Path) -> None:
     """Write weights and config; no paths of this machine, no device, so that equal trainings give equal bytes."""
     clean = cfg.clone()
     clean.MODEL.WEIGHTS, clean.OUTPUT_DIR, clean.MODEL.DEVICE = "", "", "cpu"
-    # given a path, torch writes its name (here a temporary one) into the file
-    with replacing(folder / "model.pth") as temporary, open(temporary, "wb") as file:
-        torch.save({"model": model.state_dict()}, file)
+    save_torch({"model": model.state_dict()}, folder / "model.pth")
     with replacing(folder / "config.yaml") as temporary:
         temporary.write_text(clean.dump())

@@ -1,0 +1,131 @@
+"""The state of an unfinished training on disk, found again by all that the training hangs on.
+
+It lives in scratch/training/KEY, outside DVC's outputs, which DVC deletes when a stage starts. Another setting, label, picture or version is
+another KEY, so two trainings never mix; the same training, killed and started again, finds its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..files import content_hash, replacing, scratch
+
+EVERY = "VLM_ITL_CHECKPOINT_SECONDS"
+DAYS_KEPT = 14  # of a training that nobody went on with
+
+
+def key_of(settings: Any, files: Iterable[Path | None]) -> str:
+    """sha256 over settings (JSON), the contents of files (None and what is not there count too), this package, versions and threads."""
+    package = [*sorted(Path(__file__).parent.glob("*.py")), Path(__file__).parents[1] / "evaluation" / "detection.py"]
+    digest = hashlib.sha256(
+        json.dumps([
+            settings,
+            {name: version(name) for name in ("torch", "torchvision", "numpy", "pillow", "pycocotools")},
+            # float sums depend on how they are shared out
+            torch.get_num_threads(), torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        ], sort_keys=True).encode()
+    )  # fmt: skip
+    for path in [*package, *files]:
+        digest.update(content_hash(path, "sha256").encode() if path is not None and path.is_file() else b"-")
+    return digest.hexdigest()
+
+
+def save_torch(value: Any, path: Path) -> None:
+    """`torch.save` that replaces `path` at once and whole.
+
+    Raises:
+        OSError: it cannot be written, for example on a full disk; what was there stays. (torch.save itself raises RuntimeError, and writes
+            the name that it is given, here a temporary one, into the file.)
+    """
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    with replacing(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+
+
+def _folder(kind: str, key: str) -> Path:
+    """scratch/KIND/KEY. What nobody went on with for `DAYS_KEPT` days is removed from beside it."""
+    folder = scratch() / kind / key
+    for other in folder.parent.glob("*"):
+        try:
+            if time.time() - other.stat().st_mtime > DAYS_KEPT * 86400:
+                shutil.rmtree(other)
+        except FileNotFoundError:  # another process was first
+            pass
+    return folder
+
+
+class Checkpoint:
+    """A training's state, saved at most every VLM_ITL_CHECKPOINT_SECONDS (of the environment; 60), removed when it has ended well.
+
+    Two processes with the same training may share it: each replaces it whole, with a state that is right for both.
+    """
+
+    def __init__(self, key: str) -> None:
+        self.folder = _folder("training", key)
+        self.path = self.folder / "checkpoint.pth"
+        self.every = float(os.environ.get(EVERY, "60"))
+        self.last = time.monotonic()
+
+    def load(self) -> dict[str, Any] | None:
+        """The state that was saved last, None where there is none."""
+        if not self.path.exists():
+            return None
+        return torch.load(self.path, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
+
+    def due(self) -> bool:
+        return time.monotonic() - self.last >= self.every
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Raises:
+        OSError: the disk is full; the state saved before is still there.
+        """
+        save_torch(state, self.path)
+        self.last = time.monotonic()
+
+    def clear(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Progress:
+    """The finished batches of a prediction, one JSON line each; a line that a kill cut short does not count.
+
+    Not for two processes at once: each writes a file of its own.
+    """
+
+    def __init__(self, key: str) -> None:
+        self.folder = _folder("predictions", key)
+        self.path = self.folder / "batches.jsonl"
+        self._stream: Any = None
+
+    def load(self) -> list[list[Any]]:
+        """The batches so far; from here on more can be added."""
+        whole: list[bytes] = []
+        if self.path.exists():
+            whole = [line for line in self.path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.folder / f"batches.{os.getpid()}.jsonl"
+        temporary.write_bytes(b"".join(whole))
+        os.replace(temporary, self.path)
+        self._stream = self.path.open("ab")  # of the file just made: another process replaces it and writes into its own
+        return [json.loads(line) for line in whole]
+
+    def add(self, batch: list[Any]) -> None:
+        self._stream.write(json.dumps(batch).encode() + b"\n")
+        self._stream.flush()
+
+    def clear(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
