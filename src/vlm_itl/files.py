@@ -6,6 +6,7 @@ hard-linked from its cache is replaced, never changed in place.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -87,3 +88,11 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
             except json.JSONDecodeError as error:
                 raise UserError(f"{path}:{number}: not a JSON line: {error}") from None
     return rows
+
+
+def feed(digest: hashlib._Hash, path: Path) -> hashlib._Hash:
+    """Add a file's content to a digest, block by block: a file may be larger than the memory. Returns the digest."""
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest

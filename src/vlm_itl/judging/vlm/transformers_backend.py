@@ -22,6 +22,7 @@ import transformers
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from ...errors import UserError
+from ...files import feed
 from ...settings import VlmJudge
 from .questions import Answer, Question, option_of, word
 
@@ -207,9 +208,7 @@ def folder_hash(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.suffix in WEIGHTS):
         digest.update(str(path.relative_to(folder)).encode())
-        with path.open("rb") as stream:
-            while block := stream.read(1 << 22):
-                digest.update(block)
+        feed(digest, path)
     return digest.hexdigest()
 
 
