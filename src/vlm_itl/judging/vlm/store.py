@@ -52,8 +52,9 @@ class Store:
 
 
 def key(identity: dict[str, Any], question: Question) -> str:
-    """sha256 over everything that can change the answer."""
-    digest = hashlib.sha256(json.dumps([SCHEMA, identity, question.text, question.approve, question.reject], sort_keys=True).encode())
+    """sha256 over everything that can change the answer, and the variant, where there is one: keys without are as they always were."""
+    content = [SCHEMA, identity, question.text, question.approve, question.reject, *([question.variant] if question.variant else [])]
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     for picture in question.pictures:
         digest.update(f"{picture.mode} {picture.size}".encode())
         digest.update(picture.tobytes())
