@@ -112,7 +112,7 @@ class TransformersBackend:
         inputs = self.inputs(batch)
         options: dict[str, Any] = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0}
         if s.samples > 1:
-            torch.manual_seed(int.from_bytes(hashlib.sha256(batch[0].text.encode() + _bytes(batch[0])).digest()[:6], "big"))
+            torch.manual_seed(_seed(batch[0]))
             options |= {"do_sample": True, "temperature": s.temperature, "top_p": 1.0, "top_k": 0, "num_return_sequences": s.samples}
         made = self.model.generate(
             **inputs, **options, max_new_tokens=1 if s.answer == "probability" else s.max_tokens, return_dict_in_generate=True,
@@ -199,8 +199,10 @@ class TransformersBackend:
         return (yes / (yes + no) if yes + no > 0 else None), yes + no
 
 
-def _bytes(question: Question) -> bytes:
-    return b"".join(p.tobytes() for p in question.pictures)
+def _seed(question: Question) -> int:
+    """The samples' dice hang on the question, so that it gets the same ones anywhere, and asked once more gets others."""
+    content = [question.text.encode(), question.variant.encode(), *(p.tobytes() for p in question.pictures)]
+    return int.from_bytes(hashlib.sha256(b"".join(content)).digest()[:6], "big")
 
 
 def folder_hash(folder: Path) -> str:
