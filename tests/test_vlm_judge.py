@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from multiprocessing.pool import ThreadPool
 
 import numpy as np
 import PIL.Image
@@ -249,6 +250,14 @@ def test_the_store_takes_many_writers_and_survives_their_death(tmp_path):
             assert store.get(f"both-{k}") is not None
     store.put("new", Answer("x", None, None, 0, 0, 0.0))
     assert store.get("new").text == "x"
+
+
+def test_many_open_a_new_store_at_once(tmp_path):
+    for k in range(20):
+        with ThreadPool(8) as pool:  # each with a connection of its own, as processes have
+            stores = pool.map(lambda _, k=k: vlm.Store(tmp_path / str(k)), range(8))
+        stores[0].put("a", Answer("x", None, None, 0, 0, 0.0))
+        assert all(store.get("a") for store in stores)
 
 
 def test_a_broken_store_is_named(tmp_path):
