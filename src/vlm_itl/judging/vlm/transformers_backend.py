@@ -6,6 +6,7 @@ Not for models whose code is not in transformers (AIDC-AI/Ovis2-8B): serve those
 from __future__ import annotations
 
 import functools
+import gc
 import hashlib
 import inspect
 import itertools
@@ -19,6 +20,7 @@ from typing import Any
 
 import torch
 import transformers
+from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from ...errors import UserError
@@ -55,6 +57,7 @@ class TransformersBackend:
             "transformers": self.versions["transformers"],
             **settings.asking(),
         }
+        self.batch_size = 1 if settings.samples > 1 else settings.batch_size  # smaller once the memory has run out
         self._options: dict[Any, tuple[list[int], list[int]]] = {}
 
     @functools.cached_property
@@ -77,7 +80,13 @@ class TransformersBackend:
     def model(self) -> Any:
         with self._loading():
             model: Any = AutoModelForImageTextToText.from_pretrained(self.settings.model, dtype=self.settings.dtype, **self._where())
-        return model.to(self.device).eval()
+        try:
+            return model.to(self.device).eval()
+        except torch.OutOfMemoryError:
+            raise UserError(
+                f"params.yaml: judges: model: {self.settings.model} in {model.dtype} does not fit into the memory of the {self.device} "
+                "device; take dtype: bfloat16, a smaller model, or a server with more (backend: openai)"
+            ) from None
 
     def _where(self) -> dict[str, Any]:
         return {"revision": self.settings.revision, "trust_remote_code": self.settings.trust_remote_code}
@@ -93,12 +102,41 @@ class TransformersBackend:
             ) from None
 
     def ask(self, questions: Iterable[tuple[int, Question]]) -> Iterator[tuple[int, Answer]]:
-        """In batches of `batch_size`; one at a time where several samples are wanted, so that each has a seed of its own."""
+        """In batches of `batch_size`; one at a time where several samples are wanted, so that each has a seed of its own.
+
+        A batch for which the memory does not suffice is halved, and so are the later ones.
+        """
         source = iter(questions)
-        size = 1 if self.settings.samples > 1 else self.settings.batch_size
-        while batch := list(itertools.islice(source, size)):
+        waiting: list[tuple[int, Question]] = []
+        while waiting := waiting or list(itertools.islice(source, self.batch_size)):
+            batch, waiting = waiting[: self.batch_size], waiting[self.batch_size :]
             numbers, asked = zip(*batch)
-            yield from zip(numbers, self.answer(list(asked)))
+            try:
+                answers = self.answer(list(asked))
+            except torch.OutOfMemoryError:
+                answers = []
+            # only here is the error gone, with its traceback and the tensors of the frames in that
+            if not answers:
+                self._take_less(len(batch))
+                waiting = batch + waiting
+            yield from zip(numbers, answers)
+
+    def _take_less(self, size: int) -> None:
+        """After a batch of that size was too much.
+
+        Raises:
+            UserError: it was one question.
+        """
+        if size == 1:
+            raise UserError(
+                f"params.yaml: judges: model: {self.settings.model} runs out of memory on a single question; smaller pictures "
+                "(render.longest), dtype: bfloat16, fewer samples, a smaller model or a server with more (backend: openai) need less"
+            )
+        self.batch_size = size // 2
+        gc.collect()
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
+        tqdm.write(f"{self.settings.model}: out of memory with {size} questions at a time; {self.batch_size} from here on")
 
     @torch.inference_mode()
     def answer(self, batch: list[Question]) -> list[Answer]:
