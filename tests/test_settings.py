@@ -50,6 +50,7 @@ WRONG = {
     "runs.human-1.judge: no judge 'nobody' in judges": lambda p: p["runs"]["human-1"].update(judge="nobody"),
     "probed: no judge 'nobody' in judges": lambda p: p.update(probed=["nobody"]),
     "probes.prices.wrong_aproval: unknown key": lambda p: p["probes"]["prices"].update(wrong_aproval=1),
+    "probes.consistency: .*greater than or equal to 0.*-1": lambda p: p["probes"].update(consistency=-1),
     "judges.masks.server.base_urls.0: .*pattern": lambda p: p["judges"]["masks"]["server"].update(base_urls=["http://a:b@host/v1"]),
     "judges.masks: approve and reject share": lambda p: p["judges"]["masks"].update(approve=["No"]),
     "runs.human-1.prev: no run 'human-9' in runs": lambda p: p["runs"]["human-1"].update(prev="human-9"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -152,4 +154,67 @@ def test_a_model_without_chat_template_is_named(tmp_path):
     folder = tiny_vlm.llava(tmp_path / "m")
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(UserError, match="has no chat template"):
+        list(TransformersBackend(settings(folder)).ask(enumerate(QUESTIONS)))
+
+
+class Memory:
+    """Makes `generate` run out of memory above so many questions at a time, with a tensor in the frame, as a real one has."""
+
+    def __init__(self, backend: TransformersBackend, questions: int) -> None:
+        self.generate, self.questions = backend.model.generate, questions
+        self.sizes: list[int] = []
+        self.held: list[weakref.ref] = []
+        backend.model.generate = self
+
+    def __call__(self, **inputs):
+        size = len(inputs["input_ids"])
+        assert all(tensor() is None for tensor in self.held)  # what an earlier try held is free before the next
+        self.sizes.append(size)
+        if size > self.questions:
+            activations = torch.zeros(10)
+            self.held += [weakref.ref(activations), weakref.ref(inputs["input_ids"])]
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return self.generate(**inputs)
+
+
+MANY = [Question(f"{q.text} {k}", q.pictures) for k in range(3) for q in QUESTIONS][:11]
+
+
+def test_out_of_memory_halves_the_batch(folder, capsys):
+    expected = dict(TransformersBackend(settings(folder, batch_size=8)).ask(enumerate(MANY)))
+    backend = TransformersBackend(settings(folder, batch_size=8))
+    memory = Memory(backend, 3)
+    answers = list(backend.ask(enumerate(MANY)))
+    assert memory.sizes == [8, 4, 2, 2, 2, 2, 2, 1]  # the smaller size is kept
+    assert [number for number, _ in answers] == list(range(11))
+    for number, answer in answers:
+        assert answer.p_approve == pytest.approx(expected[number].p_approve, abs=1e-6)
+        assert answer.prompt_tokens == expected[number].prompt_tokens
+    assert len(list(backend.ask(enumerate(MANY[:4])))) == 4
+    assert memory.sizes[8:] == [2, 2]
+    assert "out of memory with 8 questions at a time; 4 from here on" in capsys.readouterr().out
+
+
+def test_out_of_memory_on_a_last_small_batch(folder):
+    backend = TransformersBackend(settings(folder, batch_size=8))
+    memory = Memory(backend, 1)
+    assert [number for number, _ in backend.ask(enumerate(MANY[:3]))] == [0, 1, 2]
+    assert memory.sizes == [3, 1, 1, 1]
+
+
+def test_out_of_memory_on_one_question(folder):
+    backend = TransformersBackend(settings(folder, batch_size=2))
+    Memory(backend, 0)
+    with pytest.raises(UserError, match=r"runs out of memory on a single question; smaller pictures \(render.longest\).*server") as error:
+        list(backend.ask(enumerate(MANY)))
+    assert str(folder) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_that_does_not_fit(folder, monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(torch.nn.Module, "to", full)
+    with pytest.raises(UserError, match=r"does not fit into the memory of the cpu device; take dtype: bfloat16"):
         list(TransformersBackend(settings(folder)).ask(enumerate(QUESTIONS)))

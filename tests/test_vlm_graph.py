@@ -60,3 +60,18 @@ def test_a_changed_prompt_asks_again_and_an_old_one_does_not(tmp_path):
     assert {"exact", "dropped", "wrong class"} <= set(numbers["by_kind"])
     shown = work.run("dvc", "plots", "show", "artifacts/probes/looker/reliability.json", "--json").stdout
     assert "share of probes that are right" in shown
+
+    # and asked about some of them again; a judge that looks at no pictures gives nulls and waits for nothing
+    work.settings(lambda p: (p.update(probed=["looker", "vlm-sim"]), p["probes"].update(consistency=6)))
+    assert work.repro("consistency") == {"consistency@looker", "consistency@vlm-sim"}
+    numbers = work.json("metrics/probes/consistency/looker.json")
+    assert numbers["images"] == numbers["again"]["questions"] == numbers["blank"]["questions"] == 6
+    assert numbers["again"]["flipped"] == 0
+    assert numbers["swapped"]["questions"] is None  # the study's prompt has no place for the options
+    nulls = work.json("metrics/probes/consistency/vlm-sim.json")
+    assert nulls.keys() == numbers.keys()
+    assert {v for part in nulls.values() for v in (part.values() if isinstance(part, dict) else [part])} == {None}
+    done = work.run("dvc", "repro", "-f", "-s", "consistency@looker")
+    assert "18 questions, 0 of them asked now" in done.stdout
+    assert work.json("metrics/probes/consistency/looker.json") == numbers
+    assert "consistency/looker.json" in work.run("dvc", "metrics", "show").stdout

@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from multiprocessing.pool import ThreadPool
 
 import numpy as np
 import PIL.Image
@@ -20,7 +22,7 @@ from vlm_itl import labels as policies
 from vlm_itl.errors import UserError
 from vlm_itl.evaluation.judges import judge_quality
 from vlm_itl.judging import vlm
-from vlm_itl.judging.vlm.questions import Answer, Question
+from vlm_itl.judging.vlm.questions import Answer, Question, fill, sections
 from vlm_itl.judging.vlm.store import key
 from vlm_itl.settings import Run, VlmJudge, load
 
@@ -193,7 +195,8 @@ def test_the_study_s_prompts_are_word_for_word():
         assert text.count("{pred_class_names_str}") == 1
     for name, judge in load(ROOT / "params.yaml").judges.items():
         if isinstance(judge, VlmJudge) and judge.unit == "instance":
-            vlm.sections((ROOT / "prompts" / f"{name}.txt").read_text(), name)
+            texts = sections((ROOT / "prompts" / f"{name}.txt").read_text(), name)
+            assert all(fill(text, ["bird"]).endswith("Answer with one word, yes or no.") for text in texts.values())
 
 
 def test_keys_tell_everything_apart():
@@ -210,6 +213,14 @@ def test_keys_tell_everything_apart():
     ]
     keys = {key(identity, q) for q in questions for identity in ({"m": 1}, {"m": 2})}
     assert len(keys) == 2 * len(questions)
+
+
+def test_keys_of_existing_stores_stay_valid():
+    """As computed by the code that knew no variants: answers that somebody paid for must be found again."""
+    question = Question("is it right", (PIL.Image.fromarray(np.arange(24, dtype=np.uint8).reshape(2, 4, 3)),))
+    assert key({"model": "m"}, question) == "5925bf46d739813c9e423e244c66c68aa41a6bc1740e5a8dbd028c42f9c00c0c"
+    varied = {key({"model": "m"}, replace(question, variant=v)) for v in ("", "again", "blank")}
+    assert len(varied) == 3
 
 
 def test_the_store_takes_many_writers_and_survives_their_death(tmp_path):
@@ -239,6 +250,14 @@ def test_the_store_takes_many_writers_and_survives_their_death(tmp_path):
             assert store.get(f"both-{k}") is not None
     store.put("new", Answer("x", None, None, 0, 0, 0.0))
     assert store.get("new").text == "x"
+
+
+def test_many_open_a_new_store_at_once(tmp_path):
+    for k in range(20):
+        with ThreadPool(8) as pool:  # each with a connection of its own, as processes have
+            stores = pool.map(lambda _, k=k: vlm.Store(tmp_path / str(k)), range(8))
+        stores[0].put("a", Answer("x", None, None, 0, 0, 0.0))
+        assert all(store.get("a") for store in stores)
 
 
 def test_a_broken_store_is_named(tmp_path):

@@ -73,36 +73,57 @@ def llava(folder: Path, seed: int = 0) -> Path:
 def qwen3_vl(folder: Path, seed: int = 0) -> Path:
     """Pictures of any size, position ids in three dimensions."""
     import torch
-    from transformers import (
-        Qwen2VLImageProcessor,
-        Qwen3VLConfig,
-        Qwen3VLForConditionalGeneration,
-        Qwen3VLProcessor,
-        Qwen3VLVideoProcessor,
-    )  # fmt: skip
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor, Qwen3VLVideoProcessor
 
     torch.manual_seed(seed)
-    special = ["<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"]
-    words = tokenizer(special)
-    ids = dict(zip(special, words.convert_tokens_to_ids(special)))
+    words, ids = qwen_words()
     config = Qwen3VLConfig(
         text_config={**text_config(words), "head_dim": 8, "rope_parameters": {
             "rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1], "mrope_interleaved": True}},
         vision_config={"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 4, "patch_size": 8, "out_hidden_size": 32,
                        "spatial_merge_size": 2, "temporal_patch_size": 2, "deepstack_visual_indexes": [0], "num_position_embeddings": 64},
-        image_token_id=ids["<|image_pad|>"], video_token_id=ids["<|video_pad|>"], vision_start_token_id=ids["<|vision_start|>"],
-        vision_end_token_id=ids["<|vision_end|>"],
+        **ids,
     )  # fmt: skip
     model = Qwen3VLForConditionalGeneration(config)
-    pixels = {"patch_size": 8, "merge_size": 2, "temporal_patch_size": 2, "size": {"shortest_edge": 32 * 32, "longest_edge": 64 * 64}}
+    return save(folder, model, qwen_processor(Qwen3VLProcessor, Qwen3VLVideoProcessor, words, **QWEN_PIXELS))
+
+
+def qwen2_5_vl(folder: Path, seed: int = 0) -> Path:
+    """The generation before: attention within windows of 2 x 2 merged patches but in the last layer."""
+    import torch
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor, Qwen2VLVideoProcessor
+
+    torch.manual_seed(seed)
+    words, ids = qwen_words()
+    config = Qwen2_5_VLConfig(
+        text_config={**text_config(words), "rope_parameters": {
+            "rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}},
+        vision_config={"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 4, "patch_size": 8, "out_hidden_size": 32,
+                       "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 32, "fullatt_block_indexes": [1]},
+        **ids,
+    )  # fmt: skip
+    model = Qwen2_5_VLForConditionalGeneration(config)
+    return save(folder, model, qwen_processor(Qwen2_5_VLProcessor, Qwen2VLVideoProcessor, words, **QWEN_PIXELS))
+
+
+QWEN_PIXELS = {"patch_size": 8, "merge_size": 2, "temporal_patch_size": 2, "size": {"shortest_edge": 32 * 32, "longest_edge": 64 * 64}}
+
+
+def qwen_words():
+    """A tokenizer with the marks of the Qwen families, and the ids that their configs want."""
+    marks = {"image_token_id": "<|image_pad|>", "video_token_id": "<|video_pad|>",
+             "vision_start_token_id": "<|vision_start|>", "vision_end_token_id": "<|vision_end|>"}  # fmt: skip
+    words = tokenizer(list(marks.values()))
+    return words, {name: words.convert_tokens_to_ids(mark) for name, mark in marks.items()}
+
+
+def qwen_processor(processor: type, video_processor: type, words, **pixels):
+    from transformers import Qwen2VLImageProcessor
+
     template = TEMPLATE.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>")
-    processor = Qwen3VLProcessor(
-        image_processor=Qwen2VLImageProcessor(**pixels),
-        video_processor=Qwen3VLVideoProcessor(**pixels),
-        tokenizer=words,
-        chat_template=template,
+    return processor(
+        image_processor=Qwen2VLImageProcessor(**pixels), video_processor=video_processor(**pixels), tokenizer=words, chat_template=template
     )
-    return save(folder, model, processor)
 
 
 def save(folder: Path, model, processor) -> Path:
@@ -111,4 +132,4 @@ def save(folder: Path, model, processor) -> Path:
     return folder
 
 
-FAMILIES = {"llava": llava, "qwen3_vl": qwen3_vl}
+FAMILIES = {"llava": llava, "qwen2_5_vl": qwen2_5_vl, "qwen3_vl": qwen3_vl}

@@ -90,10 +90,9 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def content_hash(path: Path, algorithm: str = "md5") -> str:
-    """Hex digest of a file's content, read block by block."""
-    digest = hashlib.new(algorithm)
+def feed(digest: hashlib._Hash, path: Path) -> hashlib._Hash:
+    """Add a file's content to a digest, block by block: a file may be larger than the memory. Returns the digest."""
     with path.open("rb") as stream:
-        while block := stream.read(1 << 22):
+        while block := stream.read(1 << 20):
             digest.update(block)
-    return digest.hexdigest()
+    return digest

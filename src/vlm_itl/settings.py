@@ -295,6 +295,7 @@ class Probes(Model):
     per_kind: Annotated[int, Field(ge=1)] = 40  # images of each kind of change
     seed: Annotated[int, Field(ge=0)] = 0
     prices: Prices = Field(default_factory=Prices)
+    consistency: Annotated[int, Field(ge=0)] = 40  # images, over all kinds, that a VLM is asked about again in other ways
 
 
 class Settings(Model):

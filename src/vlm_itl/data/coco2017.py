@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ..coco import Coco, subset
 from ..errors import UserError
-from ..files import scratch
+from ..files import feed, scratch
 from ..selection import Part, category_ids, select
 from ..settings import Coco2017, Select
 from .fetch import IN_A_ROW, Wanted, fetch
@@ -103,14 +103,9 @@ def check_archive(archive: Path, md5: str) -> None:
     Raises:
         UserError: it has another.
     """
-    with archive.open("rb") as stream:
-        found = hashlib.md5()
-        for block in iter(lambda: stream.read(1 << 20), b""):
-            found.update(block)
-    if found.hexdigest() != md5:
-        raise UserError(
-            f"{archive}: md5 is {found.hexdigest()}, the published archive's {md5}; get it again: git checkout data.dvc && dvc repro"
-        )
+    found = feed(hashlib.md5(), archive).hexdigest()
+    if found != md5:
+        raise UserError(f"{archive}: md5 is {found}, the published archive's {md5}; get it again: git checkout data.dvc && dvc repro")
 
 
 def read_member(archive: Path, member: str) -> bytearray:

@@ -1,7 +1,7 @@
 """The state of an unfinished training on disk, found again by all that the training hangs on.
 
-It lives in scratch/training/KEY, outside DVC's outputs, which DVC deletes when a stage starts. Another setting, label, picture or version is
-another KEY, so two trainings never mix; the same training, killed and started again, finds its own.
+It lives in scratch/training/KEY, outside DVC's outputs, which DVC deletes when a stage starts. Another setting, label, picture or version
+is another KEY, so two trainings never mix; the same training, killed and started again, finds its own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from ..files import content_hash, replacing, scratch
+from ..files import feed, replacing, scratch
 
 EVERY = "VLM_ITL_CHECKPOINT_SECONDS"
 DAYS_KEPT = 14  # of a training that nobody went on with
@@ -37,7 +37,11 @@ def key_of(settings: Any, files: Iterable[Path | None]) -> str:
         ], sort_keys=True).encode()
     )  # fmt: skip
     for path in [*package, *files]:
-        digest.update(content_hash(path, "sha256").encode() if path is not None and path.is_file() else b"-")
+        if path is not None and path.is_file():
+            digest.update(b"file")
+            feed(digest, path)
+        else:
+            digest.update(b"none")
     return digest.hexdigest()
 
 

@@ -1,7 +1,7 @@
 """Training Mask R-CNN on COCO labels.
 
-A plain loop on the model of Detectron2's tools/plain_train_net.py, for one process. Everything at step k follows from the seed and k, and the
-loop saves its state now and then, so that a training that was killed ends with the weights of one that was not.
+A plain loop on the model of Detectron2's tools/plain_train_net.py, for one process. Everything at step k follows from the seed and k, and
+the loop saves its state now and then, so that a training that was killed ends with the weights of one that was not.
 """
 
 from __future__ import annotations

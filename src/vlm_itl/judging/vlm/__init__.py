@@ -1,6 +1,6 @@
 """The judge that looks: a vision-language model, asked about pictures of proposals.
 
-Questions are made one after the other from the pool, looked up in the store, and, where it has no answer, asked; every answer is stored
+Questions are composed one after the other from the pool, looked up in the store, and, where it has no answer, asked; every answer is stored
 as it comes. The back ends import their own heavy packages and are loaded when they are needed.
 """
 
@@ -13,14 +13,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ...coco import Coco, by_image
+from ...coco import Coco
 from ...settings import VlmJudge
-from . import rendering
-from .questions import Answer, Backend, Question, fill, sections
+from .composing import Composer, Row
+from .questions import Answer, Backend, Question
 from .reading import Outcome, read
 from .store import Store, key
-
-Row = dict[str, Any]
 
 
 def make_backend(settings: VlmJudge) -> Backend:
@@ -117,17 +115,14 @@ def judge(
     """
     backend = backend or make_backend(settings)
     asker = Asker(settings, backend, store)
-    shown = by_image(proposals)
-    names = {row["id"]: row["name"] for row in pool["categories"]}
-    asked = [image for image in sorted(pool["images"], key=lambda i: i["id"]) if shown.get(image["id"])]
-    decide = _judge_instances if settings.unit == "instance" else _judge_images
-    decided = decide(asker, asked, shown, names, images, prompt)
+    composer = Composer(pool, proposals, images, prompt, settings)
+    decided = (_judge_instances if settings.unit == "instance" else _judge_images)(asker, composer)
     verdicts = []
-    for image in sorted(pool["images"], key=lambda i: i["id"]):
+    for i in (image["id"] for image in composer.pool):
         nothing = {"approve": False, "p_approve": None, "answer": None, "outcome": None, "reason": "", "option_mass": None}
         verdicts.append({
-            "image_id": image["id"], "proposals": len(shown.get(image["id"], [])), "asked": image["id"] in decided, "actor": "model",
-            **decided.get(image["id"], nothing),
+            "image_id": i, "proposals": len(composer.shown.get(i, [])), "asked": i in decided, "actor": "model",
+            **decided.get(i, nothing),
         })  # fmt: skip
     print(f"{asker.counts['questions']:,} questions, {asker.asked:,} of them asked now and the others answered before")
     identity = {
@@ -139,50 +134,18 @@ def judge(
     return verdicts, identity, asker.counts
 
 
-def _judge_images(
-    asker: Asker, asked: list[Row], shown: dict[int, list[Row]], names: dict[int, str], images: Path, prompt: str
-) -> dict[int, Row]:
+def _judge_images(asker: Asker, composer: Composer) -> dict[int, Row]:
     """One question an image: all its proposals, drawn and declared."""
-    s = asker.settings
-
-    def questions() -> Iterator[Question]:
-        for image in asked:
-            pixels = rendering.read_picture(images / image["file_name"])
-            drawn = rendering.overlay(pixels, shown[image["id"]], s.render)
-            picture = rendering.beside(pixels, drawn) if s.render.original else drawn
-            text = fill(prompt, [names[row["category_id"]] for row in shown[image["id"]]])
-            yield _question(text, [picture], s)
-
-    answers = asker.ask(questions(), len(asked), "judging images")
-    return {image["id"]: _verdict(asker, answer) for image, answer in zip(asked, answers)}
+    questions = (composer.question("image", image, composer.shown[image["id"]]) for image in composer.asked)
+    answers = asker.ask(questions, len(composer.asked), "judging images")
+    return {image["id"]: _verdict(asker, answer) for image, answer in zip(composer.asked, answers)}
 
 
-def _judge_instances(
-    asker: Asker, asked: list[Row], shown: dict[int, list[Row]], names: dict[int, str], images: Path, prompt: str
-) -> dict[int, Row]:
+def _judge_instances(asker: Asker, composer: Composer) -> dict[int, Row]:
     """First every proposal alone, then, with the accepted ones drawn, whether anything is missing. No second question without any."""
-    s = asker.settings
-    texts = sections(prompt, "prompt")
+    asked, shown = composer.asked, composer.shown
     rows = [(image, row) for image in asked for row in shown[image["id"]]]
-
-    def about_masks() -> Iterator[Question]:
-        pixels, at = None, None
-        for image, row in rows:
-            if at != image["id"]:
-                pixels, at = rendering.read_picture(images / image["file_name"]), image["id"]
-            assert pixels is not None
-            context = rendering.crop(rendering.boxes(pixels, [row]), row, s.render.margin)
-            zoom = rendering.crop(rendering.overlay(pixels, [row], s.render), row, 0.1)
-            yield _question(fill(texts["mask"], [names[row["category_id"]]]), [context, zoom], s)
-
-    def about_the_rest() -> Iterator[Question]:
-        for image in with_accepted:
-            pixels = rendering.read_picture(images / image["file_name"])
-            drawn = rendering.boxes(pixels, kept[image["id"]])
-            found = fill(texts["missing"], [names[row["category_id"]] for row in kept[image["id"]]])
-            yield _question(found.replace("{classes}", ", ".join(names.values())), [drawn], s)
-
-    masks = asker.ask(about_masks(), len(rows), "judging masks")
+    masks = asker.ask((composer.question("mask", image, [row]) for image, row in rows), len(rows), "judging masks")
     accepted: dict[int, list[bool]] = {image["id"]: [] for image in asked}
     p_mask: dict[int, list[float | None]] = {image["id"]: [] for image in asked}
     for (image, _), answer in zip(rows, masks):
@@ -191,7 +154,8 @@ def _judge_instances(
         p_mask[image["id"]].append(None if p is None else round(p, 4))
     kept = {i: [row for row, ok in zip(shown[i], oks) if ok] for i, oks in accepted.items()}
     with_accepted = [image for image in asked if kept[image["id"]]]
-    rest = asker.ask(about_the_rest(), len(with_accepted), "judging completeness")
+    about_the_rest = (composer.question("missing", image, kept[image["id"]]) for image in with_accepted)
+    rest = asker.ask(about_the_rest, len(with_accepted), "judging completeness")
     complete = {image["id"]: _verdict(asker, answer) for image, answer in zip(with_accepted, rest)}
     none: Row = {
         "approve": False,
@@ -203,11 +167,6 @@ def _judge_instances(
     }
     questions = {i: len(accepted[i]) + (i in complete) for i in accepted}
     return {i: {**complete.get(i, none), "accepted": accepted[i], "p_mask": p_mask[i], "questions": questions[i]} for i in accepted}
-
-
-def _question(text: str, pictures: list[rendering.Pixels], settings: VlmJudge) -> Question:
-    settled = tuple(rendering.settle(p, settings.render.longest) for p in pictures)
-    return Question(text, settled, tuple(settings.approve), tuple(settings.reject))
 
 
 def _verdict(asker: Asker, answer: Answer) -> Row:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ class Question:
     pictures: tuple[PIL.Image.Image, ...]  # RGB
     approve: tuple[str, ...] = ("yes",)
     reject: tuple[str, ...] = ("no",)
+    variant: str = ""  # of a question that is asked in another way, or once more: its answer is kept beside that of the question itself
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,11 @@ class Backend(Protocol):
 SECTIONS = ("mask", "missing")
 
 
-def fill(prompt: str, class_names: list[str]) -> str:
-    """Put the declared classes in place of `{pred_class_names_str}` (other braces stay), `no objects` where there are none."""
-    return prompt.strip().replace("{pred_class_names_str}", ", ".join(class_names) or "no objects")
+def fill(prompt: str, class_names: list[str], options: Sequence[str] = ("yes", "no")) -> str:
+    """Put the declared classes in place of `{pred_class_names_str}`, `no objects` where there are none, and `yes or no` in that of
+    `{options}`; other braces stay."""
+    text = prompt.strip().replace("{options}", " or ".join(options))
+    return text.replace("{pred_class_names_str}", ", ".join(class_names) or "no objects")
 
 
 def sections(prompt: str, where: str) -> dict[str, str]:

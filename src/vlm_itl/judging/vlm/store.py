@@ -11,12 +11,14 @@ import hashlib
 import json
 import sqlite3
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 from ...errors import UserError
 from .questions import Answer, Question
 
+WAIT = 60  # seconds for another process
 SCHEMA = 1  # of Answer, and of what goes into the key
 
 
@@ -27,8 +29,8 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
         self._path = folder / "answers.sqlite"
-        self._db = sqlite3.connect(self._path, timeout=60, check_same_thread=False, isolation_level=None)
-        self._run("PRAGMA journal_mode=WAL")
+        self._db = sqlite3.connect(self._path, timeout=WAIT, check_same_thread=False, isolation_level=None)
+        self._log_ahead()
         self._run("PRAGMA synchronous=NORMAL")
         self._run("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL) WITHOUT ROWID")
 
@@ -39,6 +41,18 @@ class Store:
     def put(self, key: str, answer: Answer) -> None:
         """The first answer to a question stays: two processes that asked at once go on with the same one."""
         self._run("INSERT OR IGNORE INTO answers VALUES (?, ?)", key, json.dumps(dataclasses.asdict(answer)))
+
+    def _log_ahead(self) -> None:
+        """For this one statement sqlite itself does not wait: two processes that open a new store at once would lock each other out."""
+        end = time.monotonic() + WAIT
+        while True:
+            try:
+                self._run("PRAGMA journal_mode=WAL")
+                return
+            except UserError as error:
+                if "database is locked" not in str(error) or time.monotonic() > end:
+                    raise
+                time.sleep(0.02)
 
     def _run(self, sql: str, *values: str) -> Any:
         try:
@@ -52,8 +66,9 @@ class Store:
 
 
 def key(identity: dict[str, Any], question: Question) -> str:
-    """sha256 over everything that can change the answer."""
-    digest = hashlib.sha256(json.dumps([SCHEMA, identity, question.text, question.approve, question.reject], sort_keys=True).encode())
+    """sha256 over everything that can change the answer, and the variant, where there is one: keys without are as they always were."""
+    content = [SCHEMA, identity, question.text, question.approve, question.reject, *([question.variant] if question.variant else [])]
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     for picture in question.pictures:
         digest.update(f"{picture.mode} {picture.size}".encode())
         digest.update(picture.tobytes())

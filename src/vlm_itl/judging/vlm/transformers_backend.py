@@ -6,6 +6,7 @@ Not for models whose code is not in transformers (AIDC-AI/Ovis2-8B): serve those
 from __future__ import annotations
 
 import functools
+import gc
 import hashlib
 import inspect
 import itertools
@@ -19,9 +20,11 @@ from typing import Any
 
 import torch
 import transformers
+from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from ...errors import UserError
+from ...files import feed
 from ...settings import VlmJudge
 from .questions import Answer, Question, option_of, word
 
@@ -54,6 +57,7 @@ class TransformersBackend:
             "transformers": self.versions["transformers"],
             **settings.asking(),
         }
+        self.batch_size = 1 if settings.samples > 1 else settings.batch_size  # smaller once the memory has run out
         self._options: dict[Any, tuple[list[int], list[int]]] = {}
 
     @functools.cached_property
@@ -76,7 +80,13 @@ class TransformersBackend:
     def model(self) -> Any:
         with self._loading():
             model: Any = AutoModelForImageTextToText.from_pretrained(self.settings.model, dtype=self.settings.dtype, **self._where())
-        return model.to(self.device).eval()
+        try:
+            return model.to(self.device).eval()
+        except torch.OutOfMemoryError:
+            raise UserError(
+                f"params.yaml: judges: model: {self.settings.model} in {model.dtype} does not fit into the memory of the {self.device} "
+                "device; take dtype: bfloat16, a smaller model, or a server with more (backend: openai)"
+            ) from None
 
     def _where(self) -> dict[str, Any]:
         return {"revision": self.settings.revision, "trust_remote_code": self.settings.trust_remote_code}
@@ -92,12 +102,41 @@ class TransformersBackend:
             ) from None
 
     def ask(self, questions: Iterable[tuple[int, Question]]) -> Iterator[tuple[int, Answer]]:
-        """In batches of `batch_size`; one at a time where several samples are wanted, so that each has a seed of its own."""
+        """In batches of `batch_size`; one at a time where several samples are wanted, so that each has a seed of its own.
+
+        A batch for which the memory does not suffice is halved, and so are the later ones.
+        """
         source = iter(questions)
-        size = 1 if self.settings.samples > 1 else self.settings.batch_size
-        while batch := list(itertools.islice(source, size)):
+        waiting: list[tuple[int, Question]] = []
+        while waiting := waiting or list(itertools.islice(source, self.batch_size)):
+            batch, waiting = waiting[: self.batch_size], waiting[self.batch_size :]
             numbers, asked = zip(*batch)
-            yield from zip(numbers, self.answer(list(asked)))
+            try:
+                answers = self.answer(list(asked))
+            except torch.OutOfMemoryError:
+                answers = []
+            # only here is the error gone, with its traceback and the tensors of the frames in that
+            if not answers:
+                self._take_less(len(batch))
+                waiting = batch + waiting
+            yield from zip(numbers, answers)
+
+    def _take_less(self, size: int) -> None:
+        """After a batch of that size was too much.
+
+        Raises:
+            UserError: it was one question.
+        """
+        if size == 1:
+            raise UserError(
+                f"params.yaml: judges: model: {self.settings.model} runs out of memory on a single question; smaller pictures "
+                "(render.longest), dtype: bfloat16, fewer samples, a smaller model or a server with more (backend: openai) need less"
+            )
+        self.batch_size = size // 2
+        gc.collect()
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
+        tqdm.write(f"{self.settings.model}: out of memory with {size} questions at a time; {self.batch_size} from here on")
 
     @torch.inference_mode()
     def answer(self, batch: list[Question]) -> list[Answer]:
@@ -111,7 +150,7 @@ class TransformersBackend:
         inputs = self.inputs(batch)
         options: dict[str, Any] = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0}
         if s.samples > 1:
-            torch.manual_seed(int.from_bytes(hashlib.sha256(batch[0].text.encode() + _bytes(batch[0])).digest()[:6], "big"))
+            torch.manual_seed(_seed(batch[0]))
             options |= {"do_sample": True, "temperature": s.temperature, "top_p": 1.0, "top_k": 0, "num_return_sequences": s.samples}
         made = self.model.generate(
             **inputs, **options, max_new_tokens=1 if s.answer == "probability" else s.max_tokens, return_dict_in_generate=True,
@@ -198,8 +237,10 @@ class TransformersBackend:
         return (yes / (yes + no) if yes + no > 0 else None), yes + no
 
 
-def _bytes(question: Question) -> bytes:
-    return b"".join(p.tobytes() for p in question.pictures)
+def _seed(question: Question) -> int:
+    """The samples' dice hang on the question, so that it gets the same ones anywhere, and asked once more gets others."""
+    content = [question.text.encode(), question.variant.encode(), *(p.tobytes() for p in question.pictures)]
+    return int.from_bytes(hashlib.sha256(b"".join(content)).digest()[:6], "big")
 
 
 def folder_hash(folder: Path) -> str:
@@ -207,9 +248,7 @@ def folder_hash(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.suffix in WEIGHTS):
         digest.update(str(path.relative_to(folder)).encode())
-        with path.open("rb") as stream:
-            while block := stream.read(1 << 22):
-                digest.update(block)
+        feed(digest, path)
     return digest.hexdigest()
 
 

@@ -1,0 +1,31 @@
+"""Ask a VLM about some probes once more, with blank pictures, and with the options in the other order: is it looking at all?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vlm_itl.files import read_json, scratch, write_json
+from vlm_itl.judging.vlm import Store, consistency
+from vlm_itl.settings import VlmJudge
+from vlm_itl.stage import Stage
+
+STAGE = Stage(
+    reads={"pool": "the probes", "proposals": "their masks", "images": "folder of the images", "prompt": "what the judge is asked"},
+    writes={"metrics": "decisions flipped and change of P(approve) by variant of the question; nulls for a judge that is no VLM"},
+    options={"judge": "the judge's name in params.yaml"},
+    params=("judges.{judge}", "probes.consistency", "probes.seed"),
+)
+
+
+def main(pool: Path, proposals: Path, images: Path, prompt: Path, metrics: Path, judge: str, settings: dict[str, Any]) -> None:
+    s, number, seed = settings[f"judges.{judge}"], settings["probes.consistency"], settings["probes.seed"]
+    numbers = consistency.NOTHING
+    if isinstance(s, VlmJudge):
+        text, store = prompt.read_text(encoding="utf-8"), Store(scratch() / "answers")
+        numbers = consistency.measure(read_json(pool), read_json(proposals), images, text, s, store, number, seed)
+    write_json(metrics, numbers)
+
+
+if __name__ == "__main__":
+    STAGE.run(main, __doc__)
