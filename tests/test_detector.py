@@ -6,10 +6,9 @@ import http.server
 import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
-from conftest import ROOT, rectangle
-from PIL import Image
+from conftest import ROOT
+from tiny_detector import detector, pictures
 
 from vlm_itl.errors import UserError
 from vlm_itl.settings import Detector, Training
@@ -21,15 +20,6 @@ from vlm_itl.detector.training import train  # noqa: E402
 from vlm_itl.detector.weights import initial_weights, load_weights  # noqa: E402
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
-SMALL = {
-    "MODEL.RESNETS.STEM_OUT_CHANNELS": 8, "MODEL.FPN.OUT_CHANNELS": 16, "MODEL.ROI_BOX_HEAD.FC_DIM": 32,
-    "MODEL.ROI_MASK_HEAD.CONV_DIM": 8, "MODEL.RPN.POST_NMS_TOPK_TEST": 20, "SOLVER.IMS_PER_BATCH": 2,
-}  # fmt: skip
-
-
-def detector(**more) -> Detector:
-    options = {**SMALL, **more.pop("options", {})}
-    return Detector(**{"config": str(ROOT / "configs/mask_rcnn_thin_R_18_FPN.yaml"), "device": "cpu", "options": options, **more})
 
 
 @pytest.fixture(autouse=True)
@@ -39,24 +29,7 @@ def scratch(tmp_path_factory, monkeypatch):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """(labels, images): eight pictures with a bright rectangle, two without anything, one with only a crowd region."""
-    folder = tmp_path_factory.mktemp("images")
-    rng = np.random.default_rng(0)
-    images, annotations = [], []
-    for k in range(1, 12):
-        height, width = (48, 64) if k % 2 else (64, 48)
-        picture = rng.integers(0, 60, (height, width, 3), dtype=np.uint8)
-        if k <= 8 or k == 11:
-            x, y, w, h = (int(n) for n in (*rng.integers(2, 14, 2), *rng.integers(15, 30, 2)))
-            picture[y : y + h, x : x + w] = 220
-            annotations.append({
-                "id": k, "image_id": k, "category_id": 16 if w > h else 84, "segmentation": rectangle(height, width, x, y, w, h),
-                "bbox": [float(x), float(y), float(w), float(h)], "area": float(w * h), "iscrowd": int(k == 11), "source": "human",
-            })  # fmt: skip
-        Image.fromarray(picture).save(folder / f"{k}.png")
-        images.append({"id": k, "file_name": f"{k}.png", "height": height, "width": width})
-    categories = [{"id": 16, "name": "bird"}, {"id": 84, "name": "book"}]
-    return {"images": images, "annotations": annotations, "categories": categories}, folder
+    return pictures(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="module")

@@ -105,7 +105,8 @@ class Samples(torch.utils.data.Dataset):
         if sample is None:
             self.mapper.augmentations = T.AugmentationList(transforms)
             sample = self.mapper(record)
-            size = sample["image"].numel() + sample["instances"].gt_masks.tensor.numel() if len(sample["instances"]) else 0
+            masks = sample["instances"].gt_masks.tensor.numel() if len(sample["instances"]) else 0
+            size = sample["image"].numel() + masks
             if size <= self.room:
                 self.room -= size
                 self.kept[key] = sample
