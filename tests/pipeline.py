@@ -95,4 +95,4 @@ def ran(output: str) -> set[str]:
 
 
 def stages_of(run: str) -> set[str]:
-    return {f"{kind}@{run}" for kind in ("judge", "update", "train", "predict", "evaluate")}
+    return {f"{kind}@{run}" for kind in ("judge", "update", "train", "predict", "evaluate", "gallery")}

@@ -153,7 +153,7 @@ def test_stages_open_only_what_they_declare(second):
             temporary = any(Path(rest).parent == Path(d).parent and Path(rest).name.startswith(f".{Path(d).name}") for d in declared)
             folder = any(Path(d).is_relative_to(rest) for d in declared)
             assert near & declared or temporary or folder, f"{stage} opens {rest}"
-    assert stages == 17
+    assert stages == 19
 
 
 def update(clone: Clone, run: str, verdicts: str, truth: str, folder: Path) -> dict[str, bytes]:

@@ -53,6 +53,12 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write `text` in UTF-8; what UTF-8 cannot hold (half a surrogate pair) becomes a question mark."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(text.encode("utf-8", "replace"))
+
+
 def read_json(path: Path) -> Any:
     """Parse a JSON file.
 

@@ -30,23 +30,62 @@ def all_right(proposals: list[dict[str, Any]], truth: list[dict[str, Any]], iou:
     unique; otherwise a maximum bipartite matching decides, so that no order of proposals matters.
     """
     instances = [g for g in truth if not g.get("iscrowd", 0)]
-    crowds = [g for g in truth if g.get("iscrowd", 0)]
-    fits = (iou_matrix(proposals, instances) >= iou) & _same_class(proposals, instances)
-    on_crowd = ((iou_matrix(proposals, crowds) >= iou) & _same_class(proposals, crowds)).any(axis=1)
-    if len(proposals) - int(on_crowd.sum()) > len(instances) or len(proposals) < len(instances):
+    fits = (iou_matrix(proposals, instances) >= iou) & same_class(proposals, instances)
+    free = np.array(on_crowd(proposals, truth, iou), dtype=bool)
+    if len(proposals) - int(free.sum()) > len(instances) or len(proposals) < len(instances):
         return False
     # every instance needs a proposal, and every proposal off the crowds needs an instance
-    return _matching_size(fits) == len(instances) and _matching_size(fits[~on_crowd]) == int((~on_crowd).sum())
+    return _matching_size(fits) == len(instances) and _matching_size(fits[~free]) == int((~free).sum())
+
+
+def on_crowd(proposals: list[dict[str, Any]], truth: list[dict[str, Any]], iou: float) -> list[bool]:
+    """For each proposal of one image whether it lies on a crowd region of its class (IoU, by the proposal's area, >= `iou`)."""
+    crowds = [g for g in truth if g.get("iscrowd", 0)]
+    fits = (iou_matrix(proposals, crowds) >= iou) & same_class(proposals, crowds)
+    return [bool(row.any()) for row in fits]
 
 
 def matched(proposals: list[dict[str, Any]], truth: list[dict[str, Any]], iou: float) -> list[bool]:
     """For each proposal of one image whether an instance of its class has mask IoU >= `iou` with it; two may share one instance."""
     instances = [g for g in truth if not g.get("iscrowd", 0)]
-    fits = (iou_matrix(proposals, instances) >= iou) & _same_class(proposals, instances)
+    fits = (iou_matrix(proposals, instances) >= iou) & same_class(proposals, instances)
     return [bool(row.any()) for row in fits]
 
 
-def _same_class(proposals: list[dict[str, Any]], instances: list[dict[str, Any]]) -> NDArray[np.bool_]:
+def partners(
+    proposals: list[dict[str, Any]], truth: list[dict[str, Any]], iou: float, accepted: list[bool] | None = None
+) -> list[int | None]:
+    """For each proposal of one image the place in `truth` of the instance that is its own, or None.
+
+    One to one, same class, mask IoU >= `iou`, and as many pairs as can be; of several such matchings one that pairs accepted proposals off
+    the crowds first, then accepted ones on them, then those with the highest IoU. So the accepted proposals are `all_right` exactly if each
+    of them has a partner or lies on a crowd region, and no instance is without an accepted partner.
+
+    Args:
+        accepted: the proposals that a verdict accepts; None: all.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    places = [k for k, g in enumerate(truth) if not g.get("iscrowd", 0)]
+    if not proposals or not places:
+        return [None] * len(proposals)
+    instances = [truth[k] for k in places]
+    overlap = iou_matrix(proposals, instances)
+    fits = (overlap >= iou) & same_class(proposals, instances)
+    accepted = [True] * len(proposals) if accepted is None else accepted
+    first = np.array([0 if not ok else 1 if crowd else 2 for ok, crowd in zip(accepted, on_crowd(proposals, truth, iou))])
+    # a pair more outweighs any priorities, and a priority any IoUs
+    most = min(overlap.shape) + 1
+    gain = fits * (3 * most + first[:, None] + overlap / most)
+    result: list[int | None] = [None] * len(proposals)
+    for row, column in zip(*linear_sum_assignment(gain, maximize=True)):
+        if fits[row, column]:
+            result[row] = places[column]
+    return result
+
+
+def same_class(proposals: list[dict[str, Any]], instances: list[dict[str, Any]]) -> NDArray[np.bool_]:
+    """Which pairs are of one class, shape (proposals, instances)."""
     left = np.array([p["category_id"] for p in proposals], dtype=int)
     right = np.array([g["category_id"] for g in instances], dtype=int)
     return left[:, None] == right[None, :]

@@ -282,6 +282,13 @@ class Evaluate(Model):
     seconds: Seconds = Field(default_factory=Seconds)
 
 
+class Gallery(Model):
+    """The page of pictures that a run's judge decided on, by whether it was right."""
+
+    per_group: Annotated[int, Field(ge=1)] = 8  # images shown of each group
+    seed: Annotated[int, Field(ge=0)] = 0  # of which are shown
+
+
 class Prices(Model):
     """What an error of a judge costs, in any one unit."""
 
@@ -314,6 +321,7 @@ class Settings(Model):
     probes: Probes = Field(default_factory=Probes)
     probed: list[Name] = Field(default_factory=list)
     evaluate: Evaluate
+    gallery: Gallery = Field(default_factory=Gallery)
 
     def check_runs(self) -> tuple[str, str] | None:
         """The first (key, problem) in `runs` and `probed` that no single line shows, or None."""

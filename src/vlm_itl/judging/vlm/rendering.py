@@ -39,12 +39,17 @@ def colour(index: int) -> NDArray[np.uint8]:
     return (COLOURS[index % len(COLOURS)] * 0.6 ** (index // len(COLOURS))).astype(np.uint8)
 
 
-def overlay(pixels: Pixels, rows: Sequence[dict[str, Any]], settings: Render) -> Pixels:
-    """The photograph with each proposal's mask in a colour of its own, blended, with a full contour, and its number where asked for."""
+def overlay(pixels: Pixels, rows: Sequence[dict[str, Any]], settings: Render, numbers: Sequence[int] | None = None) -> Pixels:
+    """The photograph with each proposal's mask in a colour of its own, blended, with a full contour, and its number where asked for.
+
+    Args:
+        numbers: from 0, one a row, where a row's colour and number are not those of its place.
+    """
+    numbers = range(len(rows)) if numbers is None else numbers
     result = pixels.copy()
     places = []
     levels = np.arange(256)
-    for index, row in enumerate(rows):
+    for index, row in zip(numbers, rows):
         mask, (x, y) = cut(row["segmentation"])
         part = result[y : y + mask.shape[0], x : x + mask.shape[1]]
         edge = contour(mask, settings.contour)
@@ -59,7 +64,7 @@ def overlay(pixels: Pixels, rows: Sequence[dict[str, Any]], settings: Render) ->
         picture = PIL.Image.fromarray(result)
         draw = PIL.ImageDraw.Draw(picture)
         font = PIL.ImageFont.load_default(max(10, min(pixels.shape[:2]) // 20))
-        for index, place in enumerate(places):
+        for index, place in zip(numbers, places):
             draw.text(place, str(index + 1), fill="white", stroke_fill="black", stroke_width=2, anchor="mm", font=font)
         result = np.array(picture)
     return result

@@ -1,0 +1,40 @@
+"""Show where a run's judge was right, partly right and wrong: a page with pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vlm_itl import gallery
+from vlm_itl.files import read_json, read_jsonl, write_text
+from vlm_itl.stage import Stage
+
+STAGE = Stage(
+    reads={
+        "verdicts": "what the run's judge said",
+        "proposals": "what it was shown: the previous run's proposals",
+        "pool": "the images that it was asked about: the previous run's pool",
+        "truth": "the pool's ground truth",
+        "images": "folder of the images",
+        "template": "the page without its content (jinja2)",
+    },
+    writes={"page": "the gallery, HTML with its pictures inside"},
+    options={"run": "the run's name", "judge": "its judge's name in params.yaml"},
+    params=("judges.{judge}", "evaluate.judge_iou", "gallery"),
+)
+
+
+def main(
+    verdicts: Path, proposals: Path, pool: Path, truth: Path, images: Path, template: Path, page: Path, run: str, judge: str,
+    settings: dict[str, Any],
+) -> None:  # fmt: skip
+    content = gallery.collect(
+        read_jsonl(verdicts), read_json(proposals), read_json(pool), read_json(truth), images,
+        settings[f"judges.{judge}"], settings["evaluate.judge_iou"], settings["gallery"],
+    )  # fmt: skip
+    write_text(page, gallery.render(template.read_text(encoding="utf-8"), run, judge, content))
+    print(", ".join(f"{group.count} {group.name}" for group in content.groups))
+
+
+if __name__ == "__main__":
+    STAGE.run(main, __doc__)

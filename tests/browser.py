@@ -1,0 +1,83 @@
+"""A headless Chromium for tests, steered over its debugging pipe: https://chromedevtools.github.io/devtools-protocol."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+class Browser:
+    """One browser with one tab; a context manager."""
+
+    def __init__(self, profile: Path) -> None:
+        assert PROGRAM
+        reads, self._out = os.pipe()
+        self._in, writes = os.pipe()
+        options = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars", "--no-first-run")
+        # it reads its commands from descriptor 3 and answers on 4
+        self._process = subprocess.Popen(
+            ["sh", "-c", f'exec "$@" 3<&{reads} 4>&{writes}', "sh", PROGRAM, *options, "--remote-debugging-pipe",
+             f"--user-data-dir={profile}", "about:blank"],
+            pass_fds=(reads, writes), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        os.close(reads)
+        os.close(writes)
+        self._answers = os.fdopen(self._in, "rb")
+        self._number = 0
+        self._session: dict[str, str] = {}
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = {"sessionId": self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
+        self.call("Page.enable")
+
+    def __enter__(self) -> Browser:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._out)  # it ends with its pipe
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._answers.close()
+
+    def call(self, method: str, **params: Any) -> dict[str, Any]:
+        """Send a command and wait for its answer."""
+        self._number += 1
+        message = json.dumps({"id": self._number, "method": method, "params": params, **self._session}).encode() + b"\0"
+        while message:
+            message = message[os.write(self._out, message) :]
+        answer = self._until(lambda m: m.get("id") == self._number)
+        assert "error" not in answer, answer
+        return answer["result"]
+
+    def _until(self, wanted) -> dict[str, Any]:
+        while True:
+            message = bytearray()
+            while (byte := self._answers.read(1)) != b"\0":
+                assert byte, "the browser has ended"
+                message += byte
+            parsed = json.loads(message)
+            if wanted(parsed):
+                return parsed
+
+    def open(self, page: Path, width: int = 1280) -> None:
+        """Show a file, `width` CSS pixels wide, and wait until it and its pictures are loaded."""
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600)
+        self.call("Page.navigate", url=page.resolve().as_uri())
+        self._until(lambda m: m.get("method") == "Page.loadEventFired")
+
+    def value(self, expression: str) -> Any:
+        """What a JavaScript expression gives in the page; the debugger may ask even where the page may not run scripts."""
+        return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"]["value"]
+
+    def screenshot(self, path: Path) -> None:
+        """The whole page as PNG."""
+        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"]))
