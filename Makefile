@@ -7,10 +7,10 @@ export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lint format lock clean
+.PHONY: help setup repro test test-long lint format lock clean
 
 help:  ## show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.ready  ## make .venv from the locked, hashed requirements (about 5 GB)
 
@@ -33,6 +33,9 @@ repro: setup  ## run the whole experiment (what is cached is not run again) and 
 
 test: setup  ## run the test suite
 	python -m pytest
+
+test-long: setup  ## the test that takes 20 minutes: more labels, higher AP
+	VLM_ITL_LONG_TESTS=1 python -m pytest -s tests/test_more_labels.py
 
 lint: setup  ## ruff and mypy
 	ruff check .
