@@ -118,7 +118,7 @@ class ModelLabels(Model):
 
 
 class Training(Model):
-    """A schedule; which keys it needs depends on `schedule`."""
+    """How long and how a detector trains. `schedule` says which of epochs, steps, images and growth count; others may stand there."""
 
     schedule: Literal["fixed_epochs", "fixed_steps", "adaptive"] = "fixed_epochs"
     epochs: Annotated[float, Field(gt=0)] | None = None  # fixed_epochs: passes over the labelled images
@@ -132,10 +132,9 @@ class Training(Model):
 
     @model_validator(mode="after")
     def _has_what_it_needs(self) -> Training:
-        needs = {"fixed_epochs": ["epochs"], "fixed_steps": ["steps"], "adaptive": ["steps", "images"]}[self.schedule]
-        for name in ("epochs", "steps", "images"):
-            if (getattr(self, name) is not None) != (name in needs):
-                raise ValueError(f"schedule {self.schedule} {'needs' if name in needs else 'has no use for'} '{name}'")
+        for name in {"fixed_epochs": ["epochs"], "fixed_steps": ["steps"], "adaptive": ["steps", "images"]}[self.schedule]:
+            if getattr(self, name) is None:
+                raise ValueError(f"schedule {self.schedule} needs '{name}'")
         return self
 
     def optimiser_steps(self, images: int, batch: int) -> int:
@@ -143,11 +142,13 @@ class Training(Model):
 
         `fixed_epochs`: epochs x images / batch. `fixed_steps`: steps. `adaptive`: steps x (images / `self.images`) ** growth.
         """
-        if self.epochs is not None:
+        if self.schedule == "fixed_epochs":
+            assert self.epochs is not None
             return max(1, math.ceil(self.epochs * images / batch))
         assert self.steps is not None
-        if self.images is None:
+        if self.schedule == "fixed_steps":
             return self.steps
+        assert self.images is not None
         return max(1, math.ceil(round(self.steps * (images / self.images) ** self.growth, 6)))
 
 
