@@ -6,8 +6,12 @@ The tests of one clone build on each other's cache, not on each other's outcome:
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -239,5 +243,66 @@ def test_prompt_edited_while_judged_fails_and_records_nothing(first, tmp_path):
     assert "prompts/vlm-sim.txt: changed while the stage ran" in done.stdout
     assert first.text("dvc.lock") == lock
     assert not (first.folder / "loop/vlm-sim-1/verdicts.jsonl").exists()
+    first.run("git", "checkout", "-q", ".")
+    assert first.repro() == set()
+
+
+def killed(clone: Clone, target: str, module: str, ready) -> str:
+    """Start `dvc repro TARGET`, kill -9 the process of its stage when `ready()`; what DVC printed."""
+    process = subprocess.Popen(
+        ["dvc", "repro", target], cwd=clone.folder, env={**clone.env, "VLM_ITL_CHECKPOINT_SECONDS": "0"}, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    end = time.monotonic() + 120
+    while not ready():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words, folder = (entry / "cmdline").read_bytes().split(b"\0"), (entry / "cwd").readlink()
+        except OSError:
+            continue
+        if folder == clone.folder and module.encode() in words and b"-m" in words:
+            os.kill(int(entry.name), signal.SIGKILL)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    return output
+
+
+def test_killed_stages_go_on_through_dvc(first):
+    """Training and prediction, really killed: `dvc repro` goes on, ends with the bytes of an unbroken run, and cleans up."""
+    first.settings(lambda p: p["pretrain"].update(epochs=15))
+    scratch = first.folder / "scratch"
+    lock = first.text("dvc.lock")
+    killed(first, "pretrain", "stages.train", lambda: list(scratch.glob("training/*/checkpoint.pth")))
+    assert first.text("dvc.lock") == lock
+    assert not (first.folder / "loop/start/model/model.pth").exists()
+    assert "going on at step" in first.run("dvc", "repro", "pretrain").stdout
+    batches = lambda: [p for p in scratch.glob("predictions/*/batches.jsonl") if p.stat().st_size]  # noqa: E731
+    killed(first, "predict-start", "stages.predict", batches)
+    first.run("dvc", "repro", "predict-start")
+    files = [first.folder / "loop/start" / name for name in ("model/model.pth", "curve.json", "proposals.json", "predictions.json")]
+    broken = [file.read_bytes() for file in files]
+    assert not [p for kind in ("training", "predictions") for p in scratch.glob(f"{kind}/*")]
+    first.run("dvc", "repro", "-f", "-s", "pretrain")
+    first.run("dvc", "repro", "-f", "-s", "predict-start")
+    assert [file.read_bytes() for file in files] == broken
+    first.run("git", "checkout", "-q", ".")
+    assert first.repro() == set()
+
+
+def test_restart_and_other_schedules_reach_the_training(first):
+    def change(p: dict) -> None:
+        p["train"] = {"schedule": "fixed_steps", "steps": 3, "start": "restart", "learning_rate": 0.001,
+                      "early_stopping": {"every": 2, "patience": 5}}  # fmt: skip
+        p["split"]["validation_fraction"] = 0.3
+
+    first.settings(change)
+    first.run("dvc", "repro", "train@human-1", "train@vlm-sim-1")
+    for run in ("human-1", "vlm-sim-1"):
+        numbers = first.json(f"metrics/training/{run}.json")
+        assert (numbers["planned"], numbers["steps"]) == (3, 3)
+        assert numbers["evaluations"] == 2  # after the second step and the last; none before the first of a restart
     first.run("git", "checkout", "-q", ".")
     assert first.repro() == set()

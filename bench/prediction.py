@@ -1,0 +1,84 @@
+"""Images a second in prediction: ours in batches, and Detectron2's `DefaultPredictor`, one image at a time, turn by turn.
+
+Both read the pictures from disk, run the same weights and end with RLE masks. It asks for `loop/start/model` and the test images
+(`dvc repro predict-start` makes them). Usage: python bench/prediction.py [--batch-size 8] [--repeats 3] [--device cpu|cuda]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "src"))
+
+from detectron2.config import CfgNode  # noqa: E402
+from detectron2.data.detection_utils import read_image  # noqa: E402
+from detectron2.engine import DefaultPredictor  # noqa: E402
+from detectron2.modeling.proposal_generator import proposal_utils  # noqa: E402
+
+from vlm_itl.detector.config import load_config  # noqa: E402
+from vlm_itl.detector.prediction import Predictor, to_results  # noqa: E402
+from vlm_itl.detector.stream import class_ids  # noqa: E402
+
+STOCK_NMS = proposal_utils.batched_nms
+THRESHOLD = 0.05
+
+
+def stock_predictor(model: Path, device: str) -> DefaultPredictor:
+    cfg: CfgNode = load_config(model, device)
+    cfg.MODEL.WEIGHTS = str(model / "model.pth")
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = THRESHOLD
+    cfg.DATASETS.TEST = ()
+    return DefaultPredictor(cfg)
+
+
+def stock(predictor: DefaultPredictor, data: dict[str, Any], images: Path) -> list[dict[str, Any]]:
+    proposal_utils.batched_nms = STOCK_NMS
+    rows = []
+    for image in data["images"]:
+        outputs = predictor(read_image(str(images / image["file_name"]), format="BGR"))
+        rows += to_results(image["id"], outputs["instances"].to("cpu"), class_ids(data), THRESHOLD)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=Path("loop/start/model"))
+    parser.add_argument("--data", type=Path, default=Path("artifacts/split/test.json"))
+    parser.add_argument("--images", type=Path, default=Path("artifacts/data/images"))
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    arguments = parser.parse_args()
+    if not (arguments.model / "model.pth").exists():
+        sys.exit(f"error: {arguments.model}: no model; dvc repro predict-start makes it")
+    data = json.loads(arguments.data.read_text())
+    ours, theirs = Predictor(arguments.model, arguments.device, 100), stock_predictor(arguments.model, arguments.device)
+    rates: dict[str, list[float]] = {"Detectron2's DefaultPredictor": [], "ours": []}
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["VLM_ITL_SCRATCH"] = folder
+        for _ in range(arguments.repeats):
+            for name in rates:
+                start = time.perf_counter()
+                if name == "ours":
+                    mine = ours.predict(data, arguments.images, THRESHOLD, arguments.batch_size, "ours")
+                else:
+                    other = stock(theirs, data, arguments.images)
+                rates[name].append(len(data["images"]) / (time.perf_counter() - start))
+    print(f"instances at score {THRESHOLD} or more: {len(other)} and {len(mine)} (padding to a batch changes last digits)")
+    base = statistics.median(rates["Detectron2's DefaultPredictor"])
+    for name, values in rates.items():
+        rate = statistics.median(values)
+        print(f"{name:30} {rate:7.1f} images/s (median of {len(values)}: {', '.join(f'{v:.1f}' for v in values)}) {rate / base:5.2f} x")
+
+
+if __name__ == "__main__":
+    main()
