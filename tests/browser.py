@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import shutil
@@ -18,12 +19,14 @@ class Browser:
 
     def __init__(self, profile: Path) -> None:
         assert PROGRAM
-        reads, self._out = os.pipe()
-        self._in, writes = os.pipe()
+        (read, self._out), (self._in, write) = os.pipe(), os.pipe()
+        reads, writes = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in (read, write))  # clear of 3 and 4
+        os.close(read)
+        os.close(write)
         options = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars", "--no-first-run")
         # it reads its commands from descriptor 3 and answers on 4
         self._process = subprocess.Popen(
-            ["sh", "-c", f'exec "$@" 3<&{reads} 4>&{writes}', "sh", PROGRAM, *options, "--remote-debugging-pipe",
+            ["bash", "-c", f'exec "$@" 3<&{reads} 4>&{writes} {reads}<&- {writes}>&-', "bash", PROGRAM, *options, "--remote-debugging-pipe",
              f"--user-data-dir={profile}", "about:blank"],
             pass_fds=(reads, writes), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip

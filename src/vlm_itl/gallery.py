@@ -195,7 +195,7 @@ def draw(
     found = [place in finder and decisions[finder[place]] is not False for place in range(len(truth))]
     true = [
         Entry(k + 1, colour(k), names[row["category_id"]], "ignored" if row.get("iscrowd", 0) else "found" if ok else "missed")
-        for row, k, ok in zip(truth, numbers, found)
+        for k, row, ok in sorted(zip(numbers, truth, found), key=lambda place: place[0])
     ]
     pictures = [jpeg("As judged", rendering.overlay(pixels, proposals, look)),
                 jpeg("True masks", rendering.overlay(pixels, truth, look, numbers))]  # fmt: skip
