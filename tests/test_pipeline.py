@@ -201,9 +201,10 @@ def test_poisoned_truth_does_not_reach_labels_or_training(second, tmp_path):
                 )  # fmt: skip
             assert (paths[0].read_bytes() == paths[1].read_bytes()) is same, judge
         clone.run(
-            *python, "stages.train", "--schedule", "train", "--labels", "loop/vlm-sim-1/labels.json", "--images",
-            "artifacts/data/images", "--config", "configs/mask_rcnn_thin_R_18_FPN.yaml", "--previous", "loop/start/model",
-            "--model", str(tmp_path / "model"), "--metrics", str(tmp_path / "steps.json"),
+            *python, "stages.train", "--schedule", "train", "--labels", "loop/vlm-sim-1/labels.json", "--validation",
+            "artifacts/split/validation.json", "--images", "artifacts/data/images", "--config",
+            "configs/mask_rcnn_thin_R_18_FPN.yaml", "--previous", "loop/start/model", "--model", str(tmp_path / "model"), "--curve",
+            str(tmp_path / "curve.json"), "--metrics", str(tmp_path / "steps.json"),
         )  # fmt: skip
         assert (tmp_path / "model/model.pth").read_bytes() == (clone.folder / "loop/vlm-sim-1/model/model.pth").read_bytes()
         # and the policies that may know it do
