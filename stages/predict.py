@@ -19,19 +19,24 @@ STAGE = Stage(
         "proposals": "COCO results on the pool, cut at predict.score_threshold",
         "predictions": "COCO results on the test images",
     },
-    params=("predict", "detector.device"),
+    params=("predict", "detector.device", "detector.processes"),
 )
 
 
 def main(model: Path, pool: Path, test: Path, images: Path, proposals: Path, predictions: Path, settings: dict[str, Any]) -> None:
-    from vlm_itl.detector.prediction import Predictor
+    from vlm_itl.detector.prediction import predict_sets
+    from vlm_itl.detector.processes import launch
 
-    s = settings["predict"]
-    predictor = Predictor(model, settings["detector.device"], s.max_detections)
-    write_json(proposals, predictor.predict(read_json(pool), images, s.score_threshold, s.batch_size, "predicting the pool"))
-    # the test images' ground truth is not looked at
-    tests = {**read_json(test), "annotations": []}
-    write_json(predictions, predictor.predict(tests, images, s.test_score_threshold, s.batch_size, "predicting test images"))
+    s, device = settings["predict"], settings["detector.device"]
+    sets = [
+        (read_json(pool), s.score_threshold, "predicting the pool"),
+        # the test images' ground truth is not looked at
+        ({**read_json(test), "annotations": []}, s.test_score_threshold, "predicting test images"),
+    ]
+    rows = launch(predict_sets, settings["detector.processes"], device, model, device, s.max_detections, s.batch_size, images, sets)
+    if rows is not None:  # the first process of torchrun, or the only one
+        write_json(proposals, rows[0])
+        write_json(predictions, rows[1])
 
 
 if __name__ == "__main__":

@@ -35,13 +35,19 @@ def main(
     labels: Path, validation: Path, images: Path, config: Path, previous: Path | None, model: Path, curve: Path, metrics: Path,
     schedule: str, settings: dict[str, Any],
 ) -> None:  # fmt: skip
+    from vlm_itl.detector.processes import launch
     from vlm_itl.detector.training import train
 
-    s = settings[schedule]
+    s, detector = settings[schedule], settings["detector"]
     first = previous if s.start == "continue" else None
-    numbers, rows = train(read_json(labels), images, model, settings["detector"], s, settings["seed"], first, read_json(validation))
-    write_json(curve, rows)
-    write_json(metrics, numbers)
+    done = launch(
+        train, detector.processes, detector.device,
+        read_json(labels), images, model, detector, s, settings["seed"], first, read_json(validation),
+    )  # fmt: skip
+    if done is not None:  # the first process of torchrun, or the only one
+        numbers, rows = done
+        write_json(curve, rows)
+        write_json(metrics, numbers)
 
 
 if __name__ == "__main__":

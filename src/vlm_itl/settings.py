@@ -98,6 +98,7 @@ class Detector(Model):
     # a file or URL that takes the place of the model zoo's for `imagenet` and `coco`; DVC watches its name, not its content
     weights: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    processes: Annotated[int, Field(ge=1)] = 1  # that share each batch, on `cuda` one a GPU; the batch and what it teaches stay the same
     options: dict[str, Any] = Field(default_factory=dict)  # Detectron2 keys over the YAML's, e.g. SOLVER.BASE_LR: 0.01
 
 

@@ -7,4 +7,5 @@ import warnings
 warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
 warnings.filterwarnings("ignore", message="torch.meshgrid")
 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # `launch` says it
 logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)

@@ -20,20 +20,21 @@ from typing import Any
 import torch
 
 from ..files import feed, replacing, scratch
+from .processes import world
 
 EVERY = "VLM_ITL_CHECKPOINT_SECONDS"
 DAYS_KEPT = 14  # of a training that nobody went on with
 
 
 def key_of(settings: Any, files: Iterable[Path | None]) -> str:
-    """sha256 over settings (JSON), the contents of files (None and what is not there count too), this package, versions and threads."""
+    """sha256 over settings (JSON), contents of files (None and what is not there count too), this package, versions, threads, processes."""
     package = [*sorted(Path(__file__).parent.glob("*.py")), Path(__file__).parents[1] / "evaluation" / "detection.py"]
     digest = hashlib.sha256(
         json.dumps([
             settings,
             {name: version(name) for name in ("torch", "torchvision", "numpy", "pillow", "pycocotools")},
             # float sums depend on how they are shared out
-            torch.get_num_threads(), torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+            torch.get_num_threads(), world(), torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         ], sort_keys=True).encode()
     )  # fmt: skip
     for path in [*package, *files]:
@@ -73,7 +74,7 @@ def _folder(kind: str, key: str) -> Path:
 class Checkpoint:
     """A training's state, saved at most every VLM_ITL_CHECKPOINT_SECONDS (of the environment; 60), removed when it has ended well.
 
-    Two processes with the same training may share it: each replaces it whole, with a state that is right for both.
+    Two jobs with the same training may share it: each replaces it whole, with a state that is right for both.
     """
 
     def __init__(self, key: str) -> None:

@@ -1,13 +1,17 @@
-"""How much the detector believes labels that a model made: what it learns from, as what, and how strongly."""
+"""The losses of a batch, and how much the detector believes labels that a model made: what it learns from, as what, and how strongly."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from detectron2.structures import Boxes, Instances
 
 from ..coco import Coco
 from ..settings import ModelLabels
+from .processes import total, world
+from .sharing import SharedBatchNorm
+from .stream import Sample, derived_seed
 
 
 def believed(labels: Coco, settings: ModelLabels) -> Coco:
@@ -23,43 +27,92 @@ def believed(labels: Coco, settings: ModelLabels) -> Coco:
 class Losses:
     """The model's training losses of a batch, as `ModelLabels` wants them. With its defaults they are Detectron2's own.
 
+    The anchors and proposals of an image are sampled by a generator seeded with (seed, place). Where several processes share the batch,
+    each computes the losses of its images such that their mean over the processes is the loss of the whole batch.
+
     In an incomplete image under `background: false` no anchor and no proposal is a negative example: those are left out of the loss, not
     counted as anything. Under a `weight` other than 1 the images that a model labelled and the others pass through the model one after the
     other and count by their number, as labelled and unlabelled images do in Unbiased Teacher (Liu et al. 2021); batch normalisation then
     sees them apart.
     """
 
-    def __init__(self, model: Any, settings: ModelLabels) -> None:
-        self.model, self.settings = model, settings
-        self._background: list[bool] = []  # of the images in the model at the moment
+    def __init__(self, model: Any, settings: ModelLabels, seed: int = 0) -> None:
+        self.model, self.settings, self.seed = model, settings, seed
+        self._inputs: list[Sample] = []  # in the model at the moment
+        self._proposals = [0, 0]  # sampled from them, and how many of those in the foreground
         rpn, heads = model.proposal_generator, model.roi_heads
         label_anchors, label_proposals = rpn.label_and_sample_anchors, heads.label_and_sample_proposals
 
-        def anchors(*arguments: Any) -> Any:
-            labels, boxes = label_anchors(*arguments)
-            for label, background in zip(labels, self._background, strict=True):
-                if not background:
+        def anchors(everywhere: list[Any], targets: list[Any]) -> tuple[list[Any], list[Any]]:
+            labels, boxes = [], []
+            for sample, target in zip(self._inputs, targets, strict=True):
+                self._seed("anchors", sample)
+                (label,), (box,) = label_anchors(everywhere, [target])
+                if not self._background(sample):
                     label[label == 0] = -1
+                labels.append(label)
+                boxes.append(box)
             return labels, boxes
 
-        def proposals(*arguments: Any) -> Any:
-            sampled = label_proposals(*arguments)
-            return [p if bg else p[p.gt_classes < heads.num_classes] for p, bg in zip(sampled, self._background, strict=True)]
+        def proposals(found: list[Any], targets: list[Any]) -> list[Any]:
+            sampled = []
+            for sample, boxes, target in zip(self._inputs, found, targets, strict=True):
+                self._seed("proposals", sample)
+                (chosen,) = label_proposals([boxes], [target])
+                sampled.append(chosen if self._background(sample) else chosen[chosen.gt_classes < heads.num_classes])
+            if world() > 1:
+                classes = torch.cat([chosen.gt_classes for chosen in sampled])
+                self._proposals = [len(classes), int((classes < heads.num_classes).sum())]
+            return sampled
 
-        if not settings.background:
-            rpn.label_and_sample_anchors, heads.label_and_sample_proposals = anchors, proposals
+        rpn.label_and_sample_anchors, heads.label_and_sample_proposals = anchors, proposals
 
-    def __call__(self, inputs: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    def _seed(self, what: str, sample: Sample) -> None:
+        torch.manual_seed(derived_seed(self.seed, what, sample["place"]))
+
+    def _background(self, sample: Sample) -> bool:
+        return self.settings.background or not sample["incomplete"]
+
+    def __call__(self, inputs: list[Sample]) -> dict[str, torch.Tensor]:
         if self.settings.weight == 1.0:
             return self._of(inputs)
-        total: dict[str, torch.Tensor] = {}
+        losses: dict[str, torch.Tensor] = {}
         for by_model, factor in ((False, 1.0), (True, self.settings.weight)):
             part = [x for x in inputs if x["by_model"] == by_model]
-            if part:
+            share = int(total(torch.tensor(len(part)))) / (len(inputs) * world())
+            if share:
                 for name, value in self._of(part).items():
-                    total[name] = total.get(name, 0.0) + value * (factor * len(part) / len(inputs))
-        return total
+                    losses[name] = losses.get(name, 0.0) + value * (factor * share)
+        return losses
 
-    def _of(self, inputs: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        self._background = [not x["incomplete"] for x in inputs]
-        return self.model(inputs)  # type: ignore[no-any-return]
+    def _of(self, inputs: list[Sample]) -> dict[str, torch.Tensor]:
+        """The losses of images that pass through the model together; a process may have none of them.
+
+        Raises:
+            FloatingPointError: a region proposal of any process is not finite.
+        """
+        if world() == 1:
+            self._inputs = inputs
+            return self.model(inputs)  # type: ignore[no-any-return]
+        self._inputs = inputs or [blank()]  # the others wait for this process in the model
+        for module in self.model.modules():
+            if isinstance(module, SharedBatchNorm):
+                module.counts = bool(inputs)
+        try:
+            losses = self.model(self._inputs)
+            own = torch.tensor([len(inputs), *self._proposals], dtype=torch.float64) * bool(inputs)
+        except FloatingPointError:
+            own = torch.full((3,), torch.nan, dtype=torch.float64)
+        everybodys = total(own)
+        if everybodys.isnan().any():
+            raise FloatingPointError("a region proposal is not finite")
+        # Detectron2 divides by its own images, proposals and foreground
+        images, proposals, foreground = (own * world() / everybodys.clamp(min=1)).tolist()
+        factors = {"loss_rpn_cls": images, "loss_rpn_loc": images, "loss_mask": foreground}
+        return {name: value * factors.get(name, proposals) for name, value in losses.items()}
+
+
+def blank() -> Sample:
+    """An image of one pixel without instances."""
+    target = Instances((1, 1), gt_boxes=Boxes(torch.zeros(0, 4)), gt_classes=torch.zeros(0, dtype=torch.int64))
+    return {"image": torch.zeros(3, 1, 1, dtype=torch.uint8), "instances": target, "place": -1, "incomplete": False}

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from ..coco import Coco, encode
 from .checkpoint import Progress, key_of
 from .config import load_config, make_deterministic
+from .processes import gathered, rank, world
 from .speed import faster
 from .stream import class_ids, to_records
 from .weights import load_weights
@@ -39,53 +40,64 @@ class Predictor:
         faster(self.model)
 
     def predict(self, data: Coco, images: Path, score_threshold: float, batch_size: int, desc: str) -> list[Row]:
-        """As `predict`; a killed one, started again on the same model, data and settings, goes on after the last whole batch."""
+        """As `predict`; a killed one, started again on the same model, data and settings, goes on after the last whole batch of each
+        process.
+        """
         pictures = [images / i["file_name"] for i in data["images"]]
-        key = key_of([self.cfg.dump(), data["images"], score_threshold, batch_size], [self.folder / "model.pth", *pictures])
+        key = key_of([self.cfg.dump(), data["images"], score_threshold, batch_size, rank()], [self.folder / "model.pth", *pictures])
         progress = Progress(key)
         rows = predict(self.model, self.cfg, data, images, score_threshold, batch_size, desc, progress)
         progress.clear()
         return rows
 
 
+def predict_sets(
+    model: Path, device: str, max_detections: int, batch_size: int, images: Path, sets: list[tuple[Coco, float, str]]
+) -> list[list[Row]]:
+    """The rows of each of the `sets` (data, score threshold, what the progress bar says); for `launch`."""
+    predictor = Predictor(model, device, max_detections)
+    return [predictor.predict(data, images, threshold, batch_size, desc) for data, threshold, desc in sets]
+
+
 def predict(
     model: Any, cfg: CfgNode, data: Coco, images: Path, score_threshold: float, batch_size: int, desc: str,
     progress: Progress | None = None, leave: bool = True,
 ) -> list[Row]:  # fmt: skip
-    """Predict the images of `data`; the model is left in evaluation mode.
+    """Predict the images of `data`; the model is left in evaluation mode. Several processes take turns in the batches.
 
     Args:
-        progress: where finished batches are kept, and those of an earlier attempt found.
+        progress: where this process's finished batches are kept, and those of an earlier attempt found.
         leave: whether the progress bar stays when it is full.
 
     Returns:
         COCO results in the order of the images, by falling score: `image_id`, `category_id`, `segmentation` (RLE), `bbox`
         ([x, y, w, h] of the mask, pixels), `area` (square pixels), `score` (six decimals, >= `score_threshold`). Empty masks are
-        left out.
+        left out. In processes but the first: nothing.
     """
     if not data["images"]:
         return []
     ids = class_ids(data)
     model.eval()
     model.roi_heads.box_predictor.test_score_thresh = score_threshold
-    rows: list[Row] = []
-    done = 0
-    for batch in progress.load() if progress else []:
-        rows += batch
-        done += batch_size
-    records = to_records({**data, "images": data["images"][done:], "annotations": []}, images)
+    starts = range(0, len(data["images"]), batch_size)
+    mine = [image for start in starts[rank() :: world()] for image in data["images"][start : start + batch_size]]
+    done: list[list[Row]] = progress.load() if progress else []
+    before = len(done) * batch_size
+    records = to_records({**data, "images": mine[before:], "annotations": []}, images)
     with torch.no_grad(), tqdm(
-        total=len(data["images"]), initial=min(done, len(data["images"])), desc=desc, unit="image", mininterval=2, leave=leave
+        total=len(mine), initial=min(before, len(mine)), desc=desc if world() == 1 else f"{desc}, 1 of {world()} parts", unit="image",
+        mininterval=2, leave=leave, disable=rank() > 0,
     ) as bar:  # fmt: skip
         for inputs in _load(records, cfg, batch_size):
-            batch = []
+            batch: list[Row] = []
             for record, outputs in zip(inputs, model(inputs), strict=True):
                 batch += to_results(record["image_id"], outputs["instances"].to("cpu"), ids, score_threshold)
             if progress:
                 progress.add(batch)
-            rows += batch
+            done.append(batch)
             bar.update(len(inputs))
-    return rows
+    parts = gathered(done)
+    return [row for k in range(len(starts)) for row in parts[k % world()][k // world()]] if parts else []
 
 
 def _load(records: list[Row], cfg: CfgNode, batch_size: int) -> Iterator[list[Row]]:

@@ -17,6 +17,7 @@ from detectron2.data.detection_utils import build_augmentation
 from detectron2.structures import BoxMode
 
 from ..coco import Coco, by_image
+from .processes import rank, world
 
 Sample = dict[str, Any]
 KEPT_BYTES = 512 * 2**20  # of ready samples, in each loading process
@@ -73,7 +74,7 @@ def order(landscape: Sequence[bool], batch: int, seed: int, grouped: bool) -> It
 
 
 class Samples(torch.utils.data.Dataset):
-    """What Detectron2's mapper makes of a record, by (place, index). The place decides how the image is resized and flipped.
+    """What Detectron2's mapper makes of a record, by (place, index), and its `place`, which decides how it is resized and flipped.
 
     Samples are kept up to `KEPT_BYTES`: small pictures in one size are read, resized and flipped once, not once an epoch. They are shared,
     so a model must not write into its inputs (Detectron2's does not).
@@ -110,16 +111,18 @@ class Samples(torch.utils.data.Dataset):
             if size <= self.room:
                 self.room -= size
                 self.kept[key] = sample
-        return sample
+        return {**sample, "place": place}
 
 
 def batches(records: list[dict[str, Any]], cfg: CfgNode, seed: int, first: int, last: int) -> Iterator[list[Sample]]:
-    """The batches of SOLVER.IMS_PER_BATCH samples of steps `first` (counted from 0) to `last` - 1."""
+    """This process's equal share of the batches of SOLVER.IMS_PER_BATCH samples, of steps `first` (counted from 0) to `last` - 1."""
     landscape = [r["width"] > r["height"] for r in records]
     steps = order(landscape, cfg.SOLVER.IMS_PER_BATCH, seed, cfg.DATALOADER.ASPECT_RATIO_GROUPING)
+    size = cfg.SOLVER.IMS_PER_BATCH // world()
+    mine = slice(rank() * size, (rank() + 1) * size)
     loader: Any = torch.utils.data.DataLoader(
         Samples(records, cfg, seed),
-        batch_sampler=itertools.islice(steps, first, last),  # type: ignore[arg-type]  # any iterable of index lists will do
+        batch_sampler=(batch[mine] for batch in itertools.islice(steps, first, last)),  # type: ignore[arg-type]  # any iterable will do
         collate_fn=list,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         generator=torch.Generator(),  # or making an iterator would draw from the global one

@@ -1,7 +1,8 @@
 """Training Mask R-CNN on COCO labels.
 
-A plain loop on the model of Detectron2's tools/plain_train_net.py, for one process. Everything at step k follows from the seed and k, and
-the loop saves its state now and then, so that a training that was killed ends with the weights of one that was not.
+A plain loop on the model of Detectron2's tools/plain_train_net.py. Everything at step k follows from the seed and k, and the loop saves its
+state now and then, so that a training that was killed ends with the weights of one that was not. Several processes (see `processes`) run
+it in step, each on its share of every batch, and hold the same state at all times; the first of them writes.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ from .checkpoint import Checkpoint, key_of, save_torch
 from .config import build_config, make_deterministic
 from .model_labels import Losses, believed
 from .prediction import predict
+from .processes import of_first, rank, total, world
+from .sharing import average_gradients, share
 from .speed import faster
-from .stream import Sample, batches, derived_seed, to_records
+from .stream import Sample, batches, to_records
 from .weights import initial_weights, load_weights
 
 POINTS = 100  # of the curve, at most
@@ -39,7 +42,7 @@ def train(
     labels: Coco, images: Path, model_folder: Path, detector: Detector, training: Training, seed: int, previous: Path | None = None,
     validation: Coco | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:  # fmt: skip
-    """Train and write `model_folder/model.pth` (a Detectron2 checkpoint) and `config.yaml`.
+    """Train and write `model_folder/model.pth` (a Detectron2 checkpoint) and `config.yaml`; `launch` it to share it.
 
     Args:
         labels: COCO instances; may hold images without annotations (they teach background).
@@ -53,7 +56,8 @@ def train(
         `step`, `loss` (mean since the row before), `learning_rate`, `mask_AP` on the validation images (null where not evaluated).
 
     Raises:
-        UserError: no labels, no validation instances for early stopping, unusable weights, or a loss that is not finite.
+        UserError: no labels, no validation instances for early stopping, unusable weights, a batch that the processes cannot share
+            equally, or a loss that is not finite.
         OSError: a checkpoint or the model cannot be written.
     """
     learned = believed(labels, training.model_labels)
@@ -64,6 +68,8 @@ def train(
         raise UserError("early_stopping needs validation images with instances; set split.validation_fraction higher")
     make_deterministic(seed)
     cfg = build_config(detector, len(labels["categories"]))
+    if cfg.SOLVER.IMS_PER_BATCH % world():
+        raise UserError(f"{world()} processes (detector.processes) cannot share SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} equally")
     records = to_records(learned, images)
     steps = training.optimiser_steps(len(records), cfg.SOLVER.IMS_PER_BATCH)
     scale_schedule(cfg, steps, training.learning_rate)
@@ -75,10 +81,12 @@ def train(
         [cfg.dump(), training.model_dump(), seed, learned, validation if stopping else None], [Path(source) if source else None, *pictures]
     )
     load_weights(model, source)
+    share(model)
     faster(model)
-    losses = Losses(model, training.model_labels)
+    losses = Losses(model, training.model_labels, seed)
     state = State(cfg, model, steps, Checkpoint(key))
-    if state.step:
+    first = rank() == 0
+    if state.step and first:
         print(f"going on at step {state.step} of {steps}, from {state.checkpoint.path}")
     stop = Stopping(stopping, cfg.SOLVER.WARMUP_ITERS, state) if stopping else None
 
@@ -86,20 +94,21 @@ def train(
         assert validation is not None
         rows = predict(model, cfg, {**validation, "annotations": []}, images, 0.05, 8, "validating", leave=False)
         model.train()
-        return float(average_precision(validation, rows)["mask"]["AP"] or 0.0)
+        return float(of_first(lambda: average_precision(validation, rows)["mask"]["AP"] or 0.0))
 
     model.train()
     amp = torch.autocast(model.device.type, torch.bfloat16, enabled=cfg.SOLVER.AMP.ENABLED)
     with (
         EventStorage(),
-        tqdm(total=steps, initial=state.step, desc=f"training on {len(records)} images", unit="step", mininterval=2) as bar,
+        tqdm(
+            total=steps, initial=state.step, desc=f"training on {len(records)} images", unit="step", mininterval=2, disable=not first
+        ) as bar,
     ):
         if stop and previous and state.step == 0:
             stop.look(evaluate())
         for inputs in batches(records, cfg, seed, state.step, steps):
             if stop and stop.over:
                 break
-            torch.manual_seed(derived_seed(seed, "step", state.step))
             with amp:
                 loss = optimise(state, losses, inputs)
             bar.update()
@@ -107,12 +116,13 @@ def train(
             bar.set_postfix({"loss": f"{loss:.3f}", "lr": f"{state.rate():.1e}", **best}, refresh=False)
             if stop and (state.step % stop.settings.every == 0 or state.step == steps):
                 stop.look(evaluate())
-            if state.checkpoint.due() and state.step < steps:
+            if first and state.checkpoint.due() and state.step < steps:
                 state.save()
     if stop:
         model.load_state_dict(stop.weights)
-    save(model, cfg, model_folder)
-    state.checkpoint.clear()
+    if first:
+        save(model, cfg, model_folder)
+        state.checkpoint.clear()
     numbers = {"images": len(records), "steps": state.step, "planned": steps, **(stop.numbers() if stop else NO_STOPPING)}
     return numbers, state.curve
 
@@ -141,7 +151,7 @@ class State:
         self.curve: list[dict[str, Any]] = []
         self.losses: list[float] = []  # since the curve's last row
         self.stopping: dict[str, Any] | None = None
-        found = checkpoint.load()
+        found = of_first(checkpoint.load)
         if found is not None:
             for name in ("model", "optimizer", "scheduler"):
                 getattr(self, name).load_state_dict(found[name])
@@ -163,26 +173,29 @@ class State:
 
 
 def optimise(state: State, losses_of: Losses, inputs: list[Sample]) -> float:
-    """One step; the loss before it.
+    """One step; the loss of the whole batch before it.
 
     Raises:
-        UserError: the loss is not finite. The weights are those before the step.
+        UserError: the loss of any process is not finite. The weights are those before the step.
     """
     try:
         losses = losses_of(inputs)
     except FloatingPointError:  # Detectron2 looks at its region proposals
         losses = {"loss": torch.tensor(torch.nan)}
-    total = torch.stack(list(losses.values())).sum()
-    loss = total.item()  # the one time a step that a GPU is waited for here
+    own = torch.stack(list(losses.values()))
+    whole = total(own.detach()) / world()
+    loss = whole.sum().item()  # the one time a step that a GPU is waited for here
     if not math.isfinite(loss):
-        parts = ", ".join(f"{name} {value.item():.3g}" for name, value in losses.items())
+        parts = ", ".join(f"{name} {value:.3g}" for name, value in zip(losses, whole.tolist()))
         raise UserError(
             f"the loss is not finite at step {state.step + 1} of {state.steps} ({parts}); lower train.learning_rate or "
             "pretrain.learning_rate"
         )
     state.optimizer.zero_grad()
-    total.backward()
-    state.clip([p for p in state.model.parameters() if p.grad is not None])
+    own.sum().backward()
+    parameters = [p for p in state.model.parameters() if p.grad is not None]
+    average_gradients(parameters)
+    state.clip(parameters)
     state.optimizer.step()
     state.scheduler.step()
     state.step += 1
