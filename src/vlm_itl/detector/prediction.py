@@ -80,7 +80,8 @@ def predict(
     model.eval()
     model.roi_heads.box_predictor.test_score_thresh = score_threshold
     starts = range(0, len(data["images"]), batch_size)
-    mine = [image for start in starts[rank() :: world()] for image in data["images"][start : start + batch_size]]
+    alike = sorted(data["images"], key=lambda i: i["height"] / i["width"])  # what is alike in shape needs little padding in a batch
+    mine = [image for start in starts[rank() :: world()] for image in alike[start : start + batch_size]]
     done: list[list[Row]] = progress.load() if progress else []
     before = len(done) * batch_size
     records = to_records({**data, "images": mine[before:], "annotations": []}, images)
@@ -96,8 +97,9 @@ def predict(
                 progress.add(batch)
             done.append(batch)
             bar.update(len(inputs))
-    parts = gathered(done)
-    return [row for k in range(len(starts)) for row in parts[k % world()][k // world()]] if parts else []
+    place = {image["id"]: k for k, image in enumerate(data["images"])}
+    rows = [row for part in gathered(done) for batch in part for row in batch]
+    return sorted(rows, key=lambda row: place[row["image_id"]])  # stable: an image's own rows keep their order
 
 
 def _load(records: list[Row], cfg: CfgNode, batch_size: int) -> Iterator[list[Row]]:
