@@ -164,7 +164,8 @@ def test_shared_batch_normalisation_is_that_of_the_whole_batch():
 
 
 def test_weights_after_three_steps(data, tmp_path):
-    arguments = detector(options={**BATCH, **GROUP}), steps(3), 1
+    # not AdamW, which turns the rounding of a gradient near nothing into a step
+    arguments = detector(options={**BATCH, **GROUP, "SOLVER.OPTIMIZER": "SGD"}), steps(3), 1
     numbers, curve = train(*data, tmp_path / "alone", *arguments)
     shared = launch(trained, 2, "cpu", tmp_path, *data, tmp_path / "shared", *arguments)
     assert shared[0] == numbers
@@ -309,7 +310,7 @@ def test_killed_ends_all_and_goes_on_to_the_same_bytes(data, tmp_path, scratch):
         output = process.communicate(timeout=60)[0]
         if victim == "child":
             assert process.returncode == 1
-            assert any(line.startswith("error: one of 2 processes was ended by SIGKILL, so all were") for line in output.splitlines())
+            assert "error: one of 2 processes was ended by SIGKILL, so all were" in output  # behind what is left of the progress bar
             assert "Traceback" not in output
         end = time.monotonic() + 30
         while any(alive(pid) for pid in both):

@@ -104,7 +104,9 @@ def _load(records: list[Row], cfg: CfgNode, batch_size: int) -> Iterator[list[Ro
     if not records:
         return iter([])
     mapper = DatasetMapper(is_train=False, augmentations=build_augmentation(cfg, False), image_format=cfg.INPUT.FORMAT)
-    return iter(build_detection_test_loader(records, mapper=mapper, batch_size=batch_size, num_workers=cfg.DATALOADER.NUM_WORKERS))
+    sampler = torch.utils.data.SequentialSampler(records)  # Detectron2's would share them out among the processes once more
+    workers = cfg.DATALOADER.NUM_WORKERS
+    return iter(build_detection_test_loader(records, mapper=mapper, sampler=sampler, batch_size=batch_size, num_workers=workers))
 
 
 def to_results(image_id: int, instances: Instances, ids: list[int], score_threshold: float) -> list[Row]:
