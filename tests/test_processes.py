@@ -27,7 +27,6 @@ from vlm_itl.detector.model_labels import Losses  # noqa: E402
 from vlm_itl.detector.prediction import predict_sets  # noqa: E402
 from vlm_itl.detector.processes import gathered, launch, rank, total, world  # noqa: E402
 from vlm_itl.detector.sharing import SharedBatchNorm, average_gradients, share  # noqa: E402
-from vlm_itl.detector.speed import faster  # noqa: E402
 from vlm_itl.detector.stream import batches, to_records  # noqa: E402
 from vlm_itl.detector.training import train  # noqa: E402
 
@@ -65,7 +64,6 @@ def first_step(settings: Detector, data, believed: ModelLabels, at: int) -> dict
     cfg = build_config(settings, 2)
     model = build_model(cfg).train()
     share(model)
-    faster(model)
     losses_of = Losses(model, believed, 1)
     with EventStorage():
         losses = losses_of(next(batches(to_records(*data), cfg, 1, at, at + 1)))
@@ -145,8 +143,7 @@ def test_the_losses_of_a_step_are_one_processs(data, options, believed):
     assert all(value > 0 for value in alone["losses"].values())
     assert shared["losses"] == pytest.approx(alone["losses"], rel=1e-5)
     assert shared["statistics"] == pytest.approx(alone["statistics"], rel=1e-5)
-    if options:  # batch normalisation of so small a network moves gradients by percents already from one thread to two
-        assert shared["gradients"] == pytest.approx(alone["gradients"], rel=1e-3, abs=1e-6)
+    assert shared["gradients"] == pytest.approx(alone["gradients"], rel=1e-3, abs=1e-6)
 
 
 def test_shared_batch_normalisation_is_that_of_the_whole_batch():
@@ -167,7 +164,8 @@ def test_shared_batch_normalisation_is_that_of_the_whole_batch():
 
 
 def test_weights_after_three_steps(data, tmp_path):
-    arguments = detector(options={**BATCH, **GROUP}), steps(3), 1
+    # not AdamW, which turns the rounding of a gradient near nothing into a step
+    arguments = detector(options={**BATCH, **GROUP, "SOLVER.OPTIMIZER": "SGD"}), steps(3), 1
     numbers, curve = train(*data, tmp_path / "alone", *arguments)
     shared = launch(trained, 2, "cpu", tmp_path, *data, tmp_path / "shared", *arguments)
     assert shared[0] == numbers
@@ -312,7 +310,7 @@ def test_killed_ends_all_and_goes_on_to_the_same_bytes(data, tmp_path, scratch):
         output = process.communicate(timeout=60)[0]
         if victim == "child":
             assert process.returncode == 1
-            assert output.splitlines()[-1].startswith("error: one of 2 processes was ended by SIGKILL, so all were")
+            assert "error: one of 2 processes was ended by SIGKILL, so all were" in output  # behind what is left of the progress bar
             assert "Traceback" not in output
         end = time.monotonic() + 30
         while any(alive(pid) for pid in both):

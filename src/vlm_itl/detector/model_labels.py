@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -40,35 +41,39 @@ class Losses:
         self.model, self.settings, self.seed = model, settings, seed
         self._inputs: list[Sample] = []  # in the model at the moment
         self._proposals = [0, 0]  # sampled from them, and how many of those in the foreground
+        self._turn: Iterator[Sample] = iter(())  # Detectron2 samples one image after the other
         rpn, heads = model.proposal_generator, model.roi_heads
         label_anchors, label_proposals = rpn.label_and_sample_anchors, heads.label_and_sample_proposals
 
-        def anchors(everywhere: list[Any], targets: list[Any]) -> tuple[list[Any], list[Any]]:
-            labels, boxes = [], []
-            for sample, target in zip(self._inputs, targets, strict=True):
-                self._seed("anchors", sample)
-                (label,), (box,) = label_anchors(everywhere, [target])
+        def anchors(*arguments: Any) -> tuple[list[Any], list[Any]]:
+            self._turn = iter(self._inputs)
+            labels, boxes = label_anchors(*arguments)
+            for sample, label in zip(self._inputs, labels, strict=True):
                 if not self._background(sample):
                     label[label == 0] = -1
-                labels.append(label)
-                boxes.append(box)
             return labels, boxes
 
-        def proposals(found: list[Any], targets: list[Any]) -> list[Any]:
-            sampled = []
-            for sample, boxes, target in zip(self._inputs, found, targets, strict=True):
-                self._seed("proposals", sample)
-                (chosen,) = label_proposals([boxes], [target])
-                sampled.append(chosen if self._background(sample) else chosen[chosen.gt_classes < heads.num_classes])
+        def proposals(*arguments: Any) -> list[Any]:
+            self._turn = iter(self._inputs)
+            sampled = [
+                chosen if self._background(sample) else chosen[chosen.gt_classes < heads.num_classes]
+                for sample, chosen in zip(self._inputs, label_proposals(*arguments), strict=True)
+            ]
             if world() > 1:
                 classes = torch.cat([chosen.gt_classes for chosen in sampled])
                 self._proposals = [len(classes), int((classes < heads.num_classes).sum())]
             return sampled
 
         rpn.label_and_sample_anchors, heads.label_and_sample_proposals = anchors, proposals
+        rpn._subsample_labels = self._seeded("anchors", rpn._subsample_labels)
+        heads._sample_proposals = self._seeded("proposals", heads._sample_proposals)
 
-    def _seed(self, what: str, sample: Sample) -> None:
-        torch.manual_seed(derived_seed(self.seed, what, sample["place"]))
+    def _seeded(self, what: str, sample: Callable[..., Any]) -> Callable[..., Any]:
+        def draw(*arguments: Any) -> Any:
+            torch.manual_seed(derived_seed(self.seed, what, next(self._turn)["place"]))
+            return sample(*arguments)
+
+        return draw
 
     def _background(self, sample: Sample) -> bool:
         return self.settings.background or not sample["incomplete"]

@@ -37,7 +37,7 @@ class Predictor:
         self.cfg.TEST.DETECTIONS_PER_IMAGE = max_detections
         self.model = build_model(self.cfg)
         load_weights(self.model, str(folder / "model.pth"))
-        faster(self.model)
+        faster(self.model, training=False)
 
     def predict(self, data: Coco, images: Path, score_threshold: float, batch_size: int, desc: str) -> list[Row]:
         """As `predict`; a killed one, started again on the same model, data and settings, goes on after the last whole batch of each
@@ -106,7 +106,9 @@ def _load(records: list[Row], cfg: CfgNode, batch_size: int) -> Iterator[list[Ro
     if not records:
         return iter([])
     mapper = DatasetMapper(is_train=False, augmentations=build_augmentation(cfg, False), image_format=cfg.INPUT.FORMAT)
-    return iter(build_detection_test_loader(records, mapper=mapper, batch_size=batch_size, num_workers=cfg.DATALOADER.NUM_WORKERS))
+    sampler = torch.utils.data.SequentialSampler(records)  # Detectron2's would share them out among the processes once more
+    workers = cfg.DATALOADER.NUM_WORKERS
+    return iter(build_detection_test_loader(records, mapper=mapper, sampler=sampler, batch_size=batch_size, num_workers=workers))
 
 
 def to_results(image_id: int, instances: Instances, ids: list[int], score_threshold: float) -> list[Row]:

@@ -142,7 +142,8 @@ def _explain(error: ProcessException, folder: Path, codes: list[int | None]) -> 
     """Raise what went wrong first, where that can be said in a line; the others only lost their connection to it."""
     for file in sorted(folder.glob("error.*")):
         raise pickle.loads(file.read_bytes()) from None
-    killed = [signal.Signals(-code).name for code in codes if code is not None and code < 0 and code != -signal.SIGTERM]
+    after = (-signal.SIGTERM, -signal.SIGABRT)  # by `spawn`, and by gloo's threads where an error ends a process
+    killed = [signal.Signals(-code).name for code in codes if code is not None and code < 0 and code not in after]
     name = killed[0] if killed else getattr(error, "signal_name", None)
     if name:
         raise UserError(f"one of {len(codes)} processes was ended by {name}, so all were; run it again: it goes on where it was") from None

@@ -82,7 +82,7 @@ def train(
     )
     load_weights(model, source)
     share(model)
-    faster(model)
+    faster(model, training=True)
     losses = Losses(model, training.model_labels, seed)
     state = State(cfg, model, steps, Checkpoint(key))
     first = rank() == 0
@@ -283,6 +283,6 @@ def save(model: torch.nn.Module, cfg: CfgNode, folder: Path) -> None:
     """Write weights and config; no paths of this machine, no device, so that equal trainings give equal bytes."""
     clean = cfg.clone()
     clean.MODEL.WEIGHTS, clean.OUTPUT_DIR, clean.MODEL.DEVICE = "", "", "cpu"
-    save_torch({"model": {name: value.contiguous() for name, value in model.state_dict().items()}}, folder / "model.pth")
+    save_torch({"model": model.state_dict()}, folder / "model.pth")
     with replacing(folder / "config.yaml") as temporary:
         temporary.write_text(clean.dump())
