@@ -97,7 +97,6 @@ def train(
         return float(of_first(lambda: average_precision(validation, rows)["mask"]["AP"] or 0.0))
 
     model.train()
-    amp = torch.autocast(model.device.type, torch.bfloat16, enabled=cfg.SOLVER.AMP.ENABLED)
     with (
         EventStorage(),
         tqdm(
@@ -109,8 +108,7 @@ def train(
         for inputs in batches(records, cfg, seed, state.step, steps):
             if stop and stop.over:
                 break
-            with amp:
-                loss = optimise(state, losses, inputs)
+            loss = optimise(state, losses, inputs)
             bar.update()
             best = {"best_AP": f"{stop.kept['best_AP']:.3f}"} if stop and stop.kept["evaluations"] else {}
             bar.set_postfix({"loss": f"{loss:.3f}", "lr": f"{state.rate():.1e}", **best}, refresh=False)
@@ -144,6 +142,7 @@ class State:
 
     def __init__(self, cfg: CfgNode, model: torch.nn.Module, steps: int, checkpoint: Checkpoint) -> None:
         self.model, self.steps, self.checkpoint = model, steps, checkpoint
+        self.precision = torch.autocast(cfg.MODEL.DEVICE, torch.bfloat16, enabled=cfg.SOLVER.AMP.ENABLED)  # of the forward pass
         self.clip = clipper(cfg)
         self.optimizer = build_optimizer(cfg, model)
         self.scheduler = build_lr_scheduler(cfg, self.optimizer)
@@ -179,7 +178,8 @@ def optimise(state: State, losses_of: Losses, inputs: list[Sample]) -> float:
         UserError: the loss of any process is not finite. The weights are those before the step.
     """
     try:
-        losses = losses_of(inputs)
+        with state.precision:
+            losses = losses_of(inputs)
     except FloatingPointError:  # Detectron2 looks at its region proposals
         losses = {"loss": torch.tensor(torch.nan)}
     own = torch.stack(list(losses.values()))
