@@ -34,7 +34,7 @@ repro: setup  ## run the whole experiment (what is cached is not run again) and 
 test: setup  ## run the test suite
 	python -m pytest
 
-test-long: setup  ## the test that takes 20 minutes: more labels, higher AP
+test-long: setup  ## the test that takes 25 minutes: more labels, higher AP
 	VLM_ITL_LONG_TESTS=1 python -m pytest -s tests/test_more_labels.py
 
 lint: setup  ## ruff and mypy

@@ -14,12 +14,12 @@ from vlm_itl.settings import Training, load
 
 pytestmark = [
     pytest.mark.timeout(3600),
-    pytest.mark.skipif(not os.environ.get("VLM_ITL_LONG_TESTS"), reason="18 trainings, about 20 minutes: make test-long"),
+    pytest.mark.skipif(not os.environ.get("VLM_ITL_LONG_TESTS"), reason="18 trainings, about 25 minutes: make test-long"),
 ]
 SEEDS = (1, 2, 3)
 FRACTIONS = (0.2, 0.6, 1.0)
 SCHEDULES = {
-    "fixed_steps": Training(schedule="fixed_steps", steps=300, learning_rate=0.002),
+    "fixed_steps": Training(schedule="fixed_steps", steps=500, learning_rate=0.002),
     "adaptive": Training(schedule="adaptive", steps=240, images=72, learning_rate=0.002),  # 240, 416 and 537 steps
 }
 
