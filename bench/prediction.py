@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ from detectron2.config import CfgNode  # noqa: E402
 from detectron2.data.detection_utils import read_image  # noqa: E402
 from detectron2.engine import DefaultPredictor  # noqa: E402
 from detectron2.modeling.proposal_generator import proposal_utils  # noqa: E402
+from rates import show  # noqa: E402
 
 from vlm_itl.detector.config import load_config  # noqa: E402
 from vlm_itl.detector.prediction import Predictor, to_results  # noqa: E402
@@ -74,10 +74,7 @@ def main() -> None:
                     other = stock(theirs, data, arguments.images)
                 rates[name].append(len(data["images"]) / (time.perf_counter() - start))
     print(f"instances at score {THRESHOLD} or more: {len(other)} and {len(mine)} (padding to a batch changes last digits)")
-    base = statistics.median(rates["Detectron2's DefaultPredictor"])
-    for name, values in rates.items():
-        rate = statistics.median(values)
-        print(f"{name:30} {rate:7.1f} images/s (median of {len(values)}: {', '.join(f'{v:.1f}' for v in values)}) {rate / base:5.2f} x")
+    show(rates, "images/s")
 
 
 if __name__ == "__main__":

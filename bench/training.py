@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import sys
 import tempfile
 import time
@@ -29,6 +28,7 @@ from detectron2.modeling.proposal_generator import proposal_utils  # noqa: E402
 from detectron2.solver import build_lr_scheduler, build_optimizer  # noqa: E402
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping  # noqa: E402
 from detectron2.utils.events import EventStorage  # noqa: E402
+from rates import show  # noqa: E402
 
 from vlm_itl.detector import training as ours  # noqa: E402
 from vlm_itl.detector.config import build_config, make_deterministic  # noqa: E402
@@ -124,10 +124,7 @@ def main() -> None:
                 if arguments.device == "cuda":
                     print(f"{name}: {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB at most")
                     torch.cuda.reset_peak_memory_stats()
-    base = statistics.median(rates["stock Detectron2"])
-    for name, values in rates.items():
-        rate = statistics.median(values)
-        print(f"{name:18} {rate:7.1f} images/s (median of {len(values)}: {', '.join(f'{v:.1f}' for v in values)}) {rate / base:5.2f} x")
+    show(rates, "images/s")
 
 
 if __name__ == "__main__":
