@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
-from tiny_detector import detector, pictures
+from tiny_detector import detector, pictures, steps
 
 from vlm_itl.errors import UserError
 from vlm_itl.settings import Detector, EarlyStopping, ModelLabels, Training
@@ -49,10 +49,6 @@ def data(tmp_path_factory) -> tuple[dict, Path]:
 def scratch(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("VLM_ITL_SCRATCH", str(tmp_path / "scratch"))
     return tmp_path / "scratch"
-
-
-def steps(number: int, **more) -> Training:
-    return Training(schedule="fixed_steps", steps=number, learning_rate=0.002, **more)
 
 
 # called in the processes

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from tiny_detector import detector, pictures
+from tiny_detector import detector, pictures, steps
 
 from vlm_itl.errors import UserError
 from vlm_itl.settings import EarlyStopping, ModelLabels, Training
@@ -39,10 +39,6 @@ def data(tmp_path_factory):
 def scratch(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("VLM_ITL_SCRATCH", str(tmp_path / "scratch"))
     return tmp_path / "scratch"
-
-
-def steps(number: int, **more) -> Training:
-    return Training(schedule="fixed_steps", steps=number, learning_rate=0.002, **more)
 
 
 # schedules

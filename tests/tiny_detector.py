@@ -8,7 +8,7 @@ import numpy as np
 from conftest import ROOT, rectangle
 from PIL import Image
 
-from vlm_itl.settings import Detector
+from vlm_itl.settings import Detector, Training
 
 SMALL = {
     "MODEL.RESNETS.STEM_OUT_CHANNELS": 8, "MODEL.FPN.OUT_CHANNELS": 16, "MODEL.ROI_BOX_HEAD.FC_DIM": 32,
@@ -19,6 +19,11 @@ SMALL = {
 def detector(**more) -> Detector:
     options = {**SMALL, **more.pop("options", {})}
     return Detector(**{"config": str(ROOT / "configs/mask_rcnn_thin_R_18_FPN.yaml"), "device": "cpu", "options": options, **more})
+
+
+def steps(number: int, **more) -> Training:
+    """A training of so many steps."""
+    return Training(schedule="fixed_steps", steps=number, learning_rate=0.002, **more)
 
 
 def pictures(folder: Path) -> tuple[dict, Path]:
