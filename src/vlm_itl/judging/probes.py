@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from ..coco import Coco, by_image, decode, encode
 
 Mask = NDArray[np.bool_]
 Row = dict[str, Any]
+IOUS = (0.2, 0.8)  # with the true mask, of changes that have a degree
 
 
 def make_probes(labels: Coco, per_kind: int, seed: int) -> tuple[Coco, list[Row], Coco]:
@@ -31,6 +32,9 @@ def make_probes(labels: Coco, per_kind: int, seed: int) -> tuple[Coco, list[Row]
     | `exact` | none |
     | `jitter` | an edge of about 2 % of the instance's size more or less, as between two annotators |
     | `eroded`, `dilated`, `shifted` | the same shape smaller, larger or elsewhere, down to an IoU drawn between .2 and .8 |
+    | `cut` | what lies on one side of a straight line |
+    | `spill-over` | together with the nearer part of the neighbour, down to such an IoU |
+    | `merged` | together with the nearest instance of its class |
     | `dropped` | left out; only where another instance is left |
     | `duplicated` | proposed twice, the second time jittered |
     | `wrong class` | another class |
@@ -56,7 +60,7 @@ def make_probes(labels: Coco, per_kind: int, seed: int) -> tuple[Coco, list[Row]
             dice = random.Random(f"{seed}/{kind}/{i}")
             instances = [a for a in rows[i] if not a["iscrowd"]]
             chosen = dice.randrange(len(instances))
-            changed = change(instances, chosen, dice, ids)
+            changed = change(Case(instances, chosen, dice, ids, IOUS))
             if changed is None:
                 continue
             made += 1
@@ -75,13 +79,27 @@ def make_probes(labels: Coco, per_kind: int, seed: int) -> tuple[Coco, list[Row]
     return pool, proposals, truth
 
 
-Change = Callable[[list[Row], int, random.Random, list[int]], list[Row] | None]
+class Case(NamedTuple):
+    """What a change has to go by."""
+
+    instances: list[Row]  # of one image, no crowds
+    chosen: int  # the place of the one to change
+    dice: random.Random
+    category_ids: list[int]  # of all classes
+    ious: tuple[float, float]  # from where the IoU with the true mask is drawn, for graded changes
 
 
-def _replaced(instances: list[Row], chosen: int, mask: Mask) -> list[Row] | None:
+Change = Callable[[Case], list[Row] | None]  # None where it cannot be made
+
+
+def _replaced(case: Case, mask: Mask) -> list[Row] | None:
     if not mask.any():
         return None
-    return [{**a, "segmentation": encode(mask)} if k == chosen else a for k, a in enumerate(instances)]
+    return [{**a, "segmentation": encode(mask)} if k == case.chosen else a for k, a in enumerate(case.instances)]
+
+
+def _mask(case: Case) -> Mask:
+    return decode(case.instances[case.chosen]["segmentation"])
 
 
 def iou(a: Mask, b: Mask) -> float:
@@ -109,8 +127,8 @@ def shift(mask: Mask, dy: int, dx: int) -> Mask:
     return result
 
 
-def _exact(instances: list[Row], chosen: int, dice: random.Random, ids: list[int]) -> list[Row]:
-    return list(instances)
+def _exact(case: Case) -> list[Row]:
+    return list(case.instances)
 
 
 def _jittered(mask: Mask, dice: random.Random) -> Mask:
@@ -119,16 +137,16 @@ def _jittered(mask: Mask, dice: random.Random) -> Mask:
     return changed if changed.any() else mask
 
 
-def _jitter(instances: list[Row], chosen: int, dice: random.Random, ids: list[int]) -> list[Row] | None:
-    return _replaced(instances, chosen, _jittered(decode(instances[chosen]["segmentation"]), dice))
+def _jitter(case: Case) -> list[Row] | None:
+    return _replaced(case, _jittered(_mask(case), case.dice))
 
 
 def _until(step: Callable[[Mask, int], Mask], limit: int = 200) -> Change:
     """Change more and more until the IoU falls to a target; the last mask that is not empty where it never does."""
 
-    def change(instances: list[Row], chosen: int, dice: random.Random, ids: list[int]) -> list[Row] | None:
-        mask = decode(instances[chosen]["segmentation"])
-        target = dice.uniform(0.2, 0.8)
+    def change(case: Case) -> list[Row] | None:
+        mask = _mask(case)
+        target = case.dice.uniform(*case.ious)
         result = mask
         for n in range(1, limit):
             changed = step(mask, n)
@@ -137,30 +155,73 @@ def _until(step: Callable[[Mask, int], Mask], limit: int = 200) -> Change:
             result = changed
             if iou(result, mask) <= target:
                 break
-        return None if (result == mask).all() else _replaced(instances, chosen, result)
+        return None if (result == mask).all() else _replaced(case, result)
 
     return change
 
 
-def _shifted(instances: list[Row], chosen: int, dice: random.Random, ids: list[int]) -> list[Row] | None:
-    angle = dice.uniform(0, 2 * np.pi)
-    return _until(lambda mask, n: shift(mask, round(n * np.sin(angle)), round(n * np.cos(angle))))(instances, chosen, dice, ids)
+def _shifted(case: Case) -> list[Row] | None:
+    angle = case.dice.uniform(0, 2 * np.pi)
+    return _until(lambda mask, n: shift(mask, round(n * np.sin(angle)), round(n * np.cos(angle))))(case)
 
 
-def _dropped(instances: list[Row], chosen: int, dice: random.Random, ids: list[int]) -> list[Row] | None:
-    return [a for k, a in enumerate(instances) if k != chosen] or None
+def _cut(case: Case) -> list[Row] | None:
+    """One side of a straight line."""
+    angle = case.dice.uniform(0, 2 * np.pi)
+    mask = _mask(case)
+    y, x = np.nonzero(mask)
+    place = y * np.sin(angle) + x * np.cos(angle)
+    kept = np.zeros_like(mask)
+    side = place <= np.quantile(place, case.dice.uniform(*case.ious))
+    kept[y[side], x[side]] = True
+    return _replaced(case, kept)
 
 
-def _duplicated(instances: list[Row], chosen: int, dice: random.Random, ids: list[int]) -> list[Row] | None:
-    twin = _jittered(decode(instances[chosen]["segmentation"]), dice)
-    return [*instances, {**instances[chosen], "segmentation": encode(twin)}]
-
-
-def _wrong_class(instances: list[Row], chosen: int, dice: random.Random, ids: list[int]) -> list[Row] | None:
-    others = [c for c in ids if c != instances[chosen]["category_id"]]
+def _near(case: Case, same_class: bool) -> Mask | None:
+    """The mask of the instance that lies nearest, box centre to box centre."""
+    me = case.instances[case.chosen]
+    others = [a for k, a in enumerate(case.instances) if k != case.chosen and (a["category_id"] == me["category_id"] or not same_class)]
     if not others:
         return None
-    return [{**a, "category_id": dice.choice(others)} if k == chosen else a for k, a in enumerate(instances)]
+
+    def centre(row: Row) -> NDArray[np.float64]:
+        x, y, w, h = mask_util.toBbox(row["segmentation"])
+        return np.array([x + w / 2, y + h / 2])
+
+    return decode(min(others, key=lambda a: float(np.hypot(*(centre(a) - centre(me)))))["segmentation"])
+
+
+def _merged(case: Case) -> list[Row] | None:
+    neighbour = _near(case, same_class=True)
+    return None if neighbour is None else _replaced(case, _mask(case) | neighbour)
+
+
+def _spilled(case: Case) -> list[Row] | None:
+    """Over the nearer part of a neighbour, until the IoU falls to the target, or over all of it."""
+    neighbour, mask = _near(case, same_class=False), _mask(case)
+    if neighbour is None or not (neighbour & ~mask).any():
+        return None
+    area, target = int(mask.sum()), case.dice.uniform(*case.ious)
+    wanted = round(area / target) - area  # IoU = area / (area + spilled)
+    distance = np.where(neighbour & ~mask, ndimage.distance_transform_edt(~mask), np.inf)
+    limit = np.sort(distance[np.isfinite(distance)])[: max(1, wanted)][-1]
+    return _replaced(case, mask | (distance <= limit))
+
+
+def _dropped(case: Case) -> list[Row] | None:
+    return [a for k, a in enumerate(case.instances) if k != case.chosen] or None
+
+
+def _duplicated(case: Case) -> list[Row] | None:
+    twin = _jittered(_mask(case), case.dice)
+    return [*case.instances, {**case.instances[case.chosen], "segmentation": encode(twin)}]
+
+
+def _wrong_class(case: Case) -> list[Row] | None:
+    others = [c for c in case.category_ids if c != case.instances[case.chosen]["category_id"]]
+    if not others:
+        return None
+    return [{**a, "category_id": case.dice.choice(others)} if k == case.chosen else a for k, a in enumerate(case.instances)]
 
 
 KINDS: dict[str, Change] = {
@@ -169,8 +230,11 @@ KINDS: dict[str, Change] = {
     "eroded": _until(lambda mask, n: grow(mask, -n)),
     "dilated": _until(grow),
     "shifted": _shifted,
+    "cut": _cut,
+    "spill-over": _spilled,
+    "merged": _merged,
     "dropped": _dropped,
     "duplicated": _duplicated,
     "wrong class": _wrong_class,
 }
-GRADED = ("exact", "jitter", "eroded", "dilated", "shifted")  # kinds with the IoU of a changed mask
+GRADED = ("exact", "jitter", "eroded", "dilated", "shifted", "cut", "spill-over", "merged")  # kinds with the IoU of a changed mask

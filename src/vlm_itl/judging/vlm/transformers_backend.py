@@ -175,25 +175,33 @@ class TransformersBackend:
             ))  # fmt: skip
         return answers
 
-    def inputs(self, batch: list[Question]) -> Any:
+    def tensors(self, batch: list[Question]) -> Any:
         """The processor's tensors: the pictures, then the text, in one user turn each, left-padded."""
         chats = [
             [{"role": "user", "content": [*({"type": "image", "image": p} for p in q.pictures), {"type": "text", "text": q.text}]}]
             for q in batch
         ]
+        assert self.tokenizer.padding_side == "left"
         inputs = self.processor.apply_chat_template(
             chats, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
             processor_kwargs={"padding": True, "padding_side": "left"},
         )  # fmt: skip
         assert inputs["attention_mask"][:, -1].all()
-        inputs = inputs.to(self.device)
+        return inputs
+
+    def placed(self, inputs: Any) -> Any:
+        """On the model's device, in its floating-point type, without what it does not take."""
         accepted = inspect.signature(self.model.forward).parameters
         if "token_type_ids" in inputs and "token_type_ids" not in accepted:
             del inputs["token_type_ids"]
         for name, value in inputs.items():
-            if torch.is_tensor(value) and value.is_floating_point():
-                inputs[name] = value.to(self.model.dtype)
+            if torch.is_tensor(value):
+                inputs[name] = value.to(self.device, self.model.dtype if value.is_floating_point() else None)
         return inputs
+
+    def inputs(self, batch: list[Question]) -> Any:
+        """`tensors`, `placed`."""
+        return self.placed(self.tensors(batch))
 
     def option_tokens(self, question: Question) -> tuple[list[int], list[int]]:
         """Tokens that are an option: every one that reads as a spelling, in any case and with any space, and, for spellings of several
