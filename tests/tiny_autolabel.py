@@ -105,11 +105,10 @@ def sam3(folder: Path, seed: int = 0) -> Path:
         },
         text_config={"model_type": "clip_text_model", **text},
         geometry_encoder_config={**small, "num_layers": 1}, detr_encoder_config={**small, "num_layers": 2},
-        detr_decoder_config={**small, "num_layers": 2, "num_queries": 20}, mask_decoder_config={"hidden_size": 32, "num_attention_heads": 2},
+        detr_decoder_config={**small, "num_layers": 2, "num_queries": 20},
+        mask_decoder_config={"hidden_size": 32, "num_attention_heads": 2},
     )  # fmt: skip
-    processor = Sam3Processor(
-        Sam3ImageProcessor(size={"height": 56, "width": 56}, mask_size={"height": 16, "width": 16}), words
-    )
+    processor = Sam3Processor(Sam3ImageProcessor(size={"height": 56, "width": 56}, mask_size={"height": 16, "width": 16}), words)
     return save(folder, Sam3Model(config), processor)
 
 

@@ -76,9 +76,7 @@ def load_model(kind: Any, model: str, revision: str | None, device: str, key: st
     try:
         return loaded.to(device).eval()
     except torch.OutOfMemoryError:
-        raise UserError(
-            f"params.yaml: {key}: {model} does not fit into the memory of the {device} device; take a smaller model"
-        ) from None
+        raise UserError(f"params.yaml: {key}: {model} does not fit into the memory of the {device} device; take a smaller model") from None
 
 
 transformers.utils.logging.set_verbosity_error()

@@ -81,7 +81,8 @@ class GroundedSam2Teacher:
         )
         result = []
         for answer, size in zip(answers, sizes):
-            named = torch.tensor([self.is_word(text) for text in answer["text_labels"]], dtype=torch.bool)
+            texts = answer["text_labels"][: len(answer["scores"])]  # of no box there is one text, an empty one
+            named = torch.tensor([self.is_word(text) for text in texts], dtype=torch.bool)
             result.append((clip_boxes_to_image(answer["boxes"].cpu()[named], size), answer["scores"].cpu()[named]))
         return result
 
