@@ -83,15 +83,6 @@ def test_arms_without_initial_labels(tmp_path):
     work.run("dvc", "plots", "show", "loop/gsam2/sheet.jpg")
     assert list((work.folder / "dvc_plots").rglob("*sheet.jpg"))
 
-    # a second round goes on from the first, by the schedule of train; the teacher stays as it is
-    work.settings(lambda p: p["runs"].update({"autolabel-vlm-2": {"judge": "vlm-sim", "prev": "autolabel-vlm-1", "policy": "drop"}}))
-    assert work.repro("train@autolabel-vlm-2") == {"judge@autolabel-vlm-2", "update@autolabel-vlm-2", "train@autolabel-vlm-2"}
-    numbers = work.json("metrics/training/autolabel-vlm-2.json")
-    assert numbers["steps"] == math.ceil(0.5 * numbers["images"] / 8)
-    # a judge's change leaves the teacher alone, a caption's does not
-    work.settings(lambda p: p["autolabels"]["gsam2"].update(captions={}))
-    assert work.repro("evaluate-autolabel") == {"autolabel@gsam2", "evaluate-autolabel@gsam2"}
-
 
 def test_a_model_that_cannot_be_had_is_said_in_one_line(tmp_path):
     work = Clone(tmp_path / "clone", shrink)

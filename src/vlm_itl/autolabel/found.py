@@ -59,6 +59,12 @@ def precision(settings: Teacher, device: str) -> torch.autocast:
     return torch.autocast(device, torch.bfloat16, enabled=low)
 
 
+def load_processor(kind: Any, model: str, revision: str | None, key: str) -> Any:
+    """What turns pictures and texts into a model's tensors; see `load_model`."""
+    with loading(model, key):
+        return kind.from_pretrained(model, revision=revision)
+
+
 def load_model(kind: Any, model: str, revision: str | None, device: str, key: str) -> Any:
     """A model in evaluation mode, in float32, on `device`.
 

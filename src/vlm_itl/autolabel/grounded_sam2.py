@@ -9,9 +9,9 @@ import torch
 from torchvision.ops import clip_boxes_to_image
 from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor, Sam2Model, Sam2Processor
 
-from ..pretrained import identity, loading
+from ..pretrained import identity
 from ..settings import GroundedSam2
-from .found import Found, Pixels, choose_device, load_model, precision, suppress
+from .found import Found, Pixels, choose_device, load_model, load_processor, precision, suppress
 
 DETECTOR, SEGMENTER = "autolabels: detector", "autolabels: segmenter"  # keys of params.yaml
 
@@ -39,16 +39,14 @@ class GroundedSam2Teacher:
     def detector(self) -> tuple[Any, Any]:
         """(processor, model)"""
         s = self.settings
-        with loading(s.detector, DETECTOR):
-            processor = AutoProcessor.from_pretrained(s.detector, revision=s.detector_revision)
+        processor = load_processor(AutoProcessor, s.detector, s.detector_revision, DETECTOR)
         return processor, load_model(AutoModelForZeroShotObjectDetection, s.detector, s.detector_revision, self.device, DETECTOR)
 
     @functools.cached_property
     def segmenter(self) -> tuple[Any, Any]:
         """(processor, model), of SAM 2's image part: published folders hold its video model, whose weights contain it."""
         s = self.settings
-        with loading(s.segmenter, SEGMENTER):
-            processor = Sam2Processor.from_pretrained(s.segmenter, revision=s.segmenter_revision)
+        processor = load_processor(Sam2Processor, s.segmenter, s.segmenter_revision, SEGMENTER)
         return processor, load_model(Sam2Model, s.segmenter, s.segmenter_revision, self.device, SEGMENTER)
 
     @torch.inference_mode()

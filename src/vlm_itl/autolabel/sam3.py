@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from transformers import Sam3Model, Sam3Processor
 
-from ..pretrained import identity, loading
+from ..pretrained import identity
 from ..settings import Sam3
-from .found import Found, Pixels, choose_device, load_model, precision, suppress
+from .found import Found, Pixels, choose_device, load_model, load_processor, precision, suppress
 
 MODEL = "autolabels: model"  # key of params.yaml
 
@@ -30,8 +30,7 @@ class Sam3Teacher:
     def loaded(self) -> tuple[Any, Any]:
         """(processor, model), of SAM 3's image part: the published weights hold the video model, too."""
         s = self.settings
-        with loading(s.model, MODEL):
-            processor = Sam3Processor.from_pretrained(s.model, revision=s.revision)
+        processor = load_processor(Sam3Processor, s.model, s.revision, MODEL)
         return processor, load_model(Sam3Model, s.model, s.revision, self.device, MODEL)
 
     @torch.inference_mode()
