@@ -51,13 +51,13 @@ def draw(proposals: list[Row], truth: Coco, images: Path, iou: float, settings: 
     shown, true = by_image(proposals), by_image(truth)
     columns = []
     for name, some in choose(truth, settings).items():
-        cells = [text(f"{name}: pseudo-labels, truth", 2 * WIDTH)]
+        cells = [text(f"{name}: pseudo-labels and truth")]
         for image in some:
             mine, theirs = shown.get(image["id"], []), true.get(image["id"], [])
-            cells.append(sample(rendering.read_picture(images / image["file_name"]), mine, theirs, iou))
+            pair = sample(rendering.read_picture(images / image["file_name"]), mine, theirs, iou)
             count = sum(not a["iscrowd"] for a in theirs)
-            cells.append(text(f"image {image['id']}: {len(mine)} pseudo-labels, {count} instances", 2 * WIDTH))
-        columns.append(stacked(cells))
+            cells.append(stacked([pair, text(f"image {image['id']}: {len(mine)} drawn, {count} true")], 0))
+        columns.append(stacked(cells, GAP))
     return PIL.Image.fromarray(rendering.beside(*columns, gap=2 * GAP))
 
 
@@ -68,19 +68,20 @@ def sample(pixels: rendering.Pixels, proposals: list[Row], truth: list[Row], iou
     return rendering.beside(*(np.array(rendering.settle(part, WIDTH)) for part in pair), gap=2)
 
 
-def text(line: str, width: int) -> rendering.Pixels:
+def text(line: str) -> rendering.Pixels:
     """A line of text, dark on white."""
-    picture = PIL.Image.new("RGB", (width, LINE), "white")
-    PIL.ImageDraw.Draw(picture).text((2, 2), line, fill=INK, font=PIL.ImageFont.load_default(12))
+    font = PIL.ImageFont.load_default(12)
+    picture = PIL.Image.new("RGB", (round(font.getlength(line)) + 4, LINE), "white")
+    PIL.ImageDraw.Draw(picture).text((2, 2), line, fill=INK, font=font)
     return np.array(picture)
 
 
-def stacked(pictures: list[rendering.Pixels]) -> rendering.Pixels:
+def stacked(pictures: list[rendering.Pixels], gap: int) -> rendering.Pixels:
     """Pictures from top to bottom on white, left-aligned."""
     width = max(p.shape[1] for p in pictures)
-    result = np.full((sum(p.shape[0] + GAP for p in pictures), width, 3), 255, dtype=np.uint8)
+    result = np.full((sum(p.shape[0] + gap for p in pictures), width, 3), 255, dtype=np.uint8)
     top = 0
     for picture in pictures:
         result[top : top + picture.shape[0], : picture.shape[1]] = picture
-        top += picture.shape[0] + GAP
+        top += picture.shape[0] + gap
     return result
