@@ -128,8 +128,8 @@ def test_light_stages_do_not_load_torch():
     import subprocess
     import sys
 
-    names = ("download", "split", "judge", "consistency", "calibrate", "update", "evaluate", "gallery", "report", "evaluate_autolabel",
-             "sheet")  # fmt: skip
+    names = ("download", "split", "judge", "consistency", "calibrate", "update", "evaluate", "gallery", "report", "autolabel",
+             "evaluate_autolabel", "sheet")  # fmt: skip
     modules = [f"stages.{n}" for n in names]
     code = f"import sys, importlib; [importlib.import_module(m) for m in {modules}]; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

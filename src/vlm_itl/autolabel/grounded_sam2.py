@@ -53,7 +53,9 @@ class GroundedSam2Teacher:
     def find(self, pictures: list[Pixels]) -> list[list[Found]]:
         """The instances in each picture; none is fine."""
         s = self.settings
-        by_class = [self.boxes(pictures, caption) for caption in self.captions]
+        prepared = self.detector[0](images=pictures, return_tensors="pt").to(self.device)  # once for all classes
+        sizes = [picture.shape[:2] for picture in pictures]
+        by_class = [self.boxes(prepared, sizes, caption) for caption in self.captions]
         kept = []
         for answers in zip(*by_class):
             boxes, scores = (torch.cat(part) for part in zip(*answers))
@@ -66,16 +68,20 @@ class GroundedSam2Teacher:
             for (_, scores, classes), (masks, fits) in zip(kept, drawn, strict=True)
         ]
 
-    def boxes(self, pictures: list[Pixels], caption: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """For each picture ([x0, y0, x1, y1] in pixels within it, shape (boxes, 4); scores, shape (boxes,)) of one class, on the CPU."""
+    def boxes(self, prepared: Any, sizes: list[tuple[int, int]], caption: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """For each picture ([x0, y0, x1, y1] in pixels within it, shape (boxes, 4); scores, shape (boxes,)) of one class, on the CPU.
+
+        Args:
+            prepared: the processor's tensors of the pictures.
+            sizes: (height, width) of each.
+        """
         s, (processor, model) = self.settings, self.detector
-        sizes = [picture.shape[:2] for picture in pictures]
-        inputs = processor(images=pictures, text=[caption] * len(pictures), return_tensors="pt").to(self.device)
+        words = processor(text=[caption] * len(sizes), return_tensors="pt").to(self.device)
         with precision(s, self.device):
-            outputs = model(**inputs)
+            outputs = model(**prepared, **words)
         outputs.logits, outputs.pred_boxes = outputs.logits.float(), outputs.pred_boxes.float()
         answers = processor.post_process_grounded_object_detection(
-            outputs, inputs["input_ids"], threshold=s.box_threshold, text_threshold=s.text_threshold, target_sizes=sizes
+            outputs, words["input_ids"], threshold=s.box_threshold, text_threshold=s.text_threshold, target_sizes=sizes
         )
         result = []
         for answer, size in zip(answers, sizes):
