@@ -17,7 +17,8 @@ STAGE = Stage(
         "labels": "images a human has drawn before the loop starts",
         "pool": "images without labels",
         "ledger": "what the human did for them",
-        "truth": "the pool's ground truth, for simulated humans and for measuring judges",
+        "unlabelled": "all images that training may use, without labels: where a start without labels begins",
+        "truth": "ground truth of these images, for simulated humans and for measuring judges",
         "validation": "labelled images held back from training",
         "test_split": "the test images",
         "metrics": "images and instances per class and part, mask areas",
@@ -28,8 +29,8 @@ STAGE = Stage(
 
 
 def main(
-    train: Path, test: Path, labels: Path, pool: Path, ledger: Path, truth: Path, validation: Path, test_split: Path,
-    metrics: Path, plot: Path, settings: dict[str, Any],
+    train: Path, test: Path, labels: Path, pool: Path, ledger: Path, unlabelled: Path, truth: Path, validation: Path,
+    test_split: Path, metrics: Path, plot: Path, settings: dict[str, Any],
 ) -> None:  # fmt: skip
     s = settings["split"]
     training, testing = read_json(train), read_json(test)
@@ -40,7 +41,9 @@ def main(
     write_json(labels, first_labels)
     write_json(pool, first_pool)
     write_json(ledger, first_ledger)
-    write_json(truth, data["pool"])
+    everything = subset(training, initial_ids | pool_ids)
+    write_json(unlabelled, {**everything, "annotations": []})
+    write_json(truth, everything)
     write_json(validation, data["validation"])
     write_json(test_split, testing)
     numbers = statistics(data)

@@ -1,7 +1,8 @@
 """Train Mask R-CNN on a run's labels.
 
 `--schedule pretrain` starts from `detector.init`; `--schedule train` continues from `--previous`, the model of the run before, unless
-`train.start` is `restart`. A training that was killed goes on where it last saved its state.
+`train.start` is `restart`. Where nothing has been trained before, since the arm began without labels, the schedule is that of
+`--untrained`, and the training starts from `detector.init`. A training that was killed goes on where it last saved its state.
 """
 
 from __future__ import annotations
@@ -25,21 +26,27 @@ STAGE = Stage(
         "curve": "loss, learning rate and validation AP by step",
         "metrics": "images trained on, optimiser steps, evaluations",
     },
-    options={"schedule": "section of params.yaml with the schedule: pretrain or train"},
-    optional=frozenset({"previous"}),
-    params=("detector", "{schedule}", "seed"),
+    options={
+        "schedule": "section of params.yaml with the schedule: pretrain or train",
+        "untrained": "the section instead, where `--previous` says that it is untrained",
+    },
+    optional=frozenset({"previous", "untrained"}),
+    params=("detector", "{schedule}", "{untrained}", "seed"),
 )
 
 
 def main(
     labels: Path, validation: Path, images: Path, config: Path, previous: Path | None, model: Path, curve: Path, metrics: Path,
-    schedule: str, settings: dict[str, Any],
+    schedule: str, untrained: str | None, settings: dict[str, Any],
 ) -> None:  # fmt: skip
     from vlm_itl.detector.processes import launch
     from vlm_itl.detector.training import train
+    from vlm_itl.detector.untrained import is_untrained
 
     s, detector = settings[schedule], settings["detector"]
     first = previous if s.start == "continue" else None
+    if previous is not None and untrained is not None and is_untrained(previous):
+        s, first = settings[untrained], None
     done = launch(
         train, detector.processes, detector.device,
         read_json(labels), images, model, detector, s, settings["seed"], first, read_json(validation),

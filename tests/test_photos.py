@@ -39,7 +39,7 @@ def work(tmp_path_factory):
     data = [f"--{n}={folder / 'data' / f}" for n, f in (("images", "images"), ("train", "train.json"), ("test", "test.json"))]
     download = [sys.executable, "-m", "stages.download", f"--root={PHOTOS}", *data, f"--metrics={folder / 'download.json'}"]
     subprocess.run(download, cwd=folder, env=env, check=True)
-    out = ("labels", "pool", "ledger", "truth", "validation", "test-split", "metrics", "plot")
+    out = ("labels", "pool", "ledger", "unlabelled", "truth", "validation", "test-split", "metrics", "plot")
     subprocess.run(
         [sys.executable, "-m", "stages.split", *data[1:], *(f"--{n}={folder / n}.json" for n in out)], cwd=folder, env=env, check=True
     )

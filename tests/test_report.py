@@ -6,7 +6,7 @@ from conftest import ROOT
 
 from vlm_itl.files import write_json
 from vlm_itl.report import arm, curve, summarise, table
-from vlm_itl.settings import load
+from vlm_itl.settings import Run, load
 
 
 def summary_of(tmp_path, runs, judges):
@@ -36,6 +36,18 @@ def test_table_names_simulated_judges_and_shows_absent_numbers(tmp_path):
 
 def test_arms():
     assert [arm(n) for n in ("human-1", "vlm-sim-12", "supervised", "r-50-x")] == ["human", "vlm-sim", "supervised", "r-50-x"]
+
+
+def test_an_arm_without_initial_labels_has_no_point_before_its_first_run(tmp_path):
+    settings = load(ROOT / "params.yaml")
+    runs = {
+        "human-1": Run(judge="human", prev="start"),
+        "a-1": Run(judge="always", prev="gsam2"),
+        "a-2": Run(judge="always", prev="a-1"),
+    }
+    points = curve(summary_of(tmp_path, runs, settings.judges), runs)
+    assert [(p["run"], p["round"]) for p in points if p["arm"] == "a"] == [("a-1", 1), ("a-2", 2)]
+    assert [(p["run"], p["round"]) for p in points if p["arm"] != "a"] == [("start", 0), ("human-1", 1)]
 
 
 def test_curve_begins_every_arm_at_start(tmp_path):

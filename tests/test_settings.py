@@ -64,6 +64,13 @@ WRONG = {
     "runs.human-1.policy: .*'pool', 'annotate'": lambda p: p["runs"]["human-1"].update(policy="keep"),
     "runs.start: 'start' is the name": lambda p: p["runs"].update(start={"judge": "human", "prev": "start"}),
     "runs.../x.*: .*pattern": lambda p: p["runs"].update({"../x": {"judge": "human", "prev": "start"}}),
+    "autolabels.g: .*'grounded-sam2', 'sam3'": lambda p: p.update(autolabels={"g": {"kind": "sam2"}}),
+    "autolabels.g.box_treshold: unknown key": lambda p: p.update(autolabels={"g": {"kind": "grounded-sam2", "box_treshold": 0.3}}),
+    "autolabels.g.captions: no class 'cat'": lambda p: p.update(autolabels={"g": {"kind": "sam3", "captions": {"cat": "a cat"}}}),
+    "autolabels.human-1: 'human-1' is the name of another": lambda p: p.update(autolabels={"human-1": {"kind": "sam3"}}),
+    "runs.g-1.prev: .*there are: start, g, ": lambda p: p.update(
+        autolabels={"g": {"kind": "sam3"}}, runs={**p["runs"], "g-1": {"judge": "human", "prev": "h"}}
+    ),
     "data: source is local, but data.local is not given": lambda p: p["data"].update(source="local"),
     "data.source: .*'synthetic', 'local' or 'coco2017'": lambda p: p["data"].update(source="imagenet"),
     "detector.config: a Detectron2 YAML": lambda p: p["detector"].update(config="model.pth"),
@@ -76,6 +83,12 @@ def test_wrong_settings_name_their_key(params, message):
     with pytest.raises(UserError, match=message) as error:
         load(path)
     assert "\n" not in str(error.value)
+
+
+def test_a_run_can_begin_without_labels(params):
+    runs = {"a-1": {"judge": "always", "prev": "g"}, "a-2": {"judge": "always", "prev": "a-1"}}
+    settings = load(params(lambda p: p.update(autolabels={"g": {"kind": "grounded-sam2"}}, runs=runs)))
+    assert pick(settings, "autolabels.g").detector == "IDEA-Research/grounding-dino-base"
 
 
 def test_yaml_errors(tmp_path):

@@ -40,6 +40,15 @@ def write(source, extra, result, judge, settings):
     result.write_text(source.read_text())
 
 
+def test_a_key_without_its_option_falls_away(here):
+    stage = Stage(
+        reads={}, writes={}, options={"first": "", "other": ""}, optional=frozenset({"other"}), params=("{first}", "{other}", "seed")
+    )
+    parser = stage.parser("x", "doc")
+    assert stage.keys(parser.parse_args(["--first", "train"])) == ("train", "seed")
+    assert stage.keys(parser.parse_args(["--first", "train", "--other", "pretrain"])) == ("train", "pretrain", "seed")
+
+
 def test_gives_only_declared_settings(here):
     given = {}
 

@@ -19,7 +19,7 @@ from .coco import Coco, by_image
 from .errors import UserError
 from .judging.vlm import rendering
 from .labels import taken
-from .matching import all_right, iou_matrix, matched, on_crowd, partners, same_class
+from .matching import all_right, iou_matrix, matched, on_crowd, partners, same_class, shared_numbers
 from .settings import Gallery, Judge, Render, VlmJudge
 
 Row = dict[str, Any]
@@ -190,8 +190,7 @@ def draw(
     ]
     # a true mask has its proposal's colour; one that no proposal fits has a colour that no proposal has
     finder = {place: k for k, place in enumerate(own) if place is not None}
-    unused = iter(range(len(proposals), len(proposals) + len(truth)))
-    numbers = [finder[place] if place in finder else next(unused) for place in range(len(truth))]
+    numbers = shared_numbers(own, len(truth))
     found = [place in finder and decisions[finder[place]] is not False for place in range(len(truth))]
     true = [
         Entry(k + 1, colour(k), names[row["category_id"]], "ignored" if row.get("iscrowd", 0) else "found" if ok else "missed")

@@ -39,6 +39,16 @@ def initial(data: Coco, initial_ids: set[int], pool_ids: set[int], validation_id
     return labels, pool, ledger
 
 
+def unlabelled(images: Coco, ledger: Ledger) -> tuple[Coco, Coco, Ledger]:
+    """Labels, pool and ledger of a start without labels: nobody has drawn anything but the validation images.
+
+    Args:
+        images: all images that training may use, without annotations.
+        ledger: that of `start`.
+    """
+    return empty_like(images), images, [row for row in ledger if row.get("purpose") == "validation"]
+
+
 def update(
     name: str,
     run: Run,

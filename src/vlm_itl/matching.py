@@ -84,6 +84,17 @@ def partners(
     return result
 
 
+def shared_numbers(own: list[int | None], instances: int) -> list[int]:
+    """A number for each of so many instances of one image: its proposal's place, or, where it has none, one that no proposal has.
+
+    Args:
+        own: what `partners` says of the proposals.
+    """
+    finder = {place: k for k, place in enumerate(own) if place is not None}
+    unused = iter(range(len(own), len(own) + instances))
+    return [finder[place] if place in finder else next(unused) for place in range(instances)]
+
+
 def same_class(proposals: list[dict[str, Any]], instances: list[dict[str, Any]]) -> NDArray[np.bool_]:
     """Which pairs are of one class, shape (proposals, instances)."""
     left = np.array([p["category_id"] for p in proposals], dtype=int)

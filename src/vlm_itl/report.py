@@ -47,7 +47,8 @@ def arm(name: str) -> str:
 
 
 def curve(summary: dict[str, dict[str, Any]], runs: dict[str, Run]) -> list[dict[str, Any]]:
-    """Points of the plot; every arm's first is `start`, where it begins.
+    """Points of the plot; an arm that begins at `start` has that as its first. One that began without labels has no such point, and its
+    hours after the initial labels can be below zero: those that it did not need.
 
     Returns:
         Rows of `arm` (with "(simulated)" where it is), `run`, `round` (0 for `start`), `human_hours` in all, `added_human_hours` after the
@@ -67,7 +68,7 @@ def curve(summary: dict[str, dict[str, Any]], runs: dict[str, Run]) -> list[dict
         if run.prev == "start":
             points.append(point(name, "start", 0))
         number, current = 1, run
-        while current.prev != "start":
+        while current.prev in runs:
             number, current = number + 1, runs[current.prev]
         points.append(point(name, name, number))
     return points

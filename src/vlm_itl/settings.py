@@ -160,6 +160,42 @@ class Predict(Model):
     max_detections: Annotated[int, Field(ge=1)] = 100  # an image
 
 
+class Teacher(Model):
+    """What the foundation models that draw pseudo-labels have in common."""
+
+    captions: dict[str, str] = Field(default_factory=dict)  # what is looked for, by class; a class that is not here: its name
+    nms_iou: Fraction = 0.8  # of boxes, whatever their classes, of which the likelier alone stays
+    max_detections: Annotated[int, Field(ge=1)] = 100  # an image, the likeliest
+    batch_size: Annotated[int, Field(ge=1)] = 4  # images; halved where the memory runs out
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the arithmetic (mixed precision); auto: bfloat16 on a GPU
+
+
+class GroundedSam2(Teacher):
+    """Grounding DINO finds boxes, one class a forward pass; SAM 2 turns them into masks. Hub ids (pin the revision) or folders."""
+
+    kind: Literal["grounded-sam2"]
+    detector: str = "IDEA-Research/grounding-dino-base"  # or an MM Grounding DINO
+    detector_revision: str | None = None
+    segmenter: str = "facebook/sam2.1-hiera-large"
+    segmenter_revision: str | None = None
+    box_threshold: Probability = 0.35  # score of a box: the likeliest of the caption's tokens
+    text_threshold: Probability = 0.25  # that at least one word of the caption has to reach
+
+
+class Sam3(Teacher):
+    """SAM 3, which finds masks by a noun phrase. A hub id (gated; pin the revision) or a folder."""
+
+    kind: Literal["sam3"]
+    model: str = "facebook/sam3"
+    revision: str | None = None
+    score_threshold: Probability = 0.5
+    mask_threshold: Probability = 0.5  # P(mask) of a pixel
+
+
+AutoLabel = Annotated[GroundedSam2 | Sam3, Field(discriminator="kind")]
+
+
 class HumanJudge(Model):
     """Simulated human: approves when every instance is matched one-to-one by a same-class proposal, nothing extra."""
 
@@ -318,6 +354,7 @@ class Settings(Model):
     pretrain: Training
     train: Training
     predict: Predict
+    autolabels: dict[Name, AutoLabel] = Field(default_factory=dict)  # starts without labels: foundation models draw the first proposals
     judges: dict[Name, Judge]
     runs: dict[Name, Run]
     probes: Probes = Field(default_factory=Probes)
@@ -326,7 +363,14 @@ class Settings(Model):
     gallery: Gallery = Field(default_factory=Gallery)
 
     def check_runs(self) -> tuple[str, str] | None:
-        """The first (key, problem) in `runs` and `probed` that no single line shows, or None."""
+        """The first (key, problem) in `autolabels`, `runs` and `probed` that no single line shows, or None."""
+        for name, teacher in self.autolabels.items():
+            if name == "start" or name in self.runs:
+                return f"autolabels.{name}", f"'{name}' is the name of another start or run; choose another"
+            for wanted in teacher.captions:
+                if wanted not in self.select.categories:
+                    return f"autolabels.{name}.captions", f"no class '{wanted}' in select.categories"
+        starts = ["start", *self.autolabels]
         for name in self.probed:
             if name not in self.judges:
                 return "probed", f"no judge '{name}' in judges (there are: {', '.join(self.judges)})"
@@ -335,11 +379,11 @@ class Settings(Model):
                 return "runs.start", "'start' is the name of the model every arm begins from; choose another"
             if run.judge not in self.judges:
                 return f"runs.{name}.judge", f"no judge '{run.judge}' in judges (there are: {', '.join(self.judges)})"
-            if run.prev != "start" and run.prev not in self.runs:
-                return f"runs.{name}.prev", f"no run '{run.prev}' in runs (there are: start, {', '.join(self.runs)})"
+            if run.prev not in starts and run.prev not in self.runs:
+                return f"runs.{name}.prev", f"no run '{run.prev}' in runs (there are: {', '.join([*starts, *self.runs])})"
         for name in self.runs:
             seen, current = {name}, self.runs[name].prev
-            while current != "start":
+            while current not in starts:
                 if current in seen:
                     return f"runs.{name}.prev", f"the chain never reaches start: it comes back to '{current}'"
                 seen.add(current)
@@ -375,9 +419,9 @@ def load(path: Path = Path("params.yaml")) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         # a discriminated union puts its tag into the location; the user's file has no such key
-        kinds = {"human", "noisy", "confidence", "random", "always", "never", "vlm"}
+        kinds = {"human", "noisy", "confidence", "random", "always", "never", "vlm", "grounded-sam2", "sam3"}
         loc = [str(part) for part in first["loc"] if part != "[key]"]
-        if len(loc) > 2 and loc[0] == "judges" and loc[2] in kinds:
+        if len(loc) > 2 and loc[0] in ("judges", "autolabels") and loc[2] in kinds:
             del loc[2]
         message = first["msg"].removeprefix("Value error, ")
         given = "" if isinstance(first["input"], (dict, list)) else f" (it says {first['input']!r})"

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 from . import settings as settings_module
@@ -35,7 +36,7 @@ class Stage:
         writes: outputs, likewise.
         options: plain text options, likewise.
         optional: names of `reads`, `writes` or `options` that may be left out (then None).
-        params: dotted keys of params.yaml; `{option}` is filled from the command line.
+        params: dotted keys of params.yaml; `{option}` is filled from the command line, and the key falls away where it is not given.
     """
 
     reads: dict[str, str]
@@ -64,7 +65,9 @@ class Stage:
 
     def keys(self, arguments: argparse.Namespace) -> tuple[str, ...]:
         """The dotted settings keys that a run with these arguments reads."""
-        return tuple(key.format(**vars(arguments)) for key in self.params)
+        given = {name for name, value in vars(arguments).items() if value is not None}
+        named = {key: {name for _, name, _, _ in Formatter().parse(key) if name} for key in self.params}
+        return tuple(key.format(**vars(arguments)) for key in self.params if named[key] <= given)
 
     def run(self, main: Callable[..., None], doc: str, argv: Sequence[str] | None = None) -> None:
         """Run `main(**arguments, settings={key: value})` and exit the process with an error line if it cannot be done."""

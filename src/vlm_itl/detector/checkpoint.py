@@ -1,14 +1,11 @@
 """The state of an unfinished training on disk, found again by all that the training hangs on.
 
-It lives in scratch/training/KEY, outside DVC's outputs, which DVC deletes when a stage starts. Another setting, label, picture or version
-is another KEY, so two trainings never mix; the same training, killed and started again, finds its own.
+It lives in scratch/training/KEY; `vlm_itl.progress` says why there.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 import os
 import shutil
 import time
@@ -19,31 +16,25 @@ from typing import Any
 
 import torch
 
-from ..files import feed, replacing, scratch
+from ..files import replacing
+from ..progress import digest_of, state_folder
 from .processes import world
 
 EVERY = "VLM_ITL_CHECKPOINT_SECONDS"
-DAYS_KEPT = 14  # of a training that nobody went on with
 
 
 def key_of(settings: Any, files: Iterable[Path | None]) -> str:
     """sha256 over settings (JSON), contents of files (None and what is not there count too), this package, versions, threads, processes."""
     package = [*sorted(Path(__file__).parent.glob("*.py")), Path(__file__).parents[1] / "evaluation" / "detection.py"]
-    digest = hashlib.sha256(
-        json.dumps([
+    return digest_of(
+        [
             settings,
             {name: version(name) for name in ("torch", "torchvision", "numpy", "pillow", "pycocotools")},
             # float sums depend on how they are shared out
             torch.get_num_threads(), world(), torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        ], sort_keys=True).encode()
+        ],
+        [*package, *files],
     )  # fmt: skip
-    for path in [*package, *files]:
-        if path is not None and path.is_file():
-            digest.update(b"file")
-            feed(digest, path)
-        else:
-            digest.update(b"none")
-    return digest.hexdigest()
 
 
 def save_torch(value: Any, path: Path) -> None:
@@ -59,18 +50,6 @@ def save_torch(value: Any, path: Path) -> None:
         temporary.write_bytes(buffer.getbuffer())
 
 
-def _folder(kind: str, key: str) -> Path:
-    """scratch/KIND/KEY. What nobody went on with for `DAYS_KEPT` days is removed from beside it."""
-    folder = scratch() / kind / key
-    for other in folder.parent.glob("*"):
-        try:
-            if time.time() - other.stat().st_mtime > DAYS_KEPT * 86400:
-                shutil.rmtree(other)
-        except FileNotFoundError:  # another process was first
-            pass
-    return folder
-
-
 class Checkpoint:
     """A training's state, saved at most every VLM_ITL_CHECKPOINT_SECONDS (of the environment; 60), removed when it has ended well.
 
@@ -78,7 +57,7 @@ class Checkpoint:
     """
 
     def __init__(self, key: str) -> None:
-        self.folder = _folder("training", key)
+        self.folder = state_folder("training", key)
         self.path = self.folder / "checkpoint.pth"
         self.every = float(os.environ.get(EVERY, "60"))
         self.last = time.monotonic()
@@ -100,37 +79,4 @@ class Checkpoint:
         self.last = time.monotonic()
 
     def clear(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-class Progress:
-    """The finished batches of a prediction, one JSON line each; a line that a kill cut short does not count.
-
-    Not for two processes at once: each writes a file of its own.
-    """
-
-    def __init__(self, key: str) -> None:
-        self.folder = _folder("predictions", key)
-        self.path = self.folder / "batches.jsonl"
-        self._stream: Any = None
-
-    def load(self) -> list[list[Any]]:
-        """The batches so far; from here on more can be added."""
-        whole: list[bytes] = []
-        if self.path.exists():
-            whole = [line for line in self.path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.folder / f"batches.{os.getpid()}.jsonl"
-        temporary.write_bytes(b"".join(whole))
-        os.replace(temporary, self.path)
-        self._stream = self.path.open("ab")  # of the file just made: another process replaces it and writes into its own
-        return [json.loads(line) for line in whole]
-
-    def add(self, batch: list[Any]) -> None:
-        self._stream.write(json.dumps(batch).encode() + b"\n")
-        self._stream.flush()
-
-    def clear(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
         shutil.rmtree(self.folder, ignore_errors=True)

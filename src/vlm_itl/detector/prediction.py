@@ -17,7 +17,8 @@ from pycocotools import mask as mask_util
 from tqdm import tqdm
 
 from ..coco import Coco, encode
-from .checkpoint import Progress, key_of
+from ..progress import Progress
+from .checkpoint import key_of
 from .config import load_config, make_deterministic
 from .processes import gathered, rank, world
 from .speed import faster
@@ -45,7 +46,7 @@ class Predictor:
         """
         pictures = [images / i["file_name"] for i in data["images"]]
         key = key_of([self.cfg.dump(), data["images"], score_threshold, batch_size, rank()], [self.folder / "model.pth", *pictures])
-        progress = Progress(key)
+        progress = Progress("predictions", key)
         rows = predict(self.model, self.cfg, data, images, score_threshold, batch_size, desc, progress)
         progress.clear()
         return rows

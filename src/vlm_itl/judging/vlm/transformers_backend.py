@@ -10,12 +10,9 @@ import gc
 import hashlib
 import inspect
 import itertools
-import re
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,11 +21,11 @@ from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from ...errors import UserError
-from ...files import feed
+from ...pretrained import identity, loading
 from ...settings import VlmJudge
 from .questions import Answer, Question, option_of, word
 
-WEIGHTS = (".safetensors", ".bin", ".json", ".jinja", ".txt", ".model", ".py")
+KEY = "judges: model"  # of params.yaml
 
 
 class TransformersBackend:
@@ -42,17 +39,10 @@ class TransformersBackend:
         if settings.device == "cuda" and not torch.cuda.is_available():
             raise UserError("params.yaml: judges: device: cuda, but torch sees no GPU; use auto or cpu")
         self.device = "cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
-        folder = Path(settings.model)
-        if not folder.is_dir() and not re.fullmatch("[0-9a-f]{40}", settings.revision or ""):
-            raise UserError(
-                f"params.yaml: judges: model: {settings.model} is no folder here, so it is a hub id; pin its revision to a commit "
-                f"(40 hex digits, from the model page's list of files), now {settings.revision!r}"
-            )
         self.versions = {name: version(name) for name in ("torch", "transformers", "tokenizers", "pillow")}
         self.identity = {
             "backend": "transformers",
-            "model": folder.name if folder.is_dir() else settings.model,
-            "revision": folder_hash(folder) if folder.is_dir() else settings.revision,
+            **identity(settings.model, settings.revision, KEY),
             "dtype": settings.dtype,
             "transformers": self.versions["transformers"],
             **settings.asking(),
@@ -62,7 +52,7 @@ class TransformersBackend:
 
     @functools.cached_property
     def processor(self) -> Any:
-        with self._loading():
+        with loading(self.settings.model, KEY):
             processor = AutoProcessor.from_pretrained(self.settings.model, **self._where())
         if not getattr(processor, "chat_template", None):
             raise UserError(f"params.yaml: judges: model: {self.settings.model} has no chat template; an instruction-tuned model is needed")
@@ -78,7 +68,7 @@ class TransformersBackend:
 
     @functools.cached_property
     def model(self) -> Any:
-        with self._loading():
+        with loading(self.settings.model, KEY):
             model: Any = AutoModelForImageTextToText.from_pretrained(self.settings.model, dtype=self.settings.dtype, **self._where())
         try:
             return model.to(self.device).eval()
@@ -90,16 +80,6 @@ class TransformersBackend:
 
     def _where(self) -> dict[str, Any]:
         return {"revision": self.settings.revision, "trust_remote_code": self.settings.trust_remote_code}
-
-    @contextmanager
-    def _loading(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            raise UserError(
-                f"params.yaml: judges: model: {self.settings.model} cannot be loaded ({' '.join(str(error).split())[:300]}); give a hub "
-                "id, with a network or after `hf download`, or a folder with config.json, weights and processor"
-            ) from None
 
     def ask(self, questions: Iterable[tuple[int, Question]]) -> Iterator[tuple[int, Answer]]:
         """In batches of `batch_size`; one at a time where several samples are wanted, so that each has a seed of its own.
@@ -249,15 +229,6 @@ def _seed(question: Question) -> int:
     """The samples' dice hang on the question, so that it gets the same ones anywhere, and asked once more gets others."""
     content = [question.text.encode(), question.variant.encode(), *(p.tobytes() for p in question.pictures)]
     return int.from_bytes(hashlib.sha256(b"".join(content)).digest()[:6], "big")
-
-
-def folder_hash(folder: Path) -> str:
-    """sha256 over the names and contents of a model folder's files."""
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in WEIGHTS):
-        digest.update(str(path.relative_to(folder)).encode())
-        feed(digest, path)
-    return digest.hexdigest()
 
 
 transformers.utils.logging.set_verbosity_error()

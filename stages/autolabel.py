@@ -1,0 +1,51 @@
+"""A start without labels: foundation models draw proposals on all training images, of which nobody has drawn one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vlm_itl import labels as policies
+from vlm_itl.detector.untrained import write_untrained
+from vlm_itl.files import read_json, write_json
+from vlm_itl.stage import Stage
+
+STAGE = Stage(
+    reads={
+        "unlabelled": "all training images, without labels",
+        "images": "folder of the images",
+        "start_ledger": "what a human drew before any loop; of it only the validation images concern a start without labels",
+    },
+    writes={
+        "labels": "none",
+        "pool": "all training images",
+        "ledger": "the validation images",
+        "proposals": "COCO results on the pool",
+        "model": "folder that says that no detector has been trained",
+        "identity": "which models drew: ids, revisions, settings, versions",
+    },
+    options={"name": "the teacher's name in params.yaml"},
+    params=("autolabels.{name}",),
+)
+
+
+def main(
+    unlabelled: Path, images: Path, start_ledger: Path, labels: Path, pool: Path, ledger: Path, proposals: Path, model: Path,
+    identity: Path, name: str, settings: dict[str, Any],
+) -> None:  # fmt: skip
+    from vlm_itl.autolabel import label
+
+    everything = read_json(unlabelled)
+    rows, who = label(everything, images, settings[f"autolabels.{name}"])
+    start = policies.unlabelled(everything, read_json(start_ledger))
+    for path, value in zip((labels, pool, ledger), start):
+        write_json(path, value)
+    write_json(proposals, rows)
+    write_json(identity, who)
+    write_untrained(model)
+    with_any = len({row["image_id"] for row in rows})
+    print(f"{name}: {len(rows)} pseudo-labels on {with_any} of {len(everything['images'])} images")
+
+
+if __name__ == "__main__":
+    STAGE.run(main, __doc__)

@@ -1,0 +1,24 @@
+"""Measure pseudo-labels against the truth, before any judge and any detector: AP by class, and how many are right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vlm_itl.evaluation.pseudo_labels import quality
+from vlm_itl.files import read_json, write_json
+from vlm_itl.stage import Stage
+
+STAGE = Stage(
+    reads={"proposals": "the pseudo-labels", "truth": "ground truth of the images that they were drawn on"},
+    writes={"metrics": "AP of boxes and masks, shares of right pseudo-labels, of found instances and of right images"},
+    params=("evaluate.judge_iou",),
+)
+
+
+def main(proposals: Path, truth: Path, metrics: Path, settings: dict[str, Any]) -> None:
+    write_json(metrics, quality(read_json(proposals), read_json(truth), settings["evaluate.judge_iou"]))
+
+
+if __name__ == "__main__":
+    STAGE.run(main, __doc__)

@@ -1,0 +1,30 @@
+"""Pseudo-labels beside the truth, some images of each class, as one picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vlm_itl.files import read_json, replacing
+from vlm_itl.sheet import draw
+from vlm_itl.stage import Stage
+
+STAGE = Stage(
+    reads={
+        "proposals": "the pseudo-labels",
+        "truth": "ground truth of the images that they were drawn on",
+        "images": "folder of the images",
+    },
+    writes={"sheet": "the picture, JPEG"},
+    params=("evaluate.judge_iou", "gallery"),
+)
+
+
+def main(proposals: Path, truth: Path, images: Path, sheet: Path, settings: dict[str, Any]) -> None:
+    picture = draw(read_json(proposals), read_json(truth), images, settings["evaluate.judge_iou"], settings["gallery"])
+    with replacing(sheet) as temporary:
+        picture.save(temporary, "JPEG", quality=88, subsampling=0)
+
+
+if __name__ == "__main__":
+    STAGE.run(main, __doc__)
