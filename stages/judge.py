@@ -8,6 +8,7 @@ from typing import Any
 
 from vlm_itl.files import read_json, scratch, write_json, write_jsonl
 from vlm_itl.judging import judge as ask
+from vlm_itl.judging.simple import simulated_person
 from vlm_itl.settings import VlmJudge
 from vlm_itl.stage import Stage
 
@@ -17,7 +18,7 @@ STAGE = Stage(
         "proposals": "what the detector proposes on them",
         "images": "folder of the images, which a VLM looks at",
         "truth": "the pool's ground truth, for simulated humans only",
-        "prompt": "what the judge is asked",
+        "folder": "the judge's own: prompt.txt, and of a calibrated one calibration.json",
     },
     writes={
         "verdicts": "one JSON line an image",
@@ -30,15 +31,17 @@ STAGE = Stage(
 
 
 def main(
-    pool: Path, proposals: Path, images: Path, truth: Path, prompt: Path, verdicts: Path, identity: Path, metrics: Path, judge: str,
+    pool: Path, proposals: Path, images: Path, truth: Path, folder: Path, verdicts: Path, identity: Path, metrics: Path, judge: str,
     settings: dict[str, Any],
 ) -> None:  # fmt: skip
-    s, text = settings[f"judges.{judge}"], prompt.read_text(encoding="utf-8")
+    s, text = settings[f"judges.{judge}"], (folder / "prompt.txt").read_text(encoding="utf-8")
     if isinstance(s, VlmJudge):
         from vlm_itl.judging import vlm
 
         store = vlm.Store(scratch() / "answers")
-        rows, who, took = vlm.judge(read_json(pool), read_json(proposals), images, text, s, store)
+        calibration = read_json(folder / "calibration.json") if s.calibrated else None
+        person = simulated_person(read_json(truth), s.human) if s.human else None
+        rows, who, took = vlm.judge(read_json(pool), read_json(proposals), images, text, s, store, calibration=calibration, person=person)
     else:
         rows = ask(read_json(pool), read_json(proposals), read_json(truth), text, s, settings["seed"])
         who = {**s.model_dump(), "prompt_md5": hashlib.md5(text.encode()).hexdigest()}

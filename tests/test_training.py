@@ -24,7 +24,8 @@ torch = pytest.importorskip("torch")
 from detectron2.modeling import build_model  # noqa: E402
 from detectron2.utils.events import EventStorage  # noqa: E402
 
-from vlm_itl.detector import checkpoint, model_labels, training  # noqa: E402
+from vlm_itl import checkpoint  # noqa: E402
+from vlm_itl.detector import model_labels, training  # noqa: E402
 from vlm_itl.detector.config import build_config, make_deterministic  # noqa: E402
 from vlm_itl.detector.speed import nms_by_level  # noqa: E402
 from vlm_itl.detector.stream import Samples, batches, order, to_records  # noqa: E402

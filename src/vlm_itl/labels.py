@@ -101,6 +101,9 @@ def update(
                 "decisions": sum(v.get("questions", 1) for v in asked),
             }
         )
+    people = sum(bool(v.get("person")) for v in asked)
+    if people:  # the images that a model passed on
+        new_ledger.append({"run": name, "action": "verify", "actor": "human", "judge": run.judge, "decisions": people})
     if drawn_images:
         new_ledger.append({"run": name, "action": "draw", "actor": "human", "purpose": "labels",
                            "images": drawn_images, "instances": drawn_instances})  # fmt: skip

@@ -279,6 +279,8 @@ class VlmJudge(Model):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     trust_remote_code: bool = False  # runs code that comes with the model
+    calibrated: bool = False  # P(approve) and the thresholds of images from `calibration.json` in the judge's folder, not from here
+    human: HumanJudge | None = None  # with `calibrated`: who decides between rejecting and approving; costs a person's time
     render: Render = Field(default_factory=Render)
     server: Server = Field(default_factory=Server)
 
@@ -288,6 +290,10 @@ class VlmJudge(Model):
             raise ValueError("approve and reject share a spelling")
         if self.samples > 1 and self.answer == "probability":
             raise ValueError("samples are of texts; set answer: text")
+        if self.calibrated and (self.unit, self.answer) != ("instance", "probability"):
+            raise ValueError("calibrated needs unit: instance and answer: probability")
+        if self.human and not self.calibrated:
+            raise ValueError("human decides between two thresholds; they come with calibrated: true")
         return self
 
     def asking(self) -> dict[str, Any]:
@@ -328,19 +334,60 @@ class Gallery(Model):
 
 
 class Prices(Model):
-    """What an error of a judge costs, in any one unit."""
+    """What an error of a judge, and asking a person instead, costs, in any one unit."""
 
     wrong_approval: Annotated[float, Field(ge=0)] = 5
     needless_rejection: Annotated[float, Field(ge=0)] = 1
+    question: Annotated[float, Field(ge=0)] = 0.3  # to a person, who is always right
 
 
 class Probes(Model):
-    """Questions with known answers, made from the initial labels, for the judges in `probed`."""
+    """Questions with known answers, made from initial labels that no verifier has trained on, for the judges in `probed`."""
 
     per_kind: Annotated[int, Field(ge=1)] = 40  # images of each kind of change
     seed: Annotated[int, Field(ge=0)] = 0
     prices: Prices = Field(default_factory=Prices)
     consistency: Annotated[int, Field(ge=0)] = 40  # images, over all kinds, that a VLM is asked about again in other ways
+
+
+class Lora(Model):
+    """Low-rank adapters (Hu et al., ICLR 2022) instead of all weights: for models that do not fit otherwise."""
+
+    rank: Annotated[int, Field(ge=1)] = 16
+    alpha: Annotated[float, Field(gt=0)] = 32  # the adapters' output is scaled by alpha / rank
+
+
+class Verifier(Model):
+    """The judge that learns from the initial labels. Its pictures, prompt and options are those of `judges.<judge>`."""
+
+    judge: Name  # what is trained: its `model` is the folder that the training writes, judges/<judge>/model
+    base: Name  # the judge whose model it starts from
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.25  # of the initial images, for measuring; nothing trains on them
+    mistakes: Annotated[float, Field(gt=0, lt=1)] = 0.25  # of them that a detector trained on the others makes its mistakes on
+    steps: Annotated[int, Field(ge=1)] = 200  # optimiser steps
+    batch_size: Annotated[int, Field(ge=2)] = 32  # examples
+    accumulate: Annotated[int, Field(ge=1)] = 1  # parts of a batch that are computed one after the other, to save memory
+    learning_rate: Annotated[float, Field(gt=0)] = 0.0005
+    masks: Probability = 0.6  # of the examples: about one mask; the others ask whether anything is missing
+    detector: Probability = 0.3  # of the examples about a mask: the detector's own
+    lora: Lora | None = None
+    seed: Annotated[int, Field(ge=0)] = 0  # of the parts and of the examples
+
+    @model_validator(mode="after")
+    def _fits(self) -> Verifier:
+        if self.judge == self.base:
+            raise ValueError("judge and base are the same; the base is the judge it starts from")
+        if self.held_out + self.mistakes >= 1:
+            raise ValueError("held_out and mistakes leave no image to train on")
+        if self.batch_size % self.accumulate:
+            raise ValueError("batch_size is no multiple of accumulate")
+        return self
+
+
+class Calibration(Model):
+    """A judge with the thresholds that another one's answers to the probes give it."""
+
+    probed: Name  # whose answers
 
 
 class Settings(Model):
@@ -359,6 +406,8 @@ class Settings(Model):
     runs: dict[Name, Run]
     probes: Probes = Field(default_factory=Probes)
     probed: list[Name] = Field(default_factory=list)
+    verifier: Verifier
+    calibrations: dict[Name, Calibration] = Field(default_factory=dict)  # by the judge that gets them
     evaluate: Evaluate
     gallery: Gallery = Field(default_factory=Gallery)
 
@@ -371,9 +420,22 @@ class Settings(Model):
                 if wanted not in self.select.categories:
                     return f"autolabels.{name}.captions", f"no class '{wanted}' in select.categories"
         starts = ["start", *self.autolabels]
+        known = f"(there are: {', '.join(self.judges)})"
         for name in self.probed:
             if name not in self.judges:
-                return "probed", f"no judge '{name}' in judges (there are: {', '.join(self.judges)})"
+                return "probed", f"no judge '{name}' in judges {known}"
+        for key in ("judge", "base"):
+            name = getattr(self.verifier, key)
+            if not isinstance(self.judges.get(name), VlmJudge):
+                return f"verifier.{key}", f"no judge '{name}' of kind vlm in judges {known}"
+        for name, calibration in self.calibrations.items():
+            if name not in self.judges:
+                return f"calibrations.{name}", f"no judge '{name}' in judges {known}"
+            if calibration.probed not in self.probed or calibration.probed == name:
+                return f"calibrations.{name}.probed", f"'{calibration.probed}' has to be another judge, and in probed"
+        for name, judge in self.judges.items():
+            if isinstance(judge, VlmJudge) and judge.calibrated and name not in self.calibrations:
+                return f"judges.{name}.calibrated", f"there is no line for it in calibrations (calibrations: {{{name}: {{probed: ...}}}})"
         for name, run in self.runs.items():
             if name == "start":
                 return "runs.start", "'start' is the name of the model every arm begins from; choose another"

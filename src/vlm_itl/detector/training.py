@@ -20,12 +20,13 @@ from detectron2.solver.build import get_default_optimizer_params
 from detectron2.utils.events import EventStorage
 from tqdm import tqdm
 
+from ..checkpoint import Checkpoint, save_torch
 from ..coco import Coco
 from ..errors import UserError
 from ..evaluation.detection import average_precision
 from ..files import replacing
 from ..settings import Detector, EarlyStopping, Training
-from .checkpoint import Checkpoint, key_of, save_torch
+from .checkpoint import key_of
 from .config import build_config, make_deterministic
 from .model_labels import Losses, believed
 from .prediction import predict

@@ -7,9 +7,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 from scipy.stats import rankdata
 
+from ..calibration import Fitted, logit, recalibrated, weakest
 from ..coco import Coco, by_image
+from ..errors import UserError
+from ..labels import taken
 from ..matching import all_right, matched
 from ..settings import Prices
 
@@ -98,6 +102,96 @@ def auroc(p: NDArray[np.float64], right: NDArray[np.bool_]) -> float | None:
 def brier(p: NDArray[np.float64], right: NDArray[np.bool_]) -> float | None:
     """Mean squared difference of probability and outcome (Brier 1950); 0 is perfect, .25 a coin that knows it. Null for none."""
     return _round(np.mean((p - right) ** 2)) if len(p) else None
+
+
+def fit_calibration(p: NDArray[np.float64], right: NDArray[np.bool_]) -> Fitted:
+    """Scale and shift of the logits that make probabilities fit what came out best: temperature scaling (Guo et al., ICML 2017) with a shift, as
+    Platt (1999) has it, since a model may lean to one option.
+
+    By maximum likelihood with a weak pull towards no change (a prior of standard deviation 2 on both), so that few or separable probes give no
+    certainty. No change where there is one outcome only.
+    """
+    if not len(p) or right.all() or not right.any():
+        return Fitted()
+    x, y = logit(p), right.astype(float)
+
+    def cost(parameters: NDArray[np.float64]) -> float:
+        z = parameters[0] * x + parameters[1]
+        return float(np.sum(np.logaddexp(0, z) - y * z) + ((parameters[0] - 1) ** 2 + parameters[1] ** 2) / 8)
+
+    scale, shift = minimize(cost, np.array([1.0, 0.0]), bounds=[(0.01, None), (None, None)]).x
+    return Fitted(round(float(scale), 4), round(float(shift), 4))
+
+
+def expected_calibration_error(p: NDArray[np.float64], right: NDArray[np.bool_]) -> float | None:
+    """Mean distance of probability and share of right ones over ten bins of equal width, weighted by their size (Guo et al. 2017)."""
+    if not len(p):
+        return None
+    bins = np.minimum((p * 10).astype(int), 9)
+    return _round(sum(abs(p[bins == b].sum() - right[bins == b].sum()) for b in range(10)) / len(p))
+
+
+def calibrate(pool: Coco, proposals: list[Row], truth: Coco, verdicts: list[Row], at: float, prices: Prices) -> Row:
+    """What makes a judge of single masks calibrated: scale and shift for its two questions, and the thresholds that cost least.
+
+    Returns:
+        `mask` and `missing`: scale and shift. `threshold`: for approving an image without a person. `reject` and `approve`: below the one it is
+        rejected, from the other on approved, between them a person is asked. Both with what they cost a probe, at `prices`.
+
+    Raises:
+        UserError: the verdicts hold no probabilities of single masks.
+    """
+    shown, true = by_image(proposals), by_image(truth)
+    masks: list[tuple[float, bool]] = []
+    missing: list[tuple[float, bool]] = []
+    for v in verdicts:
+        if v.get("p_mask") is None:
+            continue
+        rows, instances = shown[v["image_id"]], true[v["image_id"]]
+        masks += [(p, r) for p, r in zip(v["p_mask"], matched(rows, instances, at)) if p is not None]
+        if v.get("p_missing") is not None:
+            missing.append((v["p_missing"], all_right(taken(rows, v["accepted"]), instances, at)))
+    if not masks or not missing:
+        raise UserError("these verdicts hold no P(approve) of single masks; calibration needs a judge with unit: instance")
+    fitted = {name: fit_calibration(*_columns(pairs)) for name, pairs in (("mask", masks), ("missing", missing))}
+    images = []
+    for v in verdicts:
+        if v.get("p_mask") is not None:
+            right = all_right(taken(shown[v["image_id"]], v["accepted"]), true[v["image_id"]], at)
+            images.append((weakest(v["p_mask"], v["accepted"], v.get("p_missing"), fitted["mask"], fitted["missing"]), right))
+    alone = choose_threshold(images, prices)
+    assert alone is not None
+    return {
+        **{name: {"scale": f.scale, "shift": f.shift} for name, f in fitted.items()},
+        "threshold": alone["threshold"], "cost": alone["cost"], "cost_always": alone["cost_always"], "cost_never": alone["cost_never"],
+        **choose_bands(images, prices),
+    }  # fmt: skip
+
+
+def _columns(pairs: list[tuple[float, bool]]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    return np.array([p for p, _ in pairs], dtype=float), np.array([r for _, r in pairs], dtype=bool)
+
+
+def choose_bands(pairs: list[tuple[float, bool]], prices: Prices) -> Row:
+    """Two thresholds on P(approve) that cost least on these probes, where a person answers between them for `prices.question` and is right.
+
+    Of several that cost the same, those that ask least.
+    """
+    p, right = _columns(sorted(pairs))
+    n = len(p)
+    wrong_above = (~right).sum() - np.concatenate([[0], np.cumsum(~right)])
+    right_below = np.concatenate([[0], np.cumsum(right)])
+    allowed = [k for k in range(n + 1) if k in (0, n) or p[k - 1] < p[k]]
+    best = min(
+        ((right_below[low] * prices.needless_rejection + (high - low) * prices.question + wrong_above[high] * prices.wrong_approval,
+          high - low, low, high) for low in allowed for high in allowed if low <= high),
+    )  # fmt: skip
+    cost, asked, low, high = best
+
+    def between(k: int) -> float:
+        return 0.0 if k == 0 else 1.0001 if k == n else _round((p[k - 1] + p[k]) / 2)
+
+    return {"reject": between(low), "approve": between(high), "bands_cost": _round(cost / n), "asked": _round(asked / n)}
 
 
 def choose_threshold(pairs: list[tuple[float, bool]], prices: Prices) -> Row | None:

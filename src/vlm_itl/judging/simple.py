@@ -8,9 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ..coco import Coco, by_image
 from ..matching import all_right
 from ..settings import ConfidenceJudge, HumanJudge, NoisyJudge, RandomJudge
 
@@ -40,6 +42,12 @@ class Decision:
 def human(question: Question, truth: list[dict[str, Any]], settings: HumanJudge) -> Decision:
     """Simulated human without errors: `vlm_itl.matching.all_right`."""
     return Decision(approve=all_right(question.proposals, truth, settings.iou))
+
+
+def simulated_person(truth: Coco, settings: HumanJudge) -> Callable[[int, list[dict[str, Any]]], bool]:
+    """A simulated human whom another judge asks about an image's proposals."""
+    instances = by_image(truth)
+    return lambda image_id, rows: all_right(rows, instances.get(image_id, []), settings.iou)
 
 
 def noisy(question: Question, truth: list[dict[str, Any]], settings: NoisyJudge) -> Decision:

@@ -15,7 +15,7 @@ from ..judging.vlm.composing import Composer
 from ..judging.vlm.questions import Question
 from ..judging.vlm.transformers_backend import TransformersBackend
 from ..settings import VlmJudge
-from .examples import Example, Examples
+from .examples import Example
 
 
 @dataclass(frozen=True)
@@ -77,5 +77,3 @@ def first_logits(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     """Logits at the answer's first position, (examples, vocabulary); the last one, since questions are padded on the left."""
     logits: torch.Tensor = model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1]
     return logits
-
-

@@ -137,7 +137,9 @@ class Teacher:
         wanted = torch.from_numpy(np.concatenate([maps(e, self.examples.truth[e.image["id"]], self.examples.ids) for e in batch.examples]))
         # the mask itself is seen in the closer picture only
         counts = torch.ones_like(wanted)
-        counts[[k for k, closer in enumerate(c for e in batch.examples for c in ([0, 1] if e.kind == "mask" else [0])) if not closer], :, -1] = 0
+        counts[
+            [k for k, closer in enumerate(c for e in batch.examples for c in ([0, 1] if e.kind == "mask" else [0])) if not closer], :, -1
+        ] = 0
         seen = functional.binary_cross_entropy_with_logits(shares, wanted, weight=counts)
         return answer_loss(logits, batch.right, *options), seen
 

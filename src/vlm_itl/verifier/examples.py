@@ -7,13 +7,14 @@ at the oracle's IoU is right.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pycocotools import mask as mask_util
 
 from ..coco import Coco, by_image
+from ..errors import UserError
 from ..judging.probes import KINDS, Case
 from ..matching import all_right, iou_matrix, matched
 
@@ -22,6 +23,7 @@ Row = dict[str, Any]
 # how a mask is spoiled, how often, and the IoUs from which a degree is drawn: as near to the oracle's limit as the loop's errors are
 WRONG = {"eroded": 3, "dilated": 2, "shifted": 3, "cut": 3, "spill-over": 2, "merged": 2, "wrong class": 3}
 RIGHT = {"exact": 2, "jitter": 3, "eroded": 1, "dilated": 1, "shifted": 1, "cut": 1, "spill-over": 1}
+TRIES = 1000  # of a change that comes out as wanted
 GAP = 0.05  # of IoU on either side of the oracle's limit, where nobody could tell
 
 
@@ -72,21 +74,24 @@ class Examples:
         self.by_class: dict[int, list[tuple[int, int]]] = {c: [] for c in self.ids}
         self.instances = {i: [a for a in rows if not a["iscrowd"]] for i, rows in self.truth.items()}
         self.instances = {i: rows for i, rows in self.instances.items() if rows}
+        self.order = sorted(self.instances)
         for i, rows in sorted(self.instances.items()):
             for place, row in enumerate(rows):
                 self.by_class[row["category_id"]].append((i, place))
-        self.proposed = by_image(list(proposals))
-        rated = [(i, k, matched([row], self.truth.get(i, []), iou)[0]) for i, rows in sorted(self.proposed.items()) for k, row in enumerate(rows)]
+        self.proposed = by_image([row for row in proposals if row["image_id"] in self.images])
+        rated = [
+            (i, k, matched([row], self.truth.get(i, []), iou)[0]) for i, rows in sorted(self.proposed.items()) for k, row in enumerate(rows)
+        ]
         self.mistakes = {right: [(i, k) for i, k, r in rated if r is right] for right in (True, False)}
 
-    def mask(self, dice: random.Random, right: bool, detector: float = 0.3) -> Example:
+    def mask(self, dice: random.Random, right: bool, detector: float = 0.0) -> Example:
         """A question about one mask, right or wrong; a share `detector` of them on the detector's own proposals, where it has such."""
         if self.mistakes[right] and dice.random() < detector:
             i, k = dice.choice(self.mistakes[right])
             row = shown(self.proposed[i][k])
             return Example("mask", "detector", self.images[i], [row], right, best_iou(row, self.truth.get(i, [])))
         mix = RIGHT if right else WRONG
-        while True:
+        for _ in range(TRIES):
             of = dice.choice([c for c in self.ids if self.by_class[c]])
             i, place = dice.choice(self.by_class[of])
             change = dice.choices(list(mix), list(mix.values()))[0]
@@ -98,11 +103,12 @@ class Examples:
             fits = best_iou(row, self.truth[i])
             if matched([row], self.truth[i], self.iou)[0] is right and (change == "wrong class" or abs(fits - self.iou) >= GAP / 2):
                 return Example("mask", change, self.images[i], [row], right, fits)
+        raise UserError(f"verifier: no {'right' if right else 'wrong'} mask can be made from these labels ({len(self.instances)} images)")
 
     def missing(self, dice: random.Random, right: bool) -> Example:
         """A question about an image: whether everything has its own box. Wrong: some are dropped, or one has two."""
-        while True:
-            i = dice.choice(sorted(self.instances))
+        for _ in range(TRIES):
+            i = dice.choice(self.order)
             instances = self.instances[i]
             rows = []
             for place in range(len(instances)):
@@ -123,14 +129,12 @@ class Examples:
             dice.shuffle(rows)
             if all_right(rows, self.truth[i], self.iou) is right:
                 return Example("missing", change, self.images[i], [shown(r) for r in rows], right, None)
+        raise UserError(
+            f"verifier: no {'complete' if right else 'incomplete'} image can be made from these labels ({len(self.order)} images)"
+        )
 
-    def draw(self, seed: int, number: int, masks: float = 0.6) -> Example:
+    def draw(self, seed: int, number: int, masks: float = 0.6, detector: float = 0.0) -> Example:
         """The `number`-th example: half of them right, a share `masks` about one mask."""
         dice = random.Random(f"{seed}/{number}")
         right = number % 2 == 0
-        return self.mask(dice, right) if dice.random() < masks else self.missing(dice, right)
-
-
-def numbered(examples: Examples, seed: int, first: int, last: int) -> Iterator[Example]:
-    for number in range(first, last):
-        yield examples.draw(seed, number)
+        return self.mask(dice, right, detector) if dice.random() < masks else self.missing(dice, right)

@@ -7,18 +7,21 @@ as it comes. The back ends import their own heavy packages and are loaded when t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from ...calibration import Fitted, recalibrated, weakest
 from ...coco import Coco
 from ...settings import VlmJudge
 from .composing import Composer, Row
 from .questions import Answer, Backend, Question
 from .reading import Outcome, read
 from .store import Store, key
+
+Person = Callable[[int, list[Row]], bool]
 
 
 def make_backend(settings: VlmJudge) -> Backend:
@@ -97,17 +100,28 @@ class Asker:
 
 
 def judge(
-    pool: Coco, proposals: list[Row], images: Path, prompt: str, settings: VlmJudge, store: Store, backend: Backend | None = None
+    pool: Coco,
+    proposals: list[Row],
+    images: Path,
+    prompt: str,
+    settings: VlmJudge,
+    store: Store,
+    backend: Backend | None = None,
+    calibration: Row | None = None,
+    person: Person | None = None,
 ) -> tuple[list[Row], dict[str, Any], dict[str, Any]]:
     """Verdicts, as `vlm_itl.judging.judge` gives them, by ascending image id.
 
     Args:
         images: the folder that `file_name`s are relative to.
         backend: another than the settings' own.
+        calibration: of `vlm_itl.evaluation.probes.calibrate`, for a judge that is `calibrated`.
+        person: says of an image id and its accepted proposals whether that is all right; asked between the two thresholds of the calibration.
 
     Returns:
         The verdicts, with `outcome` (`approve`, `reject`, `unparsed`), `reason` and `option_mass`; under `unit: instance` also, in the
-        order of the image's proposals, `accepted` and `p_mask`, and `questions` (how many it took). What identifies the judge: model,
+        order of the image's proposals, `accepted` and `p_mask`, and `p_missing` and `questions` (how many it took); `p_approve` is then that
+        of the least sure of all of these. `person`: whether a person decided. What identifies the judge: model,
         revision, prompt, rendering, versions. What it took: questions, unparsed answers, tokens, seconds.
 
     Raises:
@@ -116,7 +130,10 @@ def judge(
     backend = backend or make_backend(settings)
     asker = Asker(settings, backend, store)
     composer = Composer(pool, proposals, images, prompt, settings)
-    decided = (_judge_instances if settings.unit == "instance" else _judge_images)(asker, composer)
+    if settings.unit == "instance":
+        decided = _judge_instances(asker, composer, Calibrated(calibration) if calibration else None, person)
+    else:
+        decided = _judge_images(asker, composer)
     verdicts = []
     for i in (image["id"] for image in composer.pool):
         nothing = {"approve": False, "p_approve": None, "answer": None, "outcome": None, "reason": "", "option_mass": None}
@@ -128,7 +145,7 @@ def judge(
     identity = {
         **backend.identity,
         "prompt_md5": hashlib.md5(prompt.encode()).hexdigest(),
-        "unit": settings.unit, "threshold": settings.threshold, "render": settings.render.model_dump(),
+        "unit": settings.unit, "threshold": settings.threshold, **({"calibration": calibration} if calibration else {}), "render": settings.render.model_dump(),
         "versions": getattr(backend, "versions", {}),
     }  # fmt: skip
     return verdicts, identity, asker.counts
@@ -141,7 +158,15 @@ def _judge_images(asker: Asker, composer: Composer) -> dict[int, Row]:
     return {image["id"]: _verdict(asker, answer) for image, answer in zip(composer.asked, answers)}
 
 
-def _judge_instances(asker: Asker, composer: Composer) -> dict[int, Row]:
+class Calibrated:
+    """Thresholds of a calibration, and its P(approve)."""
+
+    def __init__(self, row: Row) -> None:
+        self.mask, self.missing = (Fitted(row[k]["scale"], row[k]["shift"]) for k in ("mask", "missing"))
+        self.threshold, self.reject, self.approve = row["threshold"], row["reject"], row["approve"]
+
+
+def _judge_instances(asker: Asker, composer: Composer, by: Calibrated | None, person: Person | None) -> dict[int, Row]:
     """First every proposal alone, then, with the accepted ones drawn, whether anything is missing. No second question without any."""
     asked, shown = composer.asked, composer.shown
     rows = [(image, row) for image in asked for row in shown[image["id"]]]
@@ -150,6 +175,8 @@ def _judge_instances(asker: Asker, composer: Composer) -> dict[int, Row]:
     p_mask: dict[int, list[float | None]] = {image["id"]: [] for image in asked}
     for (image, _), answer in zip(rows, masks):
         outcome, p, _ = asker.decide(answer)
+        if by and p is not None:
+            outcome = "approve" if recalibrated(p, by.mask) >= asker.settings.threshold else "reject"
         accepted[image["id"]].append(outcome == "approve")
         p_mask[image["id"]].append(None if p is None else round(p, 4))
     kept = {i: [row for row, ok in zip(shown[i], oks) if ok] for i, oks in accepted.items()}
@@ -158,15 +185,31 @@ def _judge_instances(asker: Asker, composer: Composer) -> dict[int, Row]:
     rest = asker.ask(about_the_rest, len(with_accepted), "judging completeness")
     complete = {image["id"]: _verdict(asker, answer) for image, answer in zip(with_accepted, rest)}
     none: Row = {
-        "approve": False,
-        "p_approve": None,
-        "answer": None,
-        "outcome": "reject",
-        "reason": "no proposal accepted",
-        "option_mass": None,
-    }
-    questions = {i: len(accepted[i]) + (i in complete) for i in accepted}
-    return {i: {**complete.get(i, none), "accepted": accepted[i], "p_mask": p_mask[i], "questions": questions[i]} for i in accepted}
+        "approve": False, "p_approve": None, "answer": None, "outcome": "reject", "reason": "no proposal accepted", "option_mass": None,
+    }  # fmt: skip
+    verdicts = {}
+    for i, oks in accepted.items():
+        v = dict(complete.get(i, none))
+        p_missing = v["p_approve"]
+        if p_missing is not None:
+            fitted = (by.mask, by.missing) if by else ()
+            v["p_approve"] = round(weakest(p_mask[i], oks, p_missing, *fitted), 4)
+            if by:
+                v |= _decided(v["p_approve"], by, person and (lambda i=i: person(i, kept[i])))
+        questions = len(oks) + (i in complete)
+        verdicts[i] = {**v, "accepted": oks, "p_mask": p_mask[i], "p_missing": p_missing, "questions": questions}
+    return verdicts
+
+
+def _decided(p: float, by: Calibrated, person: Callable[[], bool] | None) -> Row:
+    """A calibrated judge's decision: by one threshold, or by two with a person between them."""
+    if person is None:
+        approve, asked = p >= by.threshold, False
+    elif by.reject <= p < by.approve:
+        approve, asked = person(), True
+    else:
+        approve, asked = p >= by.approve, False
+    return {"approve": approve, "outcome": "approve" if approve else "reject", "person": asked}
 
 
 def _verdict(asker: Asker, answer: Answer) -> Row:

@@ -1,0 +1,34 @@
+"""Part the initial labels: what a verifier learns from, with the images that a detector makes its mistakes on, and what it is measured on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vlm_itl.files import read_json, write_json
+from vlm_itl.stage import Stage
+from vlm_itl.verifier.parts import parts, together
+
+STAGE = Stage(
+    reads={"labels": "images that a human has drawn"},
+    writes={
+        "detector": "labels for a detector that has not seen the others",
+        "unseen": "the others, without labels, for its proposals",
+        "fit": "labels that a verifier learns from",
+        "held_out": "labels that it is measured on",
+    },
+    params=("verifier",),
+)
+
+
+def main(labels: Path, detector: Path, unseen: Path, fit: Path, held_out: Path, settings: dict[str, Any]) -> None:
+    first, second, third = parts(read_json(labels), settings["verifier"])
+    write_json(detector, first)
+    write_json(unseen, {**together(second, third), "annotations": []})
+    write_json(fit, together(first, second))
+    write_json(held_out, third)
+    print(f"{len(first['images'])} images for a detector, {len(second['images'])} for its mistakes, {len(third['images'])} held out")
+
+
+if __name__ == "__main__":
+    STAGE.run(main, __doc__)

@@ -1,0 +1,53 @@
+"""Train a vision-language model to verify masks and completeness, on probes of the initial labels. A killed training goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vlm_itl.errors import UserError
+from vlm_itl.files import read_json, write_json
+from vlm_itl.settings import VlmJudge
+from vlm_itl.stage import Stage
+
+STAGE = Stage(
+    reads={
+        "fit": "labels to learn from",
+        "held_out": "labels to measure on",
+        "proposals": "of a detector on images that it has not seen",
+        "images": "folder of the images",
+        "prompt": "the two questions",
+        "base_folder": "the base judge's folder, with its model where that is no hub id",
+    },
+    writes={
+        "model": "folder of the trained model",
+        "curve": "the loss by step",
+        "metrics": "AUROC, accuracy and calibration on held-out images, beside the untrained model, rules and the detector's score",
+    },
+    options={"judge": "the judge that is trained", "base": "the judge whose model it starts from"},
+    params=("verifier", "judges.{judge}", "judges.{base}", "evaluate.judge_iou"),
+)
+
+
+def main(
+    fit: Path, held_out: Path, proposals: Path, images: Path, prompt: Path, base_folder: Path, model: Path, curve: Path, metrics: Path,
+    judge: str, base: str, settings: dict[str, Any],
+) -> None:  # fmt: skip
+    from vlm_itl.verifier.training import train
+
+    learner, teacher = settings[f"judges.{judge}"], settings[f"judges.{base}"]
+    if not isinstance(learner, VlmJudge) or not isinstance(teacher, VlmJudge):
+        raise UserError(f"params.yaml: verifier: {judge} and {base} have to be judges of kind vlm")
+    numbers, rows = train(
+        read_json(fit), read_json(held_out), read_json(proposals), images, prompt.read_text(encoding="utf-8"), learner, teacher,
+        settings["verifier"], settings["evaluate.judge_iou"], model,
+    )  # fmt: skip
+    write_json(curve, rows)
+    write_json(metrics, numbers)
+    for kind in ("mask", "missing"):
+        n = numbers[kind]
+        print(f"{kind}: AUROC {n['auroc']} on {n['examples']} examples of held-out images (untrained: {n['untrained_auroc']})")
+
+
+if __name__ == "__main__":
+    STAGE.run(main, __doc__)
