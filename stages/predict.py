@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl.files import read_json, write_json
+from vlm_itl.files import read_json
 from vlm_itl.stage import Stage
 
 STAGE = Stage(
@@ -29,14 +29,11 @@ def main(model: Path, pool: Path, test: Path, images: Path, proposals: Path, pre
 
     s, device = settings["predict"], settings["detector.device"]
     sets = [
-        (read_json(pool), s.score_threshold, "predicting the pool"),
+        (read_json(pool), s.score_threshold, "predicting the pool", proposals),
         # the test images' ground truth is not looked at
-        ({**read_json(test), "annotations": []}, s.test_score_threshold, "predicting test images"),
+        ({**read_json(test), "annotations": []}, s.test_score_threshold, "predicting test images", predictions),
     ]
-    rows = launch(predict_sets, settings["detector.processes"], device, model, device, s.max_detections, s.batch_size, images, sets)
-    if rows is not None:  # the first process of torchrun, or the only one
-        write_json(proposals, rows[0])
-        write_json(predictions, rows[1])
+    launch(predict_sets, settings["detector.processes"], device, model, device, s.max_detections, s.batch_size, images, sets)
 
 
 if __name__ == "__main__":

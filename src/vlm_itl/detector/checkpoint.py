@@ -14,13 +14,14 @@ import shutil
 import time
 from collections.abc import Iterable
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..files import feed, replacing, scratch
-from .processes import world
+from .processes import gathered, world
 
 EVERY = "VLM_ITL_CHECKPOINT_SECONDS"
 DAYS_KEPT = 14  # of a training that nobody went on with
@@ -104,31 +105,47 @@ class Checkpoint:
 
 
 class Progress:
-    """The finished batches of a prediction, one JSON line each; a line that a kill cut short does not count.
+    """The images of a prediction that are done: one JSON line each with its rows, in the order of `images`, by whole batches.
 
-    Not for two processes at once: each writes a file of its own.
+    What a kill cut short does not count. Not for two processes at once: each writes a file of its own.
     """
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, images: int, batch_size: int) -> None:
         self.folder = _folder("predictions", key)
-        self.path = self.folder / "batches.jsonl"
+        self.path = self.folder / "images.jsonl"
+        self.images, self.batch_size = images, batch_size
         self._stream: Any = None
 
-    def load(self) -> list[list[Any]]:
-        """The batches so far; from here on more can be added."""
-        whole: list[bytes] = []
-        if self.path.exists():
-            whole = [line for line in self.path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    def load(self) -> int:
+        """How many images are done; from here on more can be added."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.folder / f"batches.{os.getpid()}.jsonl"
-        temporary.write_bytes(b"".join(whole))
+        self.path.touch()
+        temporary = self.folder / f"images.{os.getpid()}.jsonl"
+        with self.path.open("rb") as old, temporary.open("wb") as new:
+            done = sum(line.endswith(b"\n") for line in old)
+            if done < self.images:
+                done -= done % self.batch_size
+            old.seek(0)
+            new.writelines(islice(old, done))
         os.replace(temporary, self.path)
         self._stream = self.path.open("ab")  # of the file just made: another process replaces it and writes into its own
-        return [json.loads(line) for line in whole]
+        return done
 
-    def add(self, batch: list[Any]) -> None:
-        self._stream.write(json.dumps(batch).encode() + b"\n")
+    def add(self, batch: list[list[Any]]) -> None:
+        """The rows of each image of a batch."""
+        self._stream.writelines(json.dumps(rows).encode() + b"\n" for rows in batch)
         self._stream.flush()
+
+    def merged(self, batches: int) -> Path:
+        """In the first process a file with the lines of all, who took turns in so many batches; one round of them is in memory."""
+        if world() == 1:
+            return self.path
+        everything = self.folder / "all.jsonl"
+        with self.path.open("rb") as own, everything.open("wb") as stream:
+            for _ in range(0, batches, world()):
+                for lines in gathered(list(islice(own, self.batch_size))):
+                    stream.writelines(lines)
+        return everything
 
     def clear(self) -> None:
         if self._stream is not None:
