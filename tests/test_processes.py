@@ -23,9 +23,9 @@ torch = pytest.importorskip("torch")
 from detectron2.modeling import build_model  # noqa: E402
 from detectron2.utils.events import EventStorage  # noqa: E402
 
+from vlm_itl.detector import prediction  # noqa: E402
 from vlm_itl.detector.config import build_config, make_deterministic  # noqa: E402
 from vlm_itl.detector.model_labels import Losses  # noqa: E402
-from vlm_itl.detector import prediction  # noqa: E402
 from vlm_itl.detector.processes import gathered, launch, rank, total, world  # noqa: E402
 from vlm_itl.detector.sharing import SharedBatchNorm, average_gradients, share  # noqa: E402
 from vlm_itl.detector.stream import batches, to_records  # noqa: E402
@@ -349,7 +349,7 @@ def test_a_killed_prediction_goes_on_with_the_batches_that_are_left(data, tmp_pa
     """All processes killed at once, while they predict the second set: nothing of the first is predicted again."""
     train(*data, tmp_path / "model", detector(), steps(40), 1)
     every = data[0]["images"]
-    many = {**data[0], "images": [{**image, "id": image["id"] + 100 * k} for k in range(1, 31) for image in every]}
+    many = {**data[0], "images": [{**image, "id": image["id"] + 100 * k} for k in range(1, 9) for image in every]}
 
     def arguments(name: str) -> tuple:
         (tmp_path / name).mkdir()
