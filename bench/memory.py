@@ -1,11 +1,14 @@
-"""Peak memory of judging (`confidence`) and of the update of labels, at 1,000, 10,000 and 100,000 synthetic proposals.
+"""Peak memory of what handles all proposals at once, at 1,000, 10,000 and 100,000 images with one synthetic proposal each.
 
-Each size runs in a process of its own, through the stages' own command lines, on one image a proposal. Usage: python bench/memory.py
+The end of predict (finished images, as they lie on disk, are put in order and written; the detector itself holds one batch), judging
+(`confidence`) and the update of labels, the latter two through the stages' own command lines. Each runs in a process of its own.
+Usage: python bench/memory.py
 """
 
 from __future__ import annotations
 
 import argparse
+import filecmp
 import json
 import os
 import shutil
@@ -22,52 +25,79 @@ sys.path.insert(0, str(ROOT / "src"))
 
 from vlm_itl.coco import encode  # noqa: E402
 
+DONE = "scratch/predictions/bench/images.jsonl"
+
 
 def write(folder: Path, number: int) -> None:
-    """Pool, proposals, labels, ledger and truth of `number` images of 480 x 640 with one round proposal each."""
+    """Pool, proposals, labels, ledger and truth of `number` images, every other one upright, with one round proposal each."""
     ys, xs = np.mgrid[:480, :640]
-    masks = [encode((ys - 240) ** 2 + (xs - 320) ** 2 < r * r) for r in range(60, 160)]
+    masks = [(ys - 240) ** 2 + (xs - 320) ** 2 < r * r for r in range(60, 160)]
+    rle = [[encode(mask) for mask in masks], [encode(mask.T) for mask in masks]]
     categories = [{"id": 1, "name": "bird"}]
-    images = [{"id": k, "file_name": f"{k}.jpg", "height": 480, "width": 640} for k in range(1, number + 1)]
+    shapes = [{"height": 480, "width": 640}, {"height": 640, "width": 480}]
+    images = [{"id": k, "file_name": f"{k}.jpg", **shapes[k % 2]} for k in range(1, number + 1)]
     rows = [
-        {"image_id": k, "category_id": 1, "segmentation": masks[k % 100], "bbox": [100.0, 100.0, 200.0, 200.0], "area": 31416.0,
+        {"image_id": k, "category_id": 1, "segmentation": rle[k % 2][k % 100], "bbox": [100.0, 100.0, 200.0, 200.0], "area": 31416.0,
          "score": 0.8 + 0.2 * (k % 2)}
         for k in range(1, number + 1)
     ]  # fmt: skip
     empty = {"images": [], "annotations": [], "categories": categories}
     for name, value in (("pool", {**empty, "images": images}), ("proposals", rows), ("labels", empty), ("truth", empty), ("ledger", [])):
-        (folder / f"{name}.json").write_text(json.dumps(value))
+        (folder / f"{name}.json").write_text(json.dumps(value, indent=1) + "\n")
     (folder / "images").mkdir()
+    (folder / DONE).parent.mkdir(parents=True)
+    (folder / DONE).write_text("".join(json.dumps([row]) + "\n" for row in rows[1::2] + rows[::2]))  # in the order of prediction
 
 
-def measured(*words: str) -> tuple[float, float]:
-    """(MiB at the peak, seconds) of a stage."""
+def merge(folder: Path) -> None:
+    """What predict does when the last batch is done; the file must be `proposals.json` over again."""
+    from vlm_itl.detector.checkpoint import Progress
+    from vlm_itl.detector.prediction import in_order
+    from vlm_itl.files import read_json, write_json_list
+
+    os.environ["VLM_ITL_SCRATCH"] = str(folder / "scratch")
+    images = read_json(folder / "pool.json")["images"]
+    progress = Progress("bench", len(images), 8)
+    assert progress.load() == len(images)
+    write_json_list(folder / "merged.json", in_order(progress.merged(len(images) // 8), images))
+
+
+def measured(*words: str) -> str:
+    """Peak and seconds of a Python process."""
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", *words], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     assert status == 0, words
-    return usage.ru_maxrss / 1024, time.perf_counter() - start
+    return f"{usage.ru_maxrss / 1024:7.0f} MiB {time.perf_counter() - start:5.1f} s"
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    print(f"{'proposals':>10} {'proposals.json':>15} {'judge':>18} {'update':>18}")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("job", nargs="*", help=argparse.SUPPRESS)
+    match parser.parse_args().job:
+        case ["write", name, number]:
+            return write(Path(name), int(number))
+        case ["merge", name]:
+            return merge(Path(name))
+    print(f"{'images':>10} {'proposals.json':>15} {'end of predict':>19} {'judge':>19} {'update':>19}")
     for number in (1_000, 10_000, 100_000):
         folder = Path(tempfile.mkdtemp())
-        write(folder, number)
+        measured(__file__, "write", str(folder), str(number))  # not here: what a process inherits counts as its peak
         f = lambda name: str(folder / name)  # noqa: E731, B023
+        predict = measured(__file__, "merge", str(folder))
+        assert filecmp.cmp(folder / "merged.json", folder / "proposals.json", shallow=False)
         judge = measured(
-            "stages.judge", "--judge", "confidence", "--pool", f("pool.json"), "--proposals", f("proposals.json"), "--images", f("images"),
-            "--truth", f("truth.json"), "--prompt", "prompts/confidence.txt", "--verdicts", f("verdicts.jsonl"), "--identity",
+            "-m", "stages.judge", "--judge", "confidence", "--pool", f("pool.json"), "--proposals", f("proposals.json"), "--images",
+            f("images"), "--truth", f("truth.json"), "--prompt", "prompts/confidence.txt", "--verdicts", f("verdicts.jsonl"), "--identity",
             f("judge.json"), "--metrics", f("asking.json"),
         )  # fmt: skip
         update = measured(
-            "stages.update", "--run", "confidence-1", "--labels", f("labels.json"), "--pool", f("pool.json"), "--ledger", f("ledger.json"),
-            "--proposals", f("proposals.json"), "--verdicts", f("verdicts.jsonl"), "--truth", f("truth.json"), "--new-labels",
-            f("new-labels.json"), "--new-pool", f("new-pool.json"), "--new-ledger", f("new-ledger.json"),
+            "-m", "stages.update", "--run", "confidence-1", "--labels", f("labels.json"), "--pool", f("pool.json"), "--ledger",
+            f("ledger.json"), "--proposals", f("proposals.json"), "--verdicts", f("verdicts.jsonl"), "--truth", f("truth.json"),
+            "--new-labels", f("new-labels.json"), "--new-pool", f("new-pool.json"), "--new-ledger", f("new-ledger.json"),
         )  # fmt: skip
         size = (folder / "proposals.json").stat().st_size / 2**20
-        print(f"{number:10,} {size:11.1f} MiB {judge[0]:7.0f} MiB {judge[1]:5.1f} s {update[0]:7.0f} MiB {update[1]:5.1f} s", flush=True)
+        print(f"{number:10,} {size:11.1f} MiB {predict} {judge} {update}", flush=True)
         shutil.rmtree(folder)
 
 

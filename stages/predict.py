@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl.files import read_json, write_json
+from vlm_itl.files import read_json
 from vlm_itl.stage import Stage
 
 STAGE = Stage(
@@ -19,24 +19,23 @@ STAGE = Stage(
         "proposals": "COCO results on the pool, cut at predict.score_threshold",
         "predictions": "COCO results on the test images",
     },
+    optional=frozenset({"test", "predictions"}),
     params=("predict", "detector.device", "detector.processes"),
 )
 
 
-def main(model: Path, pool: Path, test: Path, images: Path, proposals: Path, predictions: Path, settings: dict[str, Any]) -> None:
+def main(
+    model: Path, pool: Path, test: Path | None, images: Path, proposals: Path, predictions: Path | None, settings: dict[str, Any]
+) -> None:  # fmt: skip
     from vlm_itl.detector.prediction import predict_sets
     from vlm_itl.detector.processes import launch
 
     s, device = settings["predict"], settings["detector.device"]
-    sets = [
-        (read_json(pool), s.score_threshold, "predicting the pool"),
+    sets = [(read_json(pool), s.score_threshold, "predicting the pool", proposals)]
+    if test is not None and predictions is not None:
         # the test images' ground truth is not looked at
-        ({**read_json(test), "annotations": []}, s.test_score_threshold, "predicting test images"),
-    ]
-    rows = launch(predict_sets, settings["detector.processes"], device, model, device, s.max_detections, s.batch_size, images, sets)
-    if rows is not None:  # the first process of torchrun, or the only one
-        write_json(proposals, rows[0])
-        write_json(predictions, rows[1])
+        sets.append(({**read_json(test), "annotations": []}, s.test_score_threshold, "predicting test images", predictions))
+    launch(predict_sets, settings["detector.processes"], device, model, device, s.max_detections, s.batch_size, images, sets)
 
 
 if __name__ == "__main__":

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from tiny_detector import detector, pictures
+from tiny_detector import detector, pictures, predicted
 
 from vlm_itl.errors import UserError
 from vlm_itl.settings import Detector, Training
 
 torch = pytest.importorskip("torch")
 from vlm_itl.detector.config import build_config  # noqa: E402
-from vlm_itl.detector.prediction import Predictor  # noqa: E402
 from vlm_itl.detector.training import train  # noqa: E402
 from vlm_itl.detector.weights import initial_weights, load_weights  # noqa: E402
 
@@ -41,7 +40,7 @@ def model(data, tmp_path_factory) -> Path:
 
 
 def predict(model: Path, data, threshold: float = 0.05, batch_size: int = 4):
-    return Predictor(model, "cpu", 5).predict(*data, threshold, batch_size, "test")
+    return predicted(model, *data, threshold, batch_size)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda p: p.stem)
@@ -230,4 +229,4 @@ def test_weights_from_a_server_that_has_none(tmp_path, monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
 def test_trains_and_predicts_on_a_gpu(data, tmp_path):
     train(*data, tmp_path / "model", detector(device="cuda"), Training(epochs=1), 1, None)
-    assert isinstance(Predictor(tmp_path / "model", "cuda", 5).predict(*data, 0.01, 4, "test"), list)
+    assert isinstance(predicted(tmp_path / "model", *data, 0.01, 4, device="cuda"), list)

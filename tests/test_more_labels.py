@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from tiny_detector import predicted
 
 from vlm_itl.coco import subset
 from vlm_itl.settings import Training, load
@@ -43,7 +44,6 @@ def data(tmp_path_factory) -> tuple[Path, dict, dict]:
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_more_labels_are_better(schedule, data, tmp_path, monkeypatch):
-    from vlm_itl.detector.prediction import Predictor
     from vlm_itl.detector.training import train
     from vlm_itl.evaluation.detection import average_precision
     from vlm_itl.splitting import split
@@ -62,7 +62,7 @@ def test_more_labels_are_better(schedule, data, tmp_path, monkeypatch):
             )
             model = tmp_path / f"{fraction}-{seed}"
             numbers, _ = train(subset(everything, chosen), images, model, detector, SCHEDULES[schedule], seed)
-            rows = Predictor(model, "cpu", 100).predict({**test, "annotations": []}, images, 0.05, 8, "test")
+            rows = predicted(model, {**test, "annotations": []}, images, 0.05, 8, most=100)
             aps.append(average_precision(test, rows)["mask"]["AP"])
         means.append(statistics.mean(aps))
         said = ", ".join(f"{a:.3f}" for a in aps)

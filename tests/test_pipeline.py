@@ -281,8 +281,8 @@ def test_killed_stages_go_on_through_dvc(first):
     assert first.text("dvc.lock") == lock
     assert not (first.folder / "loop/start/model/model.pth").exists()
     assert "going on at step" in first.run("dvc", "repro", "pretrain").stdout
-    batches = lambda: [p for p in scratch.glob("predictions/*/batches.jsonl") if p.stat().st_size]  # noqa: E731
-    killed(first, "predict-start", "stages.predict", batches)
+    done = lambda: [p for p in scratch.glob("predictions/*/images.jsonl") if p.stat().st_size]  # noqa: E731
+    killed(first, "predict-start", "stages.predict", done)
     first.run("dvc", "repro", "predict-start")
     files = [first.folder / "loop/start" / name for name in ("model/model.pth", "curve.json", "proposals.json", "predictions.json")]
     broken = [file.read_bytes() for file in files]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -22,9 +23,9 @@ torch = pytest.importorskip("torch")
 from detectron2.modeling import build_model  # noqa: E402
 from detectron2.utils.events import EventStorage  # noqa: E402
 
+from vlm_itl.detector import prediction  # noqa: E402
 from vlm_itl.detector.config import build_config, make_deterministic  # noqa: E402
 from vlm_itl.detector.model_labels import Losses  # noqa: E402
-from vlm_itl.detector.prediction import predict_sets  # noqa: E402
 from vlm_itl.detector.processes import gathered, launch, rank, total, world  # noqa: E402
 from vlm_itl.detector.sharing import SharedBatchNorm, average_gradients, share  # noqa: E402
 from vlm_itl.detector.stream import batches, to_records  # noqa: E402
@@ -96,6 +97,14 @@ def normalised(inputs: list[torch.Tensor], weights: list[torch.Tensor]) -> list[
     y = norm(x)
     (y * weights[rank()]).sum().backward()
     return gathered((y.detach(), x.grad, norm.state_dict(), norm.weight.grad))
+
+
+def noting(folder: Path, *arguments: Any) -> None:
+    """Predict and write down which images, each process into `folder/RANK`."""
+    real = prediction.to_results
+    with (folder / str(rank())).open("w") as stream:
+        prediction.to_results = lambda image_id, *rest: [print(image_id, file=stream, flush=True), real(image_id, *rest)][1]
+        prediction.predict_sets(*arguments)
 
 
 def fails_in_one(how: str) -> None:
@@ -184,9 +193,15 @@ def test_predictions_are_one_processs_in_order(data, tmp_path, scratch):
     train(*data, tmp_path / "model", detector(), steps(40), 1)
     every = data[0]["images"]
     parts = [{**data[0], "images": images} for images in (every, every[:5], every[:1], [])]  # 6, 3, 1 and 0 batches of two
-    arguments = tmp_path / "model", "cpu", 5, 2, data[1], [(part, 0.01, "test") for part in parts]
-    alone, shared = predict_sets(*arguments), launch(predict_sets, 2, "cpu", *arguments)
+    alone, shared = [], []
+    for way, rows in (("alone", alone), ("shared", shared)):
+        targets = [tmp_path / f"{way}-{len(part['images'])}.json" for part in parts]
+        sets = [(part, 0.01, "test", target) for part, target in zip(parts, targets)]
+        launch(prediction.predict_sets, 1 if way == "alone" else 2, "cpu", tmp_path / "model", "cpu", 5, 2, data[1], sets)
+        rows += [json.loads(target.read_text()) for target in targets]
     assert alone[0]
+    place = {image["id"]: k for k, image in enumerate(every)}
+    assert [place[row["image_id"]] for row in alone[0]] == sorted(place[row["image_id"]] for row in alone[0])
     assert [len(rows) for rows in shared] == [len(rows) for rows in alone]
     keys = ("image_id", "category_id")
     for one, two in zip(alone, shared):
@@ -319,6 +334,58 @@ def test_killed_ends_all_and_goes_on_to_the_same_bytes(data, tmp_path, scratch):
     for name in ("model.pth", "config.yaml"):
         assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes()
     assert list(scratch.glob("training/*")) == []
+
+
+PREDICT = """
+import sys
+sys.path[:0] = [{root!r} + "/src", {root!r} + "/tests"]
+import pickle
+from test_processes import launch, noting
+launch(noting, 2, "cpu", *pickle.loads(open(sys.argv[1], "rb").read()))
+"""
+
+
+def test_a_killed_prediction_goes_on_with_the_batches_that_are_left(data, tmp_path, scratch):
+    """All processes killed at once, while they predict the second set: nothing of the first is predicted again."""
+    train(*data, tmp_path / "model", detector(), steps(40), 1)
+    every = data[0]["images"]
+    many = {**data[0], "images": [{**image, "id": image["id"] + 100 * k} for k in range(1, 9) for image in every]}
+
+    def arguments(name: str) -> tuple:
+        (tmp_path / name).mkdir()
+        sets = [(part, 0.01, "test", tmp_path / name / f"{k}.json") for k, part in enumerate((data[0], many))]
+        return tmp_path / name, tmp_path / "model", "cpu", 5, 2, data[1], sets
+
+    launch(noting, 2, "cpu", *arguments("unbroken"))
+    (tmp_path / "arguments").write_bytes(pickle.dumps(arguments("broken")))
+    process = subprocess.Popen(
+        [sys.executable, "-c", PREDICT.format(root=str(ROOT)), str(tmp_path / "arguments")],
+        start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    end = time.monotonic() + 120
+    lines = lambda: sorted(file.read_bytes().count(b"\n") for file in scratch.glob("predictions/*/images.jsonl"))  # noqa: E731
+    while len(lines()) < 4 or lines()[2] < 10:  # two processes, two sets
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert not (tmp_path / "broken/1.json").exists()
+    done = [number - number % 2 for number in lines()[2:]]
+    assert lines()[:2] == [5, 6]
+    launch(noting, 2, "cpu", *arguments("again"))
+    for name in ("0.json", "1.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes()
+    assert json.loads((tmp_path / "again/1.json").read_text())
+    left = []
+    for number in (0, 1):
+        asked, of = ((tmp_path / name / str(number)).read_text().split() for name in ("again", "unbroken"))
+        of = [image for image in of if int(image) > 100]
+        assert 0 < len(asked) < len(of)
+        assert asked == of[-len(asked) :]
+        left.append(len(of) - len(asked))
+    assert sorted(left) == done
+    assert not list(scratch.glob("predictions/*"))
 
 
 def torchrun_report(folder: Path) -> None:

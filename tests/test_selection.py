@@ -71,3 +71,5 @@ def test_errors_say_what_is_there():
         select(MANY, settings(min_area=10_000), "test")
     with pytest.raises(UserError, match=r"select.max_images: 1 training images cannot show every class; 2 can"):
         select(MANY, settings(max_images=1), "training")
+    with pytest.raises(KeyError, match="train"):  # not a part, rather than silently the other one
+        select(MANY, settings(), "train")

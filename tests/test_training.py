@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from tiny_detector import detector, pictures, steps
+from tiny_detector import detector, pictures, predicted, steps
 
 from vlm_itl.errors import UserError
 from vlm_itl.settings import EarlyStopping, ModelLabels, Training
@@ -414,7 +414,7 @@ def test_an_unfinished_prediction_goes_on(data, tmp_path, scratch, monkeypatch):
     from vlm_itl.detector import prediction
 
     training.train(*data, tmp_path / "model", detector(), steps(20), 1)
-    predict = lambda: prediction.Predictor(tmp_path / "model", "cpu", 5).predict(*data, 0.05, 2, "test")  # noqa: E731
+    predict = lambda: predicted(tmp_path / "model", *data, 0.05, 2)  # noqa: E731
     expected = predict()
     assert not list(scratch.glob("predictions/*"))
     real, seen = prediction.to_results, []
@@ -428,10 +428,10 @@ def test_an_unfinished_prediction_goes_on(data, tmp_path, scratch, monkeypatch):
     monkeypatch.setattr(prediction, "to_results", dies)
     with pytest.raises(KeyboardInterrupt):
         predict()
-    (file,) = scratch.glob("predictions/*/batches.jsonl")
-    assert file.read_bytes().count(b"\n") == 2
+    (file,) = scratch.glob("predictions/*/images.jsonl")
+    assert file.read_bytes().count(b"\n") == 4
     with file.open("ab") as stream:
-        stream.write(b'[{"image_id": 5, "cut')  # as a kill leaves it
+        stream.write(b'[]\n[{"image_id": 7, "cut')  # as a kill leaves it: half a batch
     asked = []
     monkeypatch.setattr(prediction, "to_results", lambda image_id, *rest: [asked.append(image_id), real(image_id, *rest)][1])
     assert predict() == expected

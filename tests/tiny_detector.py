@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,16 @@ def detector(**more) -> Detector:
 def steps(number: int, **more) -> Training:
     """A training of so many steps."""
     return Training(schedule="fixed_steps", steps=number, learning_rate=0.002, **more)
+
+
+def predicted(model: Path, data: dict, images: Path, threshold: float, batch_size: int, most: int = 5, device: str = "cpu") -> list[dict]:
+    """The rows that the predict stage would write."""
+    from vlm_itl.detector.prediction import predict_sets
+
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "rows.json"
+        predict_sets(model, device, most, batch_size, images, [(data, threshold, "test", target)])
+        return json.loads(target.read_text())
 
 
 def pictures(folder: Path) -> tuple[dict, Path]:

@@ -53,6 +53,17 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
+def write_json_list(path: Path, rows: Iterable[Any]) -> None:
+    """`write_json` of a list, byte for byte, with one row in memory at a time."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        before = "["
+        for row in rows:
+            text = json.dumps(row, indent=1, ensure_ascii=False, allow_nan=False)
+            stream.write(f"{before}\n " + text.replace("\n", "\n "))  # a line more to the right; strings hold no line breaks
+            before = ","
+        stream.write("[]\n" if before == "[" else "\n]\n")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` in UTF-8; what UTF-8 cannot hold (half a surrogate pair) becomes a question mark."""
     with replacing(path) as temporary:

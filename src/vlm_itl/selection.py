@@ -44,12 +44,12 @@ def select(data: Coco, settings: Select, part: Part) -> Coco:
     for a in kept:
         if not a["iscrowd"]:
             images_of[a["category_id"]].add(a["image_id"])
-    limit = settings.max_train_images_per_class if part == "training" else settings.max_test_images_per_class
+    limits: dict[Part, int] = {"training": settings.max_train_images_per_class, "test": settings.max_test_images_per_class}
     chosen: set[int] = set()
     for c in sorted(wanted):
         order = sorted(images_of[c])
         random.Random(f"{settings.seed}/select/{part}/{c}").shuffle(order)
-        chosen.update(order[:limit])
+        chosen.update(order[: limits[part]])
     if not chosen:
         smaller = Counter(a["category_id"] for a in kept)
         found = ", ".join(f"{row['name']} {smaller[row['id']]}" for row in data["categories"] if row["id"] in wanted)

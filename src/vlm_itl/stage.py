@@ -7,6 +7,7 @@ recorded as if it had been used. So a stage takes fingerprints of all it reads, 
 from __future__ import annotations
 
 import argparse
+import gc
 import hashlib
 import os
 import shutil
@@ -73,6 +74,7 @@ class Stage:
         """Run `main(**arguments, settings={key: value})` and exit the process with an error line if it cannot be done."""
         module = f"stages.{Path(sys.modules[main.__module__].__file__ or main.__module__).stem}"
         arguments = self.parser(module, doc).parse_args(argv)
+        gc.set_threshold(10_000, 10, 10)  # importing torch makes a million objects that stay: look through them less often
         try:
             self._run(main, arguments)
         except UserError as error:
@@ -83,6 +85,8 @@ class Stage:
             if error.strerror is None:
                 raise
             sys.exit(f"error: {error.filename or module}: {error.strerror}")
+        finally:
+            gc.freeze()  # nor once more when the process ends
 
     def _run(self, main: Callable[..., None], arguments: argparse.Namespace) -> None:
         keys = self.keys(arguments)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +20,10 @@ from pycocotools import mask as mask_util
 from tqdm import tqdm
 
 from ..coco import Coco, encode
-from ..progress import Progress
-from .checkpoint import key_of
+from ..files import write_json_list
+from .checkpoint import Progress, key_of
 from .config import load_config, make_deterministic
-from .processes import gathered, rank, world
+from .processes import gathered, of_first, rank, world
 from .speed import faster
 from .stream import class_ids, to_records
 from .weights import load_weights
@@ -40,67 +43,93 @@ class Predictor:
         load_weights(self.model, str(folder / "model.pth"))
         faster(self.model, training=False)
 
-    def predict(self, data: Coco, images: Path, score_threshold: float, batch_size: int, desc: str) -> list[Row]:
-        """As `predict`; a killed one, started again on the same model, data and settings, goes on after the last whole batch of each
-        process.
+    def predict(self, data: Coco, images: Path, score_threshold: float, batch_size: int, desc: str, target: Path) -> Progress:
+        """Write what `predict` returns to `target`, as a JSON list; of the rows only one batch is in memory.
+
+        A killed one, started again on the same model, data and settings, goes on after the last whole batch of each process.
+
+        Returns:
+            This process's images, on disk, to clear when nobody needs them any more.
         """
         pictures = [images / i["file_name"] for i in data["images"]]
         key = key_of([self.cfg.dump(), data["images"], score_threshold, batch_size, rank()], [self.folder / "model.pth", *pictures])
-        progress = Progress("predictions", key)
-        rows = predict(self.model, self.cfg, data, images, score_threshold, batch_size, desc, progress)
-        progress.clear()
-        return rows
+        mine = share_of(data["images"], batch_size)
+        progress = Progress(key, len(mine), batch_size)
+        for batch in _batches(self.model, self.cfg, data, images, score_threshold, batch_size, desc, progress.load()):
+            progress.add(batch)
+        merged = progress.merged(math.ceil(len(data["images"]) / batch_size))
+        of_first(lambda: write_json_list(target, in_order(merged, data["images"])))
+        return progress
 
 
 def predict_sets(
-    model: Path, device: str, max_detections: int, batch_size: int, images: Path, sets: list[tuple[Coco, float, str]]
-) -> list[list[Row]]:
-    """The rows of each of the `sets` (data, score threshold, what the progress bar says); for `launch`."""
+    model: Path, device: str, max_detections: int, batch_size: int, images: Path, sets: list[tuple[Coco, float, str, Path]]
+) -> None:
+    """Predict each of the `sets` (data, score threshold, what the progress bar says, where the rows go); for `launch`."""
     predictor = Predictor(model, device, max_detections)
-    return [predictor.predict(data, images, threshold, batch_size, desc) for data, threshold, desc in sets]
+    for progress in [predictor.predict(data, images, threshold, batch_size, desc, to) for data, threshold, desc, to in sets]:
+        progress.clear()
 
 
-def predict(
-    model: Any, cfg: CfgNode, data: Coco, images: Path, score_threshold: float, batch_size: int, desc: str,
-    progress: Progress | None = None, leave: bool = True,
-) -> list[Row]:  # fmt: skip
+def predict(model: Any, cfg: CfgNode, data: Coco, images: Path, score_threshold: float, batch_size: int, desc: str) -> list[Row]:
     """Predict the images of `data`; the model is left in evaluation mode. Several processes take turns in the batches.
-
-    Args:
-        progress: where this process's finished batches are kept, and those of an earlier attempt found.
-        leave: whether the progress bar stays when it is full.
 
     Returns:
         COCO results in the order of the images, by falling score: `image_id`, `category_id`, `segmentation` (RLE), `bbox`
         ([x, y, w, h] of the mask, pixels), `area` (square pixels), `score` (six decimals, >= `score_threshold`). Empty masks are
         left out. In processes but the first: nothing.
     """
-    if not data["images"]:
-        return []
+    done = list(_batches(model, cfg, data, images, score_threshold, batch_size, desc, leave=False))
+    place = {image["id"]: k for k, image in enumerate(data["images"])}
+    rows = [row for part in gathered(done) for batch in part for image in batch for row in image]
+    return sorted(rows, key=lambda row: place[row["image_id"]])  # stable: an image's own rows keep their order
+
+
+def alike(images: list[Row]) -> list[Row]:
+    """The images in the order of prediction: what is alike in shape needs little padding in a batch."""
+    return sorted(images, key=lambda i: i["height"] / i["width"])
+
+
+def share_of(images: list[Row], batch_size: int) -> list[Row]:
+    """The images that this process predicts: every `world()`-th batch."""
+    starts = range(rank() * batch_size, len(images), world() * batch_size)
+    every = alike(images)
+    return [image for start in starts for image in every[start : start + batch_size]]
+
+
+def in_order(file: Path, images: list[Row]) -> Iterator[Row]:
+    """The rows of a file with one line an image, in the order of prediction, in the order of the images."""
+    with file.open("rb") as stream:
+        starts = accumulate((len(line) for line in stream), initial=0)
+        start_of = {image["id"]: start for image, start in zip(alike(images), starts)}
+        for image in images:
+            stream.seek(start_of[image["id"]])
+            yield from json.loads(stream.readline())
+
+
+def _batches(
+    model: Any, cfg: CfgNode, data: Coco, images: Path, score_threshold: float, batch_size: int, desc: str,
+    done: int = 0, leave: bool = True,
+) -> Iterator[list[list[Row]]]:  # fmt: skip
+    """The rows of each image, batch after batch of this process's, but for the first `done` images.
+
+    Args:
+        leave: whether the progress bar stays when it is full.
+    """
     ids = class_ids(data)
     model.eval()
     model.roi_heads.box_predictor.test_score_thresh = score_threshold
-    starts = range(0, len(data["images"]), batch_size)
-    alike = sorted(data["images"], key=lambda i: i["height"] / i["width"])  # what is alike in shape needs little padding in a batch
-    mine = [image for start in starts[rank() :: world()] for image in alike[start : start + batch_size]]
-    done: list[list[Row]] = progress.load() if progress else []
-    before = len(done) * batch_size
-    records = to_records({**data, "images": mine[before:], "annotations": []}, images)
-    with torch.no_grad(), tqdm(
-        total=len(mine), initial=min(before, len(mine)), desc=desc if world() == 1 else f"{desc}, 1 of {world()} parts", unit="image",
-        mininterval=2, leave=leave, disable=rank() > 0,
+    mine = share_of(data["images"], batch_size)
+    records = to_records({**data, "images": mine[done:], "annotations": []}, images)
+    with tqdm(
+        total=len(mine), initial=done, desc=desc if world() == 1 else f"{desc}, 1 of {world()} parts", unit="image", mininterval=2,
+        leave=leave, disable=rank() > 0 or not data["images"],
     ) as bar:  # fmt: skip
         for inputs in _load(records, cfg, batch_size):
-            batch: list[Row] = []
-            for record, outputs in zip(inputs, model(inputs), strict=True):
-                batch += to_results(record["image_id"], outputs["instances"].to("cpu"), ids, score_threshold)
-            if progress:
-                progress.add(batch)
-            done.append(batch)
+            with torch.inference_mode():
+                found = model(inputs)
+            yield [to_results(x["image_id"], y["instances"].to("cpu"), ids, score_threshold) for x, y in zip(inputs, found, strict=True)]
             bar.update(len(inputs))
-    place = {image["id"]: k for k, image in enumerate(data["images"])}
-    rows = [row for part in gathered(done) for batch in part for row in batch]
-    return sorted(rows, key=lambda row: place[row["image_id"]])  # stable: an image's own rows keep their order
 
 
 def _load(records: list[Row], cfg: CfgNode, batch_size: int) -> Iterator[list[Row]]:

@@ -93,7 +93,7 @@ def train(
 
     def evaluate() -> float:
         assert validation is not None
-        rows = predict(model, cfg, {**validation, "annotations": []}, images, 0.05, 8, "validating", leave=False)
+        rows = predict(model, cfg, {**validation, "annotations": []}, images, 0.05, 8, "validating")
         model.train()
         return float(of_first(lambda: average_precision(validation, rows)["mask"]["AP"] or 0.0))
 

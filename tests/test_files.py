@@ -1,0 +1,28 @@
+"""A list that is written row by row is the file that is written whole, or no file."""
+
+from __future__ import annotations
+
+import pytest
+
+from vlm_itl.files import read_json, write_json, write_json_list
+
+ROWS = [
+    [], [{}], [[]], [1, "two", None, 0.1, True],
+    [{"a": {"size": [1, 2], "counts": 'x\n"\\\u2028é'}, "empty": [], "none": {}, "score": 1e-07}, {"b": [[1.0, [2]], {"c": "\n "}]}],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", ROWS)
+def test_row_by_row_gives_the_same_bytes(tmp_path, rows):
+    write_json(tmp_path / "whole.json", rows)
+    write_json_list(tmp_path / "rows.json", iter(rows))
+    assert (tmp_path / "rows.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
+    assert read_json(tmp_path / "rows.json") == rows
+
+
+def test_a_row_that_fails_leaves_what_was_there(tmp_path):
+    write_json(tmp_path / "rows.json", [1])
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json_list(tmp_path / "rows.json", [{"score": 0.5}, {"score": float("nan")}])
+    assert [p.name for p in tmp_path.iterdir()] == ["rows.json"]
+    assert read_json(tmp_path / "rows.json") == [1]
