@@ -33,7 +33,7 @@ from vlm_itl.judging.vlm.questions import Question  # noqa: E402
 from vlm_itl.judging.vlm.transformers_backend import TransformersBackend  # noqa: E402
 from vlm_itl.settings import VlmJudge  # noqa: E402
 
-PROMPT = (ROOT / "prompts" / "basic.txt").read_text().replace("{pred_class_names_str}", "zebra, zebra, bird")
+PROMPT = (ROOT / "judges" / "basic/prompt.txt").read_text().replace("{pred_class_names_str}", "zebra, zebra, bird")
 LAYERS = {"text": 28, "vision": 32}  # of Qwen2.5-VL-7B
 
 

@@ -88,7 +88,7 @@ def main() -> None:
         assert filecmp.cmp(folder / "merged.json", folder / "proposals.json", shallow=False)
         judge = measured(
             "-m", "stages.judge", "--judge", "confidence", "--pool", f("pool.json"), "--proposals", f("proposals.json"), "--images",
-            f("images"), "--truth", f("truth.json"), "--prompt", "prompts/confidence.txt", "--verdicts", f("verdicts.jsonl"), "--identity",
+            f("images"), "--truth", f("truth.json"), "--folder", "judges/confidence", "--verdicts", f("verdicts.jsonl"), "--identity",
             f("judge.json"), "--metrics", f("asking.json"),
         )  # fmt: skip
         update = measured(

@@ -1,4 +1,4 @@
-"""Part the initial labels: what a verifier learns from, with the images that a detector makes its mistakes on, and what it is measured on."""
+"""Part the initial labels: for a detector and for its mistakes, both of which a verifier learns from, and for measuring it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ STAGE = Stage(
         "fit": "labels that a verifier learns from",
         "held_out": "labels that it is measured on",
     },
-    params=("verifier",),
+    params=("hold_back",),
 )
 
 
 def main(labels: Path, detector: Path, unseen: Path, fit: Path, held_out: Path, settings: dict[str, Any]) -> None:
-    first, second, third = parts(read_json(labels), settings["verifier"])
+    first, second, third = parts(read_json(labels), settings["hold_back"])
     write_json(detector, first)
     write_json(unseen, {**together(second, third), "annotations": []})
     write_json(fit, together(first, second))

@@ -25,7 +25,7 @@ STAGE = Stage(
         "metrics": "AUROC, accuracy and calibration on held-out images, beside the untrained model, rules and the detector's score",
     },
     options={"judge": "the judge that is trained", "base": "the judge whose model it starts from"},
-    params=("verifier", "judges.{judge}", "judges.{base}", "evaluate.judge_iou"),
+    params=("verifiers.{judge}", "judges.{judge}", "judges.{base}", "evaluate.judge_iou"),
 )
 
 
@@ -37,10 +37,10 @@ def main(
 
     learner, teacher = settings[f"judges.{judge}"], settings[f"judges.{base}"]
     if not isinstance(learner, VlmJudge) or not isinstance(teacher, VlmJudge):
-        raise UserError(f"params.yaml: verifier: {judge} and {base} have to be judges of kind vlm")
+        raise UserError(f"params.yaml: verifiers: {judge} and {base} have to be judges of kind vlm")
     numbers, rows = train(
         read_json(fit), read_json(held_out), read_json(proposals), images, prompt.read_text(encoding="utf-8"), learner, teacher,
-        settings["verifier"], settings["evaluate.judge_iou"], model,
+        settings[f"verifiers.{judge}"], settings["evaluate.judge_iou"], model,
     )  # fmt: skip
     write_json(curve, rows)
     write_json(metrics, numbers)

@@ -27,7 +27,7 @@ def shrink(params: dict) -> None:
     params["train"]["epochs"] = 0.5
     params["predict"].update(score_threshold=0.02, max_detections=3)  # an untrained detector is sure of nothing
     params["judges"]["vlm-sim"].update(recall=0.9, specificity=0.5)
-    params["probed"] = []
+    params["probed"], params["calibrations"], params["verifiers"] = [], {}, {}
     params["probes"]["per_kind"] = 2
     params["runs"] = {"human-1": {"judge": "human", "prev": "start"}, "vlm-sim-1": {"judge": "vlm-sim", "prev": "start"}}
 

@@ -139,7 +139,7 @@ def test_light_stages_do_not_load_torch():
 def test_every_run_of_params_has_its_files():
     settings = load(ROOT / "params.yaml")
     for run in settings.runs.values():
-        assert (ROOT / "prompts" / f"{run.judge}.txt").stat().st_size > 0
+        assert (ROOT / "judges" / run.judge / "prompt.txt").stat().st_size > 0
     assert (ROOT / settings.detector.config).exists()
 
 

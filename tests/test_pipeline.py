@@ -72,7 +72,7 @@ def test_nothing_to_do_runs_nothing(first):
 
 
 def test_changed_prompt_runs_that_arm_alone_and_back_restores(first):
-    prompt = first.folder / "prompts/vlm-sim.txt"
+    prompt = first.folder / "judges/vlm-sim/prompt.txt"
     before, digests = prompt.read_text(), first.digests("loop", "metrics", "artifacts")
     prompt.write_text(before + "Look twice.\n")
     changed = first.repro()
@@ -196,7 +196,7 @@ def test_poisoned_truth_does_not_reach_labels_or_training(second, tmp_path):
             for path, source in zip(paths, ("artifacts/split/truth.json", str(tmp_path / "truth.json")), strict=True):
                 clone.run(
                     *python, "stages.judge", "--judge", judge, "--pool", "loop/start/pool.json", "--proposals",
-                    "loop/start/proposals.json", "--images", "artifacts/data/images", "--truth", source, "--prompt", f"prompts/{judge}.txt",
+                    "loop/start/proposals.json", "--images", "artifacts/data/images", "--truth", source, "--folder", f"judges/{judge}",
                     "--verdicts", str(path), "--identity", str(tmp_path / "judge.json"), "--metrics", str(tmp_path / "asking.json"),
                 )  # fmt: skip
             assert (paths[0].read_bytes() == paths[1].read_bytes()) is same, judge
@@ -230,7 +230,7 @@ if "stages.judge" in sys.orig_argv:
     def hook(event, args, done=[]):
         if event == "open" and not done and "verdicts" in os.path.basename(str(args[0])):
             done.append(1)
-            with open("prompts/vlm-sim.txt", "a") as prompt:
+            with open("judges/vlm-sim/prompt.txt", "a") as prompt:
                 prompt.write("Be kind.\\n")
     sys.addaudithook(hook)
 '''
@@ -242,7 +242,7 @@ def test_prompt_edited_while_judged_fails_and_records_nothing(first, tmp_path):
     lock = first.text("dvc.lock")
     done = first.run("dvc", "repro", "judge@vlm-sim-1", check=False, PYTHONPATH=str(tmp_path))
     assert done.returncode != 0
-    assert "prompts/vlm-sim.txt: changed while the stage ran" in done.stdout
+    assert "judges/vlm-sim: changed while the stage ran" in done.stdout
     assert first.text("dvc.lock") == lock
     assert not (first.folder / "loop/vlm-sim-1/verdicts.jsonl").exists()
     first.run("git", "checkout", "-q", ".")

@@ -29,7 +29,7 @@ def test_shipped_file_loads():
     for name, run in settings.runs.items():
         assert pick(settings, f"runs.{name}") is run
     for judge in settings.judges:
-        assert (ROOT / "prompts" / f"{judge}.txt").exists(), f"judge {judge} has no text in prompts/"
+        assert (ROOT / "judges" / judge / "prompt.txt").exists(), f"judge {judge} has no prompt in judges/"
 
 
 WRONG = {

@@ -25,8 +25,8 @@ def test_a_changed_prompt_asks_again_and_an_old_one_does_not(tmp_path):
         params["runs"] = {"looker-1": {"judge": "looker", "prev": "start"}, "human-1": {"judge": "human", "prev": "start"}}
 
     work = Clone(tmp_path / "clone", change)
-    prompt = work.folder / "prompts" / "looker.txt"
-    prompt.write_text(work.text("prompts/basic.txt"))
+    prompt = work.folder / "judges/looker/prompt.txt"
+    prompt.write_text(work.text("judges/basic/prompt.txt"))
     ran = work.repro("update@looker-1")
     assert ran == {"download", "split", "pretrain", "predict-start", "judge@looker-1", "update@looker-1"}
     asking = work.json("metrics/asking/looker-1.json")
@@ -45,7 +45,7 @@ def test_a_changed_prompt_asks_again_and_an_old_one_does_not(tmp_path):
     prompt.write_text("is the mask right and complete")
     assert "judge@looker-1" in work.repro("update@looker-1")
     assert work.text("loop/looker-1/verdicts.jsonl") != first
-    prompt.write_text(work.text("prompts/basic.txt"))
+    prompt.write_text(work.text("judges/basic/prompt.txt"))
     assert work.repro("update@looker-1") == set()
     assert work.text("loop/looker-1/verdicts.jsonl") == first
 

@@ -184,7 +184,7 @@ def test_a_picture_that_is_gone_is_named(server, pool, images, tmp_path):
 
 
 def test_the_study_s_prompts_are_word_for_word():
-    basic, cot = ((ROOT / "prompts" / f"{n}.txt").read_text() for n in ("basic", "cot"))
+    basic, cot = ((ROOT / "judges" / n / "prompt.txt").read_text() for n in ("basic", "cot"))
     assert basic.startswith("Examine this image showing object segmentation masks. The colored areas represent the computer's")
     assert basic.rstrip().endswith('Begin with "no" followed by an explanation if any objects are misclassified or poorly segmented.')
     assert cot.startswith(
@@ -195,7 +195,7 @@ def test_the_study_s_prompts_are_word_for_word():
         assert text.count("{pred_class_names_str}") == 1
     for name, judge in load(ROOT / "params.yaml").judges.items():
         if isinstance(judge, VlmJudge) and judge.unit == "instance":
-            texts = sections((ROOT / "prompts" / f"{name}.txt").read_text(), name)
+            texts = sections((ROOT / "judges" / name / "prompt.txt").read_text(), name)
             assert all(fill(text, ["bird"]).endswith("Answer with one word, yes or no.") for text in texts.values())
 
 

@@ -357,13 +357,24 @@ class Lora(Model):
     alpha: Annotated[float, Field(gt=0)] = 32  # the adapters' output is scaled by alpha / rank
 
 
-class Verifier(Model):
-    """The judge that learns from the initial labels. Its pictures, prompt and options are those of `judges.<judge>`."""
+class HoldBack(Model):
+    """Which initial images judges are measured on, and on which a detector makes mistakes for verifiers to learn from."""
 
-    judge: Name  # what is trained: its `model` is the folder that the training writes, judges/<judge>/model
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.25  # of the initial images, for probes; no verifier trains on them
+    mistakes: Annotated[float, Field(gt=0, lt=1)] = 0.25  # of them, which a detector trained on the others has not seen
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _leaves_some(self) -> HoldBack:
+        if self.held_out + self.mistakes >= 1:
+            raise ValueError("held_out and mistakes leave no image to train on")
+        return self
+
+
+class Verifier(Model):
+    """How a judge learns from the initial labels. Its pictures, prompt and options are those of the judge of that name."""
+
     base: Name  # the judge whose model it starts from
-    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.25  # of the initial images, for measuring; nothing trains on them
-    mistakes: Annotated[float, Field(gt=0, lt=1)] = 0.25  # of them that a detector trained on the others makes its mistakes on
     steps: Annotated[int, Field(ge=1)] = 200  # optimiser steps
     batch_size: Annotated[int, Field(ge=2)] = 32  # examples
     accumulate: Annotated[int, Field(ge=1)] = 1  # parts of a batch that are computed one after the other, to save memory
@@ -371,14 +382,10 @@ class Verifier(Model):
     masks: Probability = 0.6  # of the examples: about one mask; the others ask whether anything is missing
     detector: Probability = 0.3  # of the examples about a mask: the detector's own
     lora: Lora | None = None
-    seed: Annotated[int, Field(ge=0)] = 0  # of the parts and of the examples
+    seed: Annotated[int, Field(ge=0)] = 0  # of the examples
 
     @model_validator(mode="after")
     def _fits(self) -> Verifier:
-        if self.judge == self.base:
-            raise ValueError("judge and base are the same; the base is the judge it starts from")
-        if self.held_out + self.mistakes >= 1:
-            raise ValueError("held_out and mistakes leave no image to train on")
         if self.batch_size % self.accumulate:
             raise ValueError("batch_size is no multiple of accumulate")
         return self
@@ -406,7 +413,8 @@ class Settings(Model):
     runs: dict[Name, Run]
     probes: Probes = Field(default_factory=Probes)
     probed: list[Name] = Field(default_factory=list)
-    verifier: Verifier
+    hold_back: HoldBack = Field(default_factory=HoldBack)
+    verifiers: dict[Name, Verifier] = Field(default_factory=dict)  # by the judge that is trained, whose model is judges/<judge>/model
     calibrations: dict[Name, Calibration] = Field(default_factory=dict)  # by the judge that gets them
     evaluate: Evaluate
     gallery: Gallery = Field(default_factory=Gallery)
@@ -424,10 +432,12 @@ class Settings(Model):
         for name in self.probed:
             if name not in self.judges:
                 return "probed", f"no judge '{name}' in judges {known}"
-        for key in ("judge", "base"):
-            name = getattr(self.verifier, key)
-            if not isinstance(self.judges.get(name), VlmJudge):
-                return f"verifier.{key}", f"no judge '{name}' of kind vlm in judges {known}"
+        for name, verifier in self.verifiers.items():
+            for key, judge in ((f"verifiers.{name}", name), (f"verifiers.{name}.base", verifier.base)):
+                if not isinstance(self.judges.get(judge), VlmJudge):
+                    return key, f"no judge '{judge}' of kind vlm in judges {known}"
+            if verifier.base == name:
+                return f"verifiers.{name}.base", "a judge cannot start from itself; name the one whose model it starts from"
         for name, calibration in self.calibrations.items():
             if name not in self.judges:
                 return f"calibrations.{name}", f"no judge '{name}' in judges {known}"

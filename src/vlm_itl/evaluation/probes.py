@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.stats import rankdata
 
-from ..calibration import Fitted, logit, recalibrated, weakest
+from ..calibration import Fitted, logit, weakest
 from ..coco import Coco, by_image
 from ..errors import UserError
 from ..labels import taken
@@ -105,11 +105,11 @@ def brier(p: NDArray[np.float64], right: NDArray[np.bool_]) -> float | None:
 
 
 def fit_calibration(p: NDArray[np.float64], right: NDArray[np.bool_]) -> Fitted:
-    """Scale and shift of the logits that make probabilities fit what came out best: temperature scaling (Guo et al., ICML 2017) with a shift, as
-    Platt (1999) has it, since a model may lean to one option.
+    """Scale and shift of the logits that make probabilities fit what came out best.
 
-    By maximum likelihood with a weak pull towards no change (a prior of standard deviation 2 on both), so that few or separable probes give no
-    certainty. No change where there is one outcome only.
+    Temperature scaling (Guo et al., ICML 2017) with a shift, as Platt (1999) has it, since a model may lean to one option. By maximum
+    likelihood with a weak pull towards no change (a prior of standard deviation 2 on both), so that few or separable probes give no certainty.
+    No change where there is one outcome only.
     """
     if not len(p) or right.all() or not right.any():
         return Fitted()
@@ -135,8 +135,8 @@ def calibrate(pool: Coco, proposals: list[Row], truth: Coco, verdicts: list[Row]
     """What makes a judge of single masks calibrated: scale and shift for its two questions, and the thresholds that cost least.
 
     Returns:
-        `mask` and `missing`: scale and shift. `threshold`: for approving an image without a person. `reject` and `approve`: below the one it is
-        rejected, from the other on approved, between them a person is asked. Both with what they cost a probe, at `prices`.
+        `mask` and `missing`: scale and shift. `threshold`: for approving an image without a person. `reject` and `approve`: below the one
+        it is rejected, from the other on approved, between them a person is asked. Both with what they cost a probe, at `prices`.
 
     Raises:
         UserError: the verdicts hold no probabilities of single masks.

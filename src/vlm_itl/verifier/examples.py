@@ -1,7 +1,7 @@
 """Rated examples for free: questions whose answer is known, made from labels, and from a detector's proposals on labelled images.
 
-The truth of an example comes from the oracle (`vlm_itl.matching`), never from how it was made: a spilled mask that still covers its instance
-at the oracle's IoU is right.
+The truth of an example comes from the oracle (`vlm_itl.matching`), never from how it was made: a spilled mask that still covers its
+instance at the oracle's IoU is right.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Examples:
             fits = best_iou(row, self.truth[i])
             if matched([row], self.truth[i], self.iou)[0] is right and (change == "wrong class" or abs(fits - self.iou) >= GAP / 2):
                 return Example("mask", change, self.images[i], [row], right, fits)
-        raise UserError(f"verifier: no {'right' if right else 'wrong'} mask can be made from these labels ({len(self.instances)} images)")
+        raise UserError(f"verifiers: no {'right' if right else 'wrong'} mask can be made from these labels ({len(self.instances)} images)")
 
     def missing(self, dice: random.Random, right: bool) -> Example:
         """A question about an image: whether everything has its own box. Wrong: some are dropped, or one has two."""
@@ -130,7 +130,7 @@ class Examples:
             if all_right(rows, self.truth[i], self.iou) is right:
                 return Example("missing", change, self.images[i], [shown(r) for r in rows], right, None)
         raise UserError(
-            f"verifier: no {'complete' if right else 'incomplete'} image can be made from these labels ({len(self.order)} images)"
+            f"verifiers: no {'complete' if right else 'incomplete'} image can be made from these labels ({len(self.order)} images)"
         )
 
     def draw(self, seed: int, number: int, masks: float = 0.6, detector: float = 0.0) -> Example:

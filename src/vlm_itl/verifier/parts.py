@@ -6,41 +6,45 @@ import random
 
 from ..coco import Coco, by_image, subset
 from ..errors import UserError
-from ..settings import Verifier
+from ..settings import HoldBack
 
-FEWEST = 3  # images of a part: with fewer there is nothing to measure, or to learn
+FEWEST = 3  # images to learn from, and to measure on
 
 
-def parts(labels: Coco, settings: Verifier) -> tuple[Coco, Coco, Coco]:
+def parts(labels: Coco, settings: HoldBack) -> tuple[Coco, Coco, Coco]:
     """The initial labels in three seeded parts: for a detector, for its mistakes, held out.
 
-    A detector trained on the first part proposes on the other two. The verifier learns from the first two, and is measured on the third.
-
-    Raises:
-        UserError: a part would have too few images, or a class has no instance to learn from.
+    A detector trained on the first part proposes on the other two. A verifier learns from the first two, and is measured on the third. Of
+    very few images a part may be empty.
     """
     drawn = sorted(i for i, rows in by_image(labels).items() if any(not a["iscrowd"] for a in rows))
     order = list(drawn)
-    random.Random(f"verifier/{settings.seed}").shuffle(order)
-    held = max(1, round(settings.held_out * len(order)))
-    mistaken = max(1, round(settings.mistakes * len(order)))
-    sizes = {"held_out": held, "mistakes": mistaken, "rest": len(order) - held - mistaken}
-    for name, size in sizes.items():
-        if size < FEWEST:
+    random.Random(f"hold back/{settings.seed}").shuffle(order)
+    held = round(settings.held_out * len(order))
+    mistaken = round(settings.mistakes * len(order))
+    detector, mistakes, held_out = (
+        subset(labels, set(ids)) for ids in (order[held + mistaken :], order[held : held + mistaken], order[:held])
+    )
+    return detector, mistakes, held_out
+
+
+def check(fit: Coco, held_out: Coco) -> None:
+    """Raises:
+    UserError: there are too few images to learn from or to measure on, or a class has no instance to learn from.
+    """
+    for name, part in (("to learn from", fit), ("held out", held_out)):
+        if len(part["images"]) < FEWEST:
             raise UserError(
-                f"verifier: {len(drawn)} initial images with instances are too few for probes ({size} for '{name}', {FEWEST} needed); raise "
-                "split.initial_fraction, or change verifier.held_out and verifier.mistakes"
+                f"verifiers: {len(part['images'])} initial images {name} are too few for probes, {FEWEST} are needed; raise "
+                "split.initial_fraction or change hold_back"
             )
-    chosen = (order[held + mistaken :], order[held : held + mistaken], order[:held])
-    detector, mistakes, held_out = (subset(labels, set(ids)) for ids in chosen)
-    learned = {a["category_id"] for part in (detector, mistakes) for a in part["annotations"] if not a["iscrowd"]}
-    for row in labels["categories"]:
+    learned = {a["category_id"] for a in fit["annotations"] if not a["iscrowd"]}
+    for row in fit["categories"]:
         if row["id"] not in learned:
             raise UserError(
-                f"verifier: no initial image to learn from shows a '{row['name']}', so there are no probes of it; raise "
+                f"verifiers: no initial image to learn from shows a '{row['name']}', so there are no probes of it; raise "
                 "split.initial_fraction, or leave the class out of select.categories"
             )
-    return detector, mistakes, held_out
 
 
 def together(*labels: Coco) -> Coco:

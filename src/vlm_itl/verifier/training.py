@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ..calibration import recalibrated
 from ..checkpoint import Checkpoint
 from ..coco import Coco
 from ..errors import UserError
-from ..calibration import recalibrated
 from ..evaluation.probes import auroc, brier, expected_calibration_error, fit_calibration
 from ..judging.vlm.transformers_backend import TransformersBackend
 from ..pretrained import loading
@@ -22,6 +22,7 @@ from ..progress import digest_of
 from ..settings import Lora, Verifier, VlmJudge
 from .batches import Asking, Batch, Batches, answer_loss, first_logits, loader
 from .examples import Example, Examples
+from .parts import check
 
 HELD_OUT = {"mask": 600, "missing": 400}  # examples that the answers are measured on
 POINTS = 50  # of the curve
@@ -33,8 +34,8 @@ def train(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:  # fmt: skip
     """Fine-tune the base's model and save it, with its processor, to the folder `target`.
 
-    One step is one batch; the learning rate grows for a tenth of the steps and falls by a cosine. The model is in evaluation mode: no dropout,
-    running statistics as they are, so that what is trained is what will be asked. A killed training, started again, goes on.
+    One step is one batch; the learning rate grows for a tenth of the steps and falls by a cosine. The model is in evaluation mode: no
+    dropout, running statistics as they are, so that what is trained is what will be asked. A killed training, started again, goes on.
 
     Args:
         fit, held_out: labels to learn from and to measure on.
@@ -52,13 +53,14 @@ def train(
     asking = judge.model_copy(update={k: getattr(base, k) for k in ("model", "revision", "trust_remote_code")})
     if base.backend != "transformers":
         raise UserError(
-            f"params.yaml: verifier.base: a model to train is expected (backend: transformers), {settings.base} is behind a server"
+            f"params.yaml: verifiers: a base to train is expected (backend: transformers); {settings.base} is behind a server"
         )
     if judge.unit != "instance" or judge.answer != "probability":
-        raise UserError(f"params.yaml: judges.{settings.judge}: a verifier needs unit: instance and answer: probability")
+        raise UserError(f"params.yaml: judges: a verifier needs unit: instance and answer: probability")
     backend = TransformersBackend(asking)
-    with loading(asking.model, "verifier.base"):
+    with loading(asking.model, "verifiers: base"):
         model = backend.model
+    check(fit, held_out)
     learning, measuring = Examples(fit, proposals, iou), Examples(held_out, proposals, iou)
     question = Asking(_joined(fit, held_out), images, prompt, asking)
     examples = exam(measuring, settings.seed)
@@ -99,11 +101,11 @@ def train(
                     loss += _backward(model, backend, next(source), options, settings.accumulate)
             except torch.OutOfMemoryError:
                 raise UserError(
-                    f"verifier: {asking.model} runs out of memory with {settings.batch_size // settings.accumulate} examples at a time; raise "
-                    "verifier.accumulate, set verifier.lora, take dtype: bfloat16 or smaller pictures (render.longest)"
+                    f"verifiers: {asking.model} runs out of memory with {settings.batch_size // settings.accumulate} examples at a time; "
+                    "raise accumulate, set lora, take dtype: bfloat16 or smaller pictures (render.longest)"
                 ) from None
             if not math.isfinite(loss):
-                raise UserError(f"verifier: the loss is not finite at step {step + 1}; lower verifier.learning_rate")
+                raise UserError(f"verifiers: the loss is not finite at step {step + 1}; lower its learning_rate")
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             optimizer.zero_grad()
@@ -145,10 +147,12 @@ def with_adapters(model: Any, settings: Lora) -> Any:
 
 def exam(examples: Examples, seed: int) -> list[Example]:
     """The examples that a verifier is measured on: half of them right, of the masks half the detector's where it has such."""
-    return [
-        (examples.mask if kind == "mask" else examples.missing)(random.Random(f"exam/{seed}/{kind}/{k}"), k % 2 == 0, *([0.5] * (kind == "mask")))
-        for kind, n in HELD_OUT.items() for k in range(n)
-    ]  # fmt: skip
+    result = []
+    for kind, n in HELD_OUT.items():
+        for k in range(n):
+            dice, right = random.Random(f"exam/{seed}/{kind}/{k}"), k % 2 == 0
+            result.append(examples.mask(dice, right, 0.5) if kind == "mask" else examples.missing(dice, right))
+    return result
 
 
 def answers(

@@ -116,12 +116,12 @@ def judge(
         images: the folder that `file_name`s are relative to.
         backend: another than the settings' own.
         calibration: of `vlm_itl.evaluation.probes.calibrate`, for a judge that is `calibrated`.
-        person: says of an image id and its accepted proposals whether that is all right; asked between the two thresholds of the calibration.
+        person: says of an image id and its accepted proposals whether that is all right; asked between the calibration's two thresholds.
 
     Returns:
         The verdicts, with `outcome` (`approve`, `reject`, `unparsed`), `reason` and `option_mass`; under `unit: instance` also, in the
-        order of the image's proposals, `accepted` and `p_mask`, and `p_missing` and `questions` (how many it took); `p_approve` is then that
-        of the least sure of all of these. `person`: whether a person decided. What identifies the judge: model,
+        order of the image's proposals, `accepted` and `p_mask`, and `p_missing` and `questions` (how many it took); `p_approve` is then
+        that of the least sure of all of these. `person`: whether a person decided. What identifies the judge: model,
         revision, prompt, rendering, versions. What it took: questions, unparsed answers, tokens, seconds.
 
     Raises:
@@ -145,7 +145,8 @@ def judge(
     identity = {
         **backend.identity,
         "prompt_md5": hashlib.md5(prompt.encode()).hexdigest(),
-        "unit": settings.unit, "threshold": settings.threshold, **({"calibration": calibration} if calibration else {}), "render": settings.render.model_dump(),
+        "unit": settings.unit, "threshold": settings.threshold, "render": settings.render.model_dump(),
+        **({"calibration": calibration} if calibration else {}),
         "versions": getattr(backend, "versions", {}),
     }  # fmt: skip
     return verdicts, identity, asker.counts
