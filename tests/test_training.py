@@ -21,13 +21,14 @@ from vlm_itl.errors import UserError
 from vlm_itl.settings import EarlyStopping, ModelLabels, Training
 
 torch = pytest.importorskip("torch")
+from detectron2.layers.mask_ops import paste_masks_in_image  # noqa: E402  (before `faster` replaces it)
 from detectron2.modeling import build_model  # noqa: E402
 from detectron2.utils.events import EventStorage  # noqa: E402
 
 from vlm_itl import checkpoint  # noqa: E402
 from vlm_itl.detector import model_labels, training  # noqa: E402
 from vlm_itl.detector.config import build_config, make_deterministic  # noqa: E402
-from vlm_itl.detector.speed import nms_by_level  # noqa: E402
+from vlm_itl.detector.speed import nms_by_level, paste  # noqa: E402
 from vlm_itl.detector.stream import Samples, batches, order, to_records  # noqa: E402
 
 
@@ -131,6 +132,20 @@ def test_nms_by_level_is_batched_nms():
         xy = torch.rand(n, 2) * 100
         boxes, scores, levels = torch.cat([xy, xy + torch.rand(n, 2) * 60 + 1], 1), torch.rand(n), torch.randint(0, 5, (n,))
         assert torch.equal(nms_by_level(boxes, scores, levels, 0.6), batched_nms(boxes, scores, levels, 0.6))
+
+
+def test_pasted_masks_are_detectron2s():
+    assert paste_masks_in_image is not paste
+    torch.manual_seed(0)
+    for n in (0, 1, 200):
+        corners = torch.rand(n, 2, 2) * torch.tensor([70.0, 50.0]) - 5
+        boxes = torch.cat([corners.amin(1), corners.amax(1)], 1).clamp(min=0)
+        boxes = torch.minimum(boxes, torch.tensor([60.0, 40.0, 60.0, 40.0]))  # some touch the image's edges
+        masks = torch.rand(n, 28, 28)
+        ours, theirs = paste(masks, boxes, (40, 60)), paste_masks_in_image(masks, boxes, (40, 60))
+        assert ours.shape == theirs.shape
+        assert torch.equal(ours, theirs.bool())
+    assert 0 < ours.float().mean() < 0.5
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def select(data: Coco, settings: Select, part: Part) -> Coco:
     for a in kept:
         if not a["iscrowd"]:
             images_of[a["category_id"]].add(a["image_id"])
-    limits: dict[Part, int] = {"training": settings.max_train_images_per_class, "test": settings.max_test_images_per_class}
+    limits: dict[Part, int | None] = {"training": settings.max_train_images_per_class, "test": settings.max_test_images_per_class}
     chosen: set[int] = set()
     for c in sorted(wanted):
         order = sorted(images_of[c])

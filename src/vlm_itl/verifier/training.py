@@ -52,11 +52,9 @@ def train(
     """
     asking = judge.model_copy(update={k: getattr(base, k) for k in ("model", "revision", "trust_remote_code")})
     if base.backend != "transformers":
-        raise UserError(
-            f"params.yaml: verifiers: a base to train is expected (backend: transformers); {settings.base} is behind a server"
-        )
+        raise UserError(f"params.yaml: verifiers: a base to train is expected (backend: transformers); {settings.base} is behind a server")
     if judge.unit != "instance" or judge.answer != "probability":
-        raise UserError(f"params.yaml: judges: a verifier needs unit: instance and answer: probability")
+        raise UserError("params.yaml: judges: a verifier needs unit: instance and answer: probability")
     backend = TransformersBackend(asking)
     with loading(asking.model, "verifiers: base"):
         model = backend.model
