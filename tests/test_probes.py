@@ -19,12 +19,14 @@ CATEGORIES = [{"id": 1, "name": "bird"}, {"id": 2, "name": "book"}]
 
 
 def labels(images: int = 30) -> dict:
-    """Every image shows a bird, every other one a book too; every fifth a crowd."""
+    """Every image shows a bird, every other one a book too, every third a second bird; every fifth a crowd."""
     rows = []
     for i in range(1, images + 1):
         rows.append(instance((4, 4, 16, 20), 1, i))
         if i % 2:
             rows.append(instance((26, 8, 18, 24), 2, i))
+        if i % 3 == 0:
+            rows.append(instance((4, 26, 16, 12), 1, i))
         if i % 5 == 0:
             rows.append(instance((0, 30, 10, 8), 2, i, iscrowd=1))
     return {
@@ -83,10 +85,10 @@ def test_seeded_and_independent_of_order():
 def test_fewer_images_than_asked_for_and_one_class():
     pool, _, _ = make_probes(labels(2), per_kind=50, seed=0)
     assert {i["source_id"] for i in pool["images"]} == {1, 2}
-    one = {**labels(4), "categories": CATEGORIES[:1]}
+    one = {**labels(2), "categories": CATEGORIES[:1]}
     one["annotations"] = [a for a in one["annotations"] if a["category_id"] == 1]
     kinds = {i["kind"] for i in make_probes(one, 3, 0)[0]["images"]}
-    assert kinds == set(KINDS) - {"wrong class", "dropped"}  # nothing else to say or to leave
+    assert kinds == set(KINDS) - {"wrong class", "dropped", "merged", "spill-over"}  # nothing else to say, to leave, to flow into
 
 
 def test_shift_and_grow():

@@ -1,6 +1,7 @@
 """Make the small vision-language model that the default run's judges begin with, from nothing, on drawn scenes that the run never sees.
 
-    python -m vlm_itl.verifier.drawn_vlm --out judges/vlm/model
+    python -m vlm_itl.verifier.drawn_vlm --out scratch/vlm
+    python -m vlm_itl.verifier.drawn_vlm --out judges/vlm/model --start scratch/vlm --steps 3000 --learning-rate 0.001 --seed 1001
 
 The counterpart of what a hub model learned from the web: it has been taught about the four drawn classes, on thousands of other scenes with
 their truth. No such thing exists for photographs, so nothing about real models follows from it. Not for photographs.
@@ -144,12 +145,15 @@ class Teacher:
         return answer_loss(logits, batch.right, *options), seen
 
 
-def train(out: Path, prompt: Path, scenes: int, steps: int, size: int, rate: float, seed: int) -> dict[str, Any]:
-    """Draw scenes, train, save to `out`; AUROC on scenes held out."""
+def train(
+    out: Path, prompt: Path, scenes: int, steps: int, size: int, rate: float, seed: int, start: Path | None = None
+) -> dict[str, Any]:  # fmt: skip
+    """Draw scenes, train from random weights or from those of `start`, save to `out`; AUROC on scenes held out."""
     torch.manual_seed(seed)
     text = prompt.read_text(encoding="utf-8")
-    make(out, text)
-    settings = VlmJudge(kind="vlm", model=str(out), unit="instance", render=RENDER, dtype="float32", device="cpu")
+    if start is None:
+        make(out, text)
+    settings = VlmJudge(kind="vlm", model=str(start or out), unit="instance", render=RENDER, dtype="float32", device="cpu")
     backend = TransformersBackend(settings)
     model = backend.model.train()
     model.model.vision_tower.to(memory_format=torch.channels_last)
@@ -183,6 +187,7 @@ def train(out: Path, prompt: Path, scenes: int, steps: int, size: int, rate: flo
                 right += batch.right.tolist()
                 kinds += [e.kind for e in batch.examples]
     model.to(memory_format=torch.contiguous_format).half().save_pretrained(out)
+    backend.processor.save_pretrained(out)
     return {
         kind: auroc(np.array([x for x, k in zip(p, kinds) if k == kind]), np.array([r for r, k in zip(right, kinds) if k == kind]))
         for kind in ("mask", "missing")
@@ -192,6 +197,7 @@ def train(out: Path, prompt: Path, scenes: int, steps: int, size: int, rate: flo
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the model")
+    parser.add_argument("--start", type=Path, help="folder of a model to go on from; random weights where it is left out")
     parser.add_argument("--prompt", type=Path, default=Path("judges/vlm/prompt.txt"), help="what it is taught to answer")
     parser.add_argument("--scenes", type=int, default=5000)
     parser.add_argument("--steps", type=int, default=3200)
@@ -199,7 +205,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=0.002)
     parser.add_argument("--seed", type=int, default=1000, help="of scenes, weights and examples; not that of an experiment's data")
     a = parser.parse_args()
-    numbers = train(a.out, a.prompt, a.scenes, a.steps, a.batch_size, a.learning_rate, a.seed)
+    numbers = train(a.out, a.prompt, a.scenes, a.steps, a.batch_size, a.learning_rate, a.seed, a.start)
     print(f"AUROC on 400 other scenes: masks {numbers['mask']}, missing {numbers['missing']}")
 
 

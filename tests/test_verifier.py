@@ -1,0 +1,404 @@
+"""A judge that learns from the initial labels: examples, parts, training, calibration, and a person between two thresholds."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, instance
+from PIL import Image
+
+from vlm_itl.calibration import Fitted, recalibrated, weakest
+from vlm_itl.coco import decode
+from vlm_itl.errors import UserError
+from vlm_itl.evaluation.probes import calibrate, choose_bands, expected_calibration_error, fit_calibration
+from vlm_itl.labels import update
+from vlm_itl.matching import all_right, matched
+from vlm_itl.settings import HoldBack, Lora, Prices, Run, Verifier, VlmJudge
+from vlm_itl.verifier.examples import Examples, shown
+from vlm_itl.verifier.parts import check, parts, together
+
+CATEGORIES = [{"id": 1, "name": "bird"}, {"id": 2, "name": "book"}]
+PROMPT = "[mask]\nIs this one {pred_class_names_str}? {options}\n[missing]\nFound: {pred_class_names_str}. Is nothing missing? {options}"
+
+
+def labels(first: int = 1, images: int = 12) -> dict:
+    """Every image shows a bird; every other one a book too, which touches it; every third a second bird."""
+    rows = []
+    for i in range(first, first + images):
+        rows.append(instance((6 + i % 3, 6, 16, 20), 1, i))
+        if i % 2:
+            rows.append(instance((24, 8, 18, 24), 2, i))
+        if i % 3 == 0:
+            rows.append(instance((4, 29, 14, 10), 1, i))
+    return {
+        "images": [{"id": i, "file_name": f"{i}.png", "height": 40, "width": 50} for i in range(first, first + images)],
+        "annotations": [{**row, "id": k} for k, row in enumerate(rows, 1)],
+        "categories": CATEGORIES,
+    }
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Pictures in which the things of `labels` are seen: birds are red, books blue."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    data = labels(1, 24)
+    for image in data["images"]:
+        pixels = np.full((40, 50, 3), 200, np.uint8)
+        for row in data["annotations"]:
+            if row["image_id"] == image["id"]:
+                pixels[decode(row["segmentation"])] = (200, 30, 30) if row["category_id"] == 1 else (30, 30, 200)
+        Image.fromarray(pixels).save(folder / image["file_name"])
+    return folder
+
+
+def proposals(data: dict) -> list[dict]:
+    """A detector that finds birds well and takes books for birds."""
+    return [{**shown(row), "category_id": 1, "score": 0.9 if row["category_id"] == 1 else 0.6} for row in data["annotations"]]
+
+
+# examples
+
+
+def test_the_oracle_agrees_with_every_example():
+    data = labels()
+    examples = Examples(data, proposals(data), 0.6)
+    drawn = [examples.draw(3, n, detector=0.3) for n in range(300)]
+    for n, e in enumerate(drawn):
+        truth = examples.truth[e.image["id"]]
+        assert e.right is (n % 2 == 0)
+        assert e.right is (matched(e.rows, truth, 0.6)[0] if e.kind == "mask" else all_right(e.rows, truth, 0.6))
+    kinds = Counter((e.kind, e.change) for e in drawn)
+    assert {c for k, c in kinds if k == "mask"} >= {"exact", "jitter", "eroded", "dilated", "shifted", "cut", "wrong class", "detector"}
+    assert {c for k, c in kinds if k == "missing"} == {"exact", "dropped", "duplicated"}
+    assert 0.5 < sum(k == "mask" for k, _ in kinds.elements()) / 300 < 0.7
+
+
+def test_an_example_hangs_on_seed_and_number_alone():
+    data = labels()
+    one, other = Examples(data, [], 0.6), Examples({**data, "annotations": data["annotations"]}, [], 0.6)
+    assert [one.draw(1, n) for n in (5, 3, 8)] == [other.draw(1, n) for n in (5, 3, 8)]
+    assert one.draw(1, 5) != one.draw(2, 5)
+
+
+def test_near_the_limit_nothing_is_asked():
+    examples = Examples(labels(), [], 0.6)
+    ious = [examples.mask(random.Random(n), n % 2 == 0).iou for n in range(200)]
+    assert all(abs(i - 0.6) >= 0.025 for i in ious)
+    assert min(ious) < 0.3
+    assert max(ious) == 1
+
+
+def test_detector_proposals_on_other_images_are_no_examples():
+    data = labels()
+    examples = Examples(data, proposals(labels(100, 4)), 0.6)
+    assert not examples.mistakes[True] and not examples.mistakes[False]
+
+
+# parts
+
+
+def test_parts_share_no_image_and_lose_none():
+    data = labels(1, 20)
+    detector, mistakes, held_out = parts(data, HoldBack(held_out=0.25, mistakes=0.2, seed=1))
+    ids = [{i["id"] for i in part["images"]} for part in (detector, mistakes, held_out)]
+    assert [len(i) for i in ids] == [11, 4, 5]
+    assert set().union(*ids) == set(range(1, 21))
+    assert parts(data, HoldBack(held_out=0.25, mistakes=0.2, seed=2))[2] != held_out
+    assert len(together(detector, mistakes)["annotations"]) + len(held_out["annotations"]) == len(data["annotations"])
+
+
+def test_too_few_labels_say_so():
+    with pytest.raises(UserError, match="2 initial images held out are too few for probes, 3 are needed; raise split.initial_fraction"):
+        check(labels(), labels(30, 2))
+    lone = labels()
+    lone["annotations"] = [a for a in lone["annotations"] if a["category_id"] == 1]
+    with pytest.raises(UserError, match="no initial image to learn from shows a 'book'"):
+        check(lone, labels(30, 4))
+    detector, mistakes, held_out = parts(labels(1, 1), HoldBack())
+    assert len(detector["images"]) == 1 and not mistakes["images"] and not held_out["images"]
+
+
+# calibration
+
+
+def test_a_fitted_temperature_is_the_one_that_was_applied():
+    dice = np.random.default_rng(0)
+    z = dice.normal(0, 2, 4000)
+    right = dice.random(4000) < 1 / (1 + np.exp(-z))
+    overconfident = 1 / (1 + np.exp(-(3 * z + 1)))
+    fitted = fit_calibration(overconfident, right)
+    assert fitted.scale == pytest.approx(1 / 3, abs=0.03)
+    assert fitted.shift == pytest.approx(-1 / 3, abs=0.1)
+    before, after = (expected_calibration_error(p, right) for p in (overconfident, recalibrated(overconfident, fitted)))
+    assert after < 0.03 < before
+    assert fit_calibration(np.array([0.2, 0.9]), np.array([True, True])) == Fitted()
+
+
+def test_bands_ask_where_errors_cost_more_than_a_question():
+    # below .3 all wrong, above .7 all right, between them a coin
+    pairs = [(0.1, False), (0.2, False), (0.4, True), (0.5, False), (0.6, True), (0.8, True), (0.9, True)]
+    bands = choose_bands(pairs, Prices(wrong_approval=5, needless_rejection=1, question=0.3))
+    assert 0.2 < bands["reject"] <= 0.4
+    assert 0.5 < bands["approve"] <= 0.6  # a question about .6 would be for nothing
+    assert bands["bands_cost"] == pytest.approx(2 * 0.3 / 7, abs=1e-4)
+    dear = choose_bands(pairs, Prices(wrong_approval=5, needless_rejection=1, question=9))
+    assert dear["asked"] == 0
+    assert dear["reject"] == dear["approve"]
+    brute = min(
+        sum(r for p, r in pairs if p < low) + 0.3 * sum(low <= p < high for p, _ in pairs) + 5 * sum(not r for p, r in pairs if p >= high)
+        for low in np.linspace(0, 1.01, 102) for high in np.linspace(low, 1.01, 102)
+    )  # fmt: skip
+    assert bands["bands_cost"] == pytest.approx(brute / 7, abs=1e-4)
+
+
+def test_an_image_is_as_sure_as_its_weakest_part():
+    assert weakest([0.9, 0.2, 0.7], [True, False, True], 0.8) == pytest.approx(0.7)
+    assert weakest([0.9], [True], 0.6) == pytest.approx(0.6)
+    assert weakest([0.2], [False], None) == 0
+    assert weakest([0.9], [True], 0.6, missing=Fitted(1, 5)) == pytest.approx(0.9)
+
+
+def test_calibration_needs_single_masks():
+    data = labels(1, 2)
+    rows = [{"image_id": 1, "approve": True, "p_approve": 0.7}]
+    with pytest.raises(UserError, match="unit: instance"):
+        calibrate(data, proposals(data), data, rows, 0.6, Prices())
+
+
+# a calibrated judge with a person
+
+
+class Sure:
+    """Answers what it is told to: P(approve) by the question's number."""
+
+    identity = {"backend": "told"}
+
+    def __init__(self, p: list[float]) -> None:
+        self.p = iter(p)
+
+    def ask(self, questions):
+        from vlm_itl.judging.vlm.questions import Answer
+
+        for number, _ in questions:
+            yield number, Answer(None, next(self.p), 1.0, 10, 1, 0.01)
+
+
+@pytest.mark.parametrize("person", [None, lambda i, rows: i == 2])
+def test_thresholds_and_a_person_between_them(tmp_path, pictures, person):
+    from vlm_itl.judging.vlm import Store, judge
+
+    data = {**labels(), "annotations": [a for a in labels()["annotations"] if a["image_id"] <= 4 and a["category_id"] == 1]}
+    data["annotations"] = [a for a in data["annotations"] if a["bbox"][1] < 20]
+    pool = {**data, "images": data["images"][:4], "annotations": []}
+    settings = VlmJudge(kind="vlm", model="told", unit="instance", calibrated=True)
+    calibration = {"mask": {"scale": 1, "shift": 0}, "missing": {"scale": 1, "shift": 0}, "threshold": 0.7, "reject": 0.4, "approve": 0.9}
+    told = Sure([0.95, 0.95, 0.95, 0.95, 0.95, 0.8, 0.6, 0.3])  # four masks, then whether something is missing
+    rows, identity, _ = judge(
+        pool, proposals(data), pictures, PROMPT, settings, Store(tmp_path / "store"), told, calibration=calibration, person=person
+    )
+    assert identity["calibration"] == calibration
+    assert [r["p_approve"] for r in rows] == [0.95, 0.8, 0.6, 0.3]
+    if person is None:
+        assert [r["approve"] for r in rows] == [True, True, False, False]
+    else:
+        assert [r["approve"] for r in rows] == [True, True, False, False]
+        assert [r["person"] for r in rows] == [False, True, True, False]
+        ledger = update("bands-1", Run(judge="bands", prev="start"), {**data, "images": [], "annotations": []}, pool, proposals(data), rows, None, [])[2]
+        assert [(row["actor"], row["decisions"]) for row in ledger] == [("model", 8), ("human", 2)]
+
+
+def test_a_mask_is_accepted_by_its_calibrated_probability(tmp_path, pictures):
+    from vlm_itl.judging.vlm import Store, judge
+
+    pool = {**labels(), "images": labels()["images"][1:2], "annotations": []}
+    shift = {"mask": {"scale": 1, "shift": 3}, "missing": {"scale": 1, "shift": 0}, "threshold": 0.5, "reject": 0.4, "approve": 0.9}
+    mine = [p for p in proposals(labels()) if p["image_id"] == 2]
+    settings = VlmJudge(kind="vlm", model="told", unit="instance", calibrated=True)
+    row = judge(pool, mine, pictures, PROMPT, settings, Store(tmp_path / "s"), Sure([0.2, 0.9]), calibration=shift)[0][0]
+    assert row["accepted"] == [True]
+    assert row["p_mask"] == [0.2]  # as it was answered
+    assert row["p_approve"] == pytest.approx(0.25 * np.e**3 / (1 + 0.25 * np.e**3), abs=1e-3)
+
+
+# training
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    import tiny_vlm
+
+    return tiny_vlm.llava(tmp_path_factory.mktemp("base"))
+
+
+def train(pictures: Path, base: Path, target: Path, **more):
+    from vlm_itl.verifier.training import train as fit
+
+    settings = Verifier(**{"base": "vlm", "steps": 6, "batch_size": 4, "learning_rate": 0.003, **more})
+    judge = VlmJudge(kind="vlm", model=str(base), unit="instance", dtype="float32", device="cpu", batch_size=16)
+    data = labels(1, 12)
+    return fit(data, labels(13, 6), proposals(data) + proposals(labels(13, 6)), pictures, PROMPT, judge, judge, settings, 0.6, target)
+
+
+@pytest.fixture
+def few(monkeypatch, tmp_path):
+    """Few held-out examples, and a scratch of its own."""
+    from vlm_itl.verifier import training
+
+    monkeypatch.setattr(training, "HELD_OUT", {"mask": 20, "missing": 8})
+    monkeypatch.setenv("VLM_ITL_SCRATCH", str(tmp_path / "scratch"))
+
+
+def test_a_model_learns_and_is_a_model_folder(few, pictures, base, tmp_path):
+    """Loss falls on two colours; what is saved answers as a judge does, and twice the same training gives the same bytes."""
+    numbers, curve = train(pictures, base, tmp_path / "one", steps=60, learning_rate=0.006)
+    assert curve[-1]["step"] == 60
+    assert curve[-1]["loss"] < 1 < 2 < curve[0]["loss"]  # ln 600 = 6.4 for a vocabulary of chance, ln 2 = .69 for a coin
+    assert set(numbers) == {"mask", "missing", "detector"}
+    assert numbers["mask"]["always_accuracy"] == 0.5
+    assert numbers["detector"]["score_auroc"] == 1  # as `proposals` are made
+    train(pictures, base, tmp_path / "two", steps=60, learning_rate=0.006)
+    one, two = ((tmp_path / n / "model.safetensors").read_bytes() for n in ("one", "two"))
+    assert one == two
+    assert one != (base / "model.safetensors").read_bytes()
+    from vlm_itl.judging.vlm import Store, judge
+
+    settings = VlmJudge(kind="vlm", model=str(tmp_path / "one"), unit="instance", dtype="float32", device="cpu")
+    data = labels(13, 2)
+    rows, identity, _ = judge({**data, "annotations": []}, proposals(data), pictures, PROMPT, settings, Store(tmp_path / "store"))
+    assert all(0 < p < 1 for r in rows for p in r["p_mask"])
+    assert len(identity["revision"]) == 64
+    assert not list((tmp_path / "scratch").rglob("*.pth"))
+
+
+def test_parts_of_a_batch_give_the_same_training(few, pictures, base, tmp_path):
+    whole, parted = (train(pictures, base, tmp_path / str(k), accumulate=k)[1] for k in (1, 2))
+    assert [a["loss"] for a in whole] == pytest.approx([b["loss"] for b in parted], rel=1e-4)
+
+
+def test_adapters_leave_a_whole_model(few, pictures, base, tmp_path):
+    """LoRA: the result has the base's own weights and names, changed in the linear layers alone."""
+    from safetensors.torch import load_file
+
+    train(pictures, base, tmp_path / "lora", lora=Lora(rank=2, alpha=4), learning_rate=0.02)
+    before, after = load_file(base / "model.safetensors"), load_file(tmp_path / "lora" / "model.safetensors")
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not before[name].equal(after[name])}
+    assert changed
+    assert all("proj" in name or "fc" in name or "linear" in name for name in changed)
+
+
+CHILD = """
+import sys
+sys.path[:0] = ["{root}/src", "{root}/tests"]
+import test_verifier as t
+from pathlib import Path
+from vlm_itl.verifier import training
+training.HELD_OUT = {{"mask": 20, "missing": 8}}
+t.train(Path("{pictures}"), Path("{base}"), Path("{target}"), steps=40)
+"""
+
+
+def test_kill_9_in_mid_training_then_again(few, pictures, base, tmp_path, monkeypatch):
+    """Goes on where it saved its state and ends with the weights of an unbroken training, to the byte."""
+    monkeypatch.setenv("VLM_ITL_CHECKPOINT_SECONDS", "0")
+    code = CHILD.format(root=ROOT, pictures=pictures, base=base, target=tmp_path / "killed")
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    end = time.monotonic() + 120
+    while not list((tmp_path / "scratch").rglob("checkpoint.pth")):
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed").exists()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "going on at step" in done.stdout
+    monkeypatch.setenv("VLM_ITL_SCRATCH", str(tmp_path / "other"))
+    subprocess.run([sys.executable, "-c", code.replace(str(tmp_path / "killed"), str(tmp_path / "whole"))], capture_output=True, check=True)
+    assert (tmp_path / "killed/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
+
+
+def test_a_base_without_chat_template_says_so(few, pictures, base, tmp_path):
+    import shutil
+
+    bare = tmp_path / "bare"
+    shutil.copytree(base, bare)
+    for path in [bare / "chat_template.jinja"]:
+        path.unlink()
+    for path in bare.glob("*processor_config.json"):
+        content = json.loads(path.read_text())
+        content.pop("chat_template", None)
+        path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="has no chat template"):
+        train(pictures, bare, tmp_path / "out")
+
+
+def test_a_base_that_is_not_there_and_one_behind_a_server(few, pictures, tmp_path):
+    with pytest.raises(UserError, match="no folder here, so it is a hub id; pin its revision"):
+        train(pictures, tmp_path / "nowhere", tmp_path / "out")
+    from vlm_itl.verifier.training import train as fit
+
+    judge = VlmJudge(kind="vlm", model="x", unit="instance", backend="openai", server={"base_urls": ["http://localhost:1"]})
+    with pytest.raises(UserError, match="is behind a server"):
+        fit(labels(), labels(13, 6), [], pictures, PROMPT, judge, judge, Verifier(base="vlm"), 0.6, tmp_path / "out")
+
+
+def test_out_of_memory_says_what_helps(few, pictures, base, tmp_path, monkeypatch):
+    import torch
+
+    from vlm_itl.verifier import training
+
+    def full(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(training, "_backward", full)
+    with pytest.raises(UserError, match="runs out of memory with 4 examples at a time; raise accumulate, set lora, take dtype: bfloat16"):
+        train(pictures, base, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_loss_that_is_not_finite_ends_it(few, pictures, base, tmp_path, monkeypatch):
+    from vlm_itl.verifier import training
+
+    monkeypatch.setattr(training, "_backward", lambda *args: float("nan"))
+    with pytest.raises(UserError, match="loss is not finite at step 1; lower its learning_rate"):
+        train(pictures, base, tmp_path / "out")
+
+
+# the shipped model
+
+
+def test_the_shipped_model_knows_drawn_scenes(tmp_path):
+    """Few drawn scenes of another seed: far above chance, from a folder of less than 3 MB."""
+    from vlm_itl.data.synthetic import write_dataset
+    from vlm_itl.evaluation.probes import auroc
+    from vlm_itl.judging.vlm.transformers_backend import TransformersBackend
+    from vlm_itl.settings import load, pick
+    from vlm_itl.verifier.batches import Asking
+    from vlm_itl.verifier.training import answers, exam
+
+    folder = ROOT / "judges/vlm/model"
+    assert sum(p.stat().st_size for p in folder.iterdir()) < 3 * 2**20
+    settings = pick(load(ROOT / "params.yaml"), "judges.vlm").model_copy(update={"model": str(folder)})
+    write_dataset(tmp_path, 60, 1, 160, 5)
+    data = json.loads((tmp_path / "train.json").read_text())
+    backend = TransformersBackend(settings)
+    asking = Asking(data, tmp_path / "images", (ROOT / "judges/vlm/prompt.txt").read_text(), settings)
+    examples = exam(Examples(data, [], 0.6), 0)
+    chosen = [e for k in ("mask", "missing") for e in [x for x in examples if x.kind == k][:120]]
+    p = answers(backend, asking, chosen, backend.option_tokens(asking(chosen[0])), "asking")
+    for kind in ("mask", "missing"):
+        of = [k for k, e in enumerate(chosen) if e.kind == kind]
+        assert auroc(np.array([p[k] for k in of]), np.array([chosen[k].right for k in of])) > 0.78
