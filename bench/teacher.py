@@ -107,6 +107,7 @@ def student(folder: Path, arguments: argparse.Namespace) -> tuple[Callable[[Any]
     from detectron2.data.detection_utils import build_augmentation
     from detectron2.data.transforms import AugInput, AugmentationList
     from detectron2.modeling import build_model
+    from detectron2.modeling.backbone.resnet import BottleneckBlock
 
     from vlm_itl.detector.config import build_config
     from vlm_itl.detector.prediction import Predictor
@@ -118,8 +119,12 @@ def student(folder: Path, arguments: argparse.Namespace) -> tuple[Callable[[Any]
         torch.manual_seed(1)  # not the predictor's own seed: it takes weights that change nothing for another model's
         # `imagenet` keeps frozen batch normalisation, which a trained detector has; no weights are loaded
         cfg = build_config(Detector(config=str(ROOT / "configs/mask_rcnn_R_50_FPN.yaml"), init="imagenet", device="cpu"), len(CLASSES))
+        model = build_model(cfg)
+        for module in model.modules():  # random weights without normalisation would let activations grow until no box is left
+            if isinstance(module, BottleneckBlock):
+                module.conv3.norm.weight.zero_()
         path = folder / "student"
-        save(build_model(cfg), cfg, path)
+        save(model, cfg, path)
     predictor = Predictor(path, arguments.device, arguments.masks)
     predictor.model.eval()
     predictor.model.roi_heads.box_predictor.test_score_thresh = 0.0
@@ -195,6 +200,8 @@ def main() -> None:
             if side != "make":
                 results[side] = json.loads((Path(folder) / f"{side}.json").read_text())
     for side, r in results.items():
+        if set(r["masks"]) != {arguments.masks}:
+            print(f"CAUTION: {side} drew {r['masks']} masks, not {arguments.masks} an image")
         each = ", ".join(f"{s:.2f}" for s in r["seconds"])
         print(f"{side:8} {statistics.median(r['seconds']):8.2f} s an image (median of {each})  {r['MiB']:8,.0f} MiB at the peak  "
               f"{statistics.mean(r['masks']):.1f} masks  {r['text']}")  # fmt: skip
