@@ -247,6 +247,25 @@ def test_published_folders_hold_the_video_model(models, data, tmp_path):
     assert rows[0] == rows[1]
 
 
+def test_published_weights_of_sam3_hold_the_video_model(models, data, tmp_path):
+    """facebook/sam3 says model_type sam3_video, and its image part is called detector_model there."""
+    import json
+
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(models["sam3"], tmp_path / "video")
+    image_part = json.loads((models["sam3"] / "config.json").read_text())
+    (tmp_path / "video" / "config.json").write_text(json.dumps({"model_type": "sam3_video", "detector_config": image_part}))
+    weights = {f"detector_model.{name}": value for name, value in load_file(models["sam3"] / "model.safetensors").items()}
+    save_file(weights | {"tracker_neck.x": torch.zeros(3)}, tmp_path / "video" / "model.safetensors", metadata={"format": "pt"})
+    image = {**data[0], "images": data[0]["images"][:2]}
+    rows = [
+        autolabel.label(image, data[1], Sam3(kind="sam3", model=str(path), score_threshold=0.1, device="cpu"))[0]
+        for path in (models["sam3"], tmp_path / "video")
+    ]
+    assert rows[0] == rows[1] != []
+
+
 CHILD = """
 import json, sys, time
 from pathlib import Path
