@@ -2,7 +2,8 @@
 
 Each side runs in a process of its own, one image at a time and turn by turn, on the same pictures of 640 x 480, after one that does not
 count; memory is the most that the process held (on a GPU, the most that torch held there), of which the libraries alone take some hundred
-MiB. Both draw as many masks an image. Speed does not hang on what weights say, so random ones will do:
+MiB. Processor seconds are those of all threads, which others on the machine inflate less. Both draw as many masks an image. Speed does not
+hang on what weights say, so random ones will do:
 
   --teacher tiny    the tests' tiny models (tries the code; says nothing of any published model)
   --teacher small   the shapes of grounding-dino-tiny and sam2.1-hiera-tiny, random weights
@@ -148,9 +149,9 @@ def serve(draw: Callable[[Any], int], text: str, number: int) -> None:
 
     say = lambda **facts: print(json.dumps(facts), file=ANSWERS, flush=True)  # noqa: E731
     for picture, _ in zip(pictures(number), sys.stdin):
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), time.process_time()
         masks = draw(picture)  # they are on the CPU when it returns
-        say(seconds=time.perf_counter() - start, masks=masks)
+        say(seconds=time.perf_counter() - start, processor=time.process_time() - busy, masks=masks)
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
     used = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0
     device = torch.cuda.get_device_name() if used else f"CPU, {torch.get_num_threads()} thread(s)"
@@ -176,6 +177,7 @@ class Side:
             env={**os.environ, "VLM_ITL_SCRATCH": folder},
         )
         self.seconds: list[float] = []
+        self.processor: list[float] = []
         self.masks: list[int] = []
 
     def draw(self, counts: bool = True) -> None:
@@ -183,6 +185,7 @@ class Side:
         answer = self.answer()
         if counts:
             self.seconds.append(answer["seconds"])
+            self.processor.append(answer["processor"])
             self.masks.append(answer["masks"])
 
     def ask(self, line: str) -> None:
@@ -256,11 +259,14 @@ def main() -> None:
     for side, facts in zip(sides, last):
         if set(side.masks) != {arguments.masks}:
             print(f"CAUTION: {side.name} drew {side.masks} masks, not {arguments.masks} an image")
-        middle, each = statistics.median(side.seconds), listed(side.seconds, 2)
-        print(f"{side.name:8} {middle:8.2f} s an image (median of {each})  {facts['MiB']:8,.0f} MiB at the peak  {facts['text']}")
+        middle, each, busy = statistics.median(side.seconds), listed(side.seconds, 2), listed(side.processor, 2)
+        print(f"{side.name:8} {middle:8.2f} s an image (median of {each}; processor seconds: {busy})  {facts['MiB']:8,.0f} MiB at the peak")
+        print(f"{'':8} {facts['text']}")
     ratios = [slow / quick for slow, quick in zip(*(side.seconds for side in sides))]
+    work = statistics.median(sides[0].processor) / statistics.median(sides[1].processor)
     memory = last[0]["MiB"] / last[1]["MiB"]
-    print(f"ratio    {statistics.median(ratios):8.1f} x the time (median of {listed(ratios, 1)}), {memory:.1f} x the memory")
+    print(f"ratio    {statistics.median(ratios):8.1f} x the time (median of {listed(ratios, 1)}), {work:.1f} x the processor seconds, "
+          f"{memory:.1f} x the memory")  # fmt: skip
 
 
 def listed(values: list[float], digits: int) -> str:
