@@ -1,8 +1,9 @@
 """Seconds and peak memory of an image: the teacher (Grounding DINO and SAM 2) and the student (Mask R-CNN), in one run.
 
-Each side runs in a process of its own, one image at a time, on the same pictures of 640 x 480, after one that does not count; memory is the
-most that the process held (on a GPU, the most that torch held there), of which the libraries alone take some hundred MiB. Both draw as many
-masks an image. Speed does not hang on what weights say, so random ones will do:
+Each side runs in a process of its own, one image at a time and turn by turn, on the same pictures of 640 x 480, after one that does not
+count; memory is the most that the process held (on a GPU, the most that torch held there), of which the libraries alone take some hundred
+MiB. Processor seconds are those of all threads, which others on the machine inflate less. Both draw as many masks an image. Speed does not
+hang on what weights say, so random ones will do:
 
   --teacher tiny    the tests' tiny models (tries the code; says nothing of any published model)
   --teacher small   the shapes of grounding-dino-tiny and sam2.1-hiera-tiny, random weights
@@ -107,6 +108,7 @@ def student(folder: Path, arguments: argparse.Namespace) -> tuple[Callable[[Any]
     from detectron2.data.detection_utils import build_augmentation
     from detectron2.data.transforms import AugInput, AugmentationList
     from detectron2.modeling import build_model
+    from detectron2.modeling.backbone.resnet import BottleneckBlock
 
     from vlm_itl.detector.config import build_config
     from vlm_itl.detector.prediction import Predictor
@@ -118,8 +120,12 @@ def student(folder: Path, arguments: argparse.Namespace) -> tuple[Callable[[Any]
         torch.manual_seed(1)  # not the predictor's own seed: it takes weights that change nothing for another model's
         # `imagenet` keeps frozen batch normalisation, which a trained detector has; no weights are loaded
         cfg = build_config(Detector(config=str(ROOT / "configs/mask_rcnn_R_50_FPN.yaml"), init="imagenet", device="cpu"), len(CLASSES))
+        model = build_model(cfg)
+        for module in model.modules():  # random weights without normalisation would let activations grow until no box is left
+            if isinstance(module, BottleneckBlock):
+                module.conv3.norm.weight.zero_()
         path = folder / "student"
-        save(build_model(cfg), cfg, path)
+        save(model, cfg, path)
     predictor = Predictor(path, arguments.device, arguments.masks)
     predictor.model.eval()
     predictor.model.roi_heads.box_predictor.test_score_thresh = 0.0
@@ -137,20 +143,73 @@ def student(folder: Path, arguments: argparse.Namespace) -> tuple[Callable[[Any]
     return draw, f"{parameters:.0f} million parameters, {predictor.cfg.INPUT.MIN_SIZE_TEST} pixels"
 
 
-def measure(draw: Callable[[Any], int], text: str, number: int) -> dict[str, Any]:
-    """Seconds of each of `number` pictures, and the most memory in MiB."""
+def serve(draw: Callable[[Any], int], text: str, number: int) -> None:
+    """Draw the next picture at each line of the standard input, and say how long it took; at last the most memory, in MiB."""
     import torch
 
-    gpu = torch.cuda.is_available()
-    seconds, masks = [], []
-    for picture in pictures(number + 1):
-        start = time.perf_counter()
-        masks.append(draw(picture))  # the masks are on the CPU when it returns
-        seconds.append(time.perf_counter() - start)
-    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    most = torch.cuda.max_memory_allocated() / 2**20 if gpu and torch.cuda.max_memory_allocated() else host
-    device = torch.cuda.get_device_name() if most != host else f"CPU, {torch.get_num_threads()} thread(s)"
-    return {"seconds": seconds[1:], "MiB": most, "masks": masks[1:], "text": f"{text}; {device}"}
+    say = lambda **facts: print(json.dumps(facts), file=ANSWERS, flush=True)  # noqa: E731
+    for picture, _ in zip(pictures(number), sys.stdin):
+        start, busy = time.perf_counter(), time.process_time()
+        masks = draw(picture)  # they are on the CPU when it returns
+        say(seconds=time.perf_counter() - start, processor=time.process_time() - busy, masks=masks)
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    used = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0
+    device = torch.cuda.get_device_name() if used else f"CPU, {torch.get_num_threads()} thread(s)"
+    say(MiB=used or host, text=f"{text}; {device}")
+
+
+ANSWERS = os.fdopen(os.dup(1), "w")  # what libraries print goes elsewhere
+
+
+class Side:
+    """A process that draws a picture when asked."""
+
+    def __init__(self, name: str, folder: str) -> None:
+        self.name = name
+        words = [sys.executable, __file__, *sys.argv[1:], "--side", name, "--folder", folder]
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+            env={**os.environ, "VLM_ITL_SCRATCH": folder},
+        )
+        self.seconds: list[float] = []
+        self.processor: list[float] = []
+        self.masks: list[int] = []
+
+    def draw(self, counts: bool = True) -> None:
+        self.ask("next\n")
+        answer = self.answer()
+        if counts:
+            self.seconds.append(answer["seconds"])
+            self.processor.append(answer["processor"])
+            self.masks.append(answer["masks"])
+
+    def ask(self, line: str) -> None:
+        try:
+            print(line, end="", file=self.process.stdin, flush=True)
+        except BrokenPipeError:
+            self.fail()
+
+    def answer(self) -> dict[str, Any]:
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        if not line:
+            self.fail()
+        return json.loads(line)
+
+    def end(self) -> dict[str, Any]:
+        assert self.process.stdin
+        self.process.stdin.close()
+        return self.answer()
+
+    def fail(self) -> None:
+        self.process.wait()
+        self.errors.seek(0)
+        sys.exit(f"error: {self.name}: {(self.errors.read().strip() or 'killed').splitlines()[-1]}")
 
 
 def main() -> None:
@@ -171,10 +230,10 @@ def main() -> None:
         random_teacher(arguments.folder, arguments.teacher)
         return
     if arguments.side:
+        os.dup2(2, 1)
         own = (arguments.detector or str(arguments.folder / "detector"), arguments.segmenter or str(arguments.folder / "segmenter"))
         draw, text = student(arguments.folder, arguments) if arguments.side == "student" else teacher(*own, arguments)
-        result = measure(draw, text, arguments.images)
-        (arguments.folder / f"{arguments.side}.json").write_text(json.dumps(result))
+        serve(draw, text, arguments.images + 1)
         return
     real = bool(arguments.detector)
     drawn_by, learned_by = (
@@ -186,20 +245,32 @@ def main() -> None:
         flush=True,
     )
     with tempfile.TemporaryDirectory() as folder:
-        results = {}
-        for side in ([] if real else ["make"]) + ["teacher", "student"]:
-            words = [sys.executable, __file__, *sys.argv[1:], "--side", side, "--folder", folder]
-            done = subprocess.run(words, stderr=subprocess.PIPE, text=True, env={**os.environ, "VLM_ITL_SCRATCH": folder})
-            if done.returncode:
-                sys.exit(f"error: {side}: {done.stderr.strip().splitlines()[-1]}")
-            if side != "make":
-                results[side] = json.loads((Path(folder) / f"{side}.json").read_text())
-    for side, r in results.items():
-        each = ", ".join(f"{s:.2f}" for s in r["seconds"])
-        print(f"{side:8} {statistics.median(r['seconds']):8.2f} s an image (median of {each})  {r['MiB']:8,.0f} MiB at the peak  "
-              f"{statistics.mean(r['masks']):.1f} masks  {r['text']}")  # fmt: skip
-    slow, quick = (statistics.median(results[side]["seconds"]) for side in ("teacher", "student"))
-    print(f"ratio    {slow / quick:8.1f} x the time, {results['teacher']['MiB'] / results['student']['MiB']:.1f} x the memory")
+        if not real:
+            subprocess.run(
+                [sys.executable, __file__, *sys.argv[1:], "--side", "make", "--folder", folder], stderr=subprocess.DEVNULL, check=True
+            )
+        sides = [Side("teacher", folder), Side("student", folder)]
+        for side in sides:
+            side.draw(counts=False)
+        for _ in range(arguments.images):
+            for side in sides:
+                side.draw()
+        last = [side.end() for side in sides]
+    for side, facts in zip(sides, last):
+        if set(side.masks) != {arguments.masks}:
+            print(f"CAUTION: {side.name} drew {side.masks} masks, not {arguments.masks} an image")
+        middle, each, busy = statistics.median(side.seconds), listed(side.seconds, 2), listed(side.processor, 2)
+        print(f"{side.name:8} {middle:8.2f} s an image (median of {each}; processor seconds: {busy})  {facts['MiB']:8,.0f} MiB at the peak")
+        print(f"{'':8} {facts['text']}")
+    ratios = [slow / quick for slow, quick in zip(*(side.seconds for side in sides))]
+    work = statistics.median(sides[0].processor) / statistics.median(sides[1].processor)
+    memory = last[0]["MiB"] / last[1]["MiB"]
+    print(f"ratio    {statistics.median(ratios):8.1f} x the time (median of {listed(ratios, 1)}), {work:.1f} x the processor seconds, "
+          f"{memory:.1f} x the memory")  # fmt: skip
+
+
+def listed(values: list[float], digits: int) -> str:
+    return ", ".join(f"{value:.{digits}f}" for value in values)
 
 
 if __name__ == "__main__":

@@ -49,8 +49,8 @@ def data(tmp_path_factory) -> tuple[dict, Path]:
     return {**labels, "annotations": []}, folder
 
 
-def settings(models, detector: str = "grounding_dino", **more) -> GroundedSam2:
-    paths = {"detector": str(models[detector]), "segmenter": str(models["sam2"])}
+def settings(models, family: str = "grounding_dino", **more) -> GroundedSam2:
+    paths = {"detector": str(models[family]), "segmenter": str(models["sam2"])}
     return GroundedSam2(**{"kind": "grounded-sam2", **paths, "captions": CAPTIONS, "device": "cpu", "batch_size": 1, **more})
 
 
@@ -247,6 +247,25 @@ def test_published_folders_hold_the_video_model(models, data, tmp_path):
     assert rows[0] == rows[1]
 
 
+def test_published_weights_of_sam3_hold_the_video_model(models, data, tmp_path):
+    """facebook/sam3 says model_type sam3_video, and its image part is called detector_model there."""
+    import json
+
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(models["sam3"], tmp_path / "video")
+    image_part = json.loads((models["sam3"] / "config.json").read_text())
+    (tmp_path / "video" / "config.json").write_text(json.dumps({"model_type": "sam3_video", "detector_config": image_part}))
+    weights = {f"detector_model.{name}": value for name, value in load_file(models["sam3"] / "model.safetensors").items()}
+    save_file(weights | {"tracker_neck.x": torch.zeros(3)}, tmp_path / "video" / "model.safetensors", metadata={"format": "pt"})
+    image = {**data[0], "images": data[0]["images"][:2]}
+    rows = [
+        autolabel.label(image, data[1], Sam3(kind="sam3", model=str(path), score_threshold=0.1, device="cpu"))[0]
+        for path in (models["sam3"], tmp_path / "video")
+    ]
+    assert rows[0] == rows[1] != []
+
+
 CHILD = """
 import json, sys, time
 from pathlib import Path
@@ -348,7 +367,7 @@ def test_what_is_said_of_a_model_that_cannot_be_had(models, data, tmp_path):
     assert "gated" in said(Sam3(kind="sam3", revision="0" * 40))
     # another model's folder, which transformers would take with a warning and random weights
     assert "autolabels: segmenter" in said(settings(models, segmenter=str(models["grounding_dino"])))
-    assert "autolabels: detector" in said(settings(models, detector="sam2"))
+    assert "autolabels: detector" in said(settings(models, detector=str(models["sam2"])))
     assert "autolabels: model" in said(Sam3(kind="sam3", model=str(models["sam2"]), device="cpu"))
     shutil.copytree(models["sam2"], tmp_path / "torn")
     weights = tmp_path / "torn" / "model.safetensors"
@@ -356,6 +375,23 @@ def test_what_is_said_of_a_model_that_cannot_be_had(models, data, tmp_path):
     assert "cannot be loaded" in said(settings(models, segmenter=str(tmp_path / "torn")))
     if not torch.cuda.is_available():
         assert "torch sees no GPU" in said(settings(models, device="cuda"))
+
+
+@pytest.mark.parametrize("part", ["grounding_dino", "sam2", "sam3"])
+def test_no_numbers_are_not_taken_for_no_instances(models, data, tmp_path, part):
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(models[part], tmp_path / "broken")
+    weights = load_file(models[part] / "model.safetensors")
+    save_file({name: value * float("nan") for name, value in weights.items()}, tmp_path / "broken" / "model.safetensors", {"format": "pt"})
+    broken = str(tmp_path / "broken")
+    s = {
+        "grounding_dino": settings(models, detector=broken, box_threshold=0.1),
+        "sam2": settings(models, segmenter=broken),
+        "sam3": Sam3(kind="sam3", model=broken, device="cpu"),
+    }[part]
+    with pytest.raises(UserError, match=r"broken gives NaN; try dtype: float32"):
+        autolabel.label(*data, s)
 
 
 def test_results_fall_by_score_and_leave_empty_masks_out():

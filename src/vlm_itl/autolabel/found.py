@@ -59,6 +59,17 @@ def precision(settings: Teacher, device: str) -> torch.autocast:
     return torch.autocast(device, torch.bfloat16, enabled=low)
 
 
+def sound(values: torch.Tensor, model: str) -> torch.Tensor:
+    """`values` in float32.
+
+    Raises:
+        UserError: they are no numbers, and would pass for a picture without instances.
+    """
+    if values.isnan().any():
+        raise UserError(f"params.yaml: autolabels: {model} gives NaN; try dtype: float32")
+    return values.float()
+
+
 def load_processor(kind: Any, model: str, revision: str | None, key: str) -> Any:
     """What turns pictures and texts into a model's tensors; see `load_model`."""
     with loading(model, key):

@@ -11,7 +11,7 @@ from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor, Sam
 
 from ..pretrained import identity
 from ..settings import GroundedSam2
-from .found import Found, Pixels, choose_device, load_model, load_processor, precision, suppress
+from .found import Found, Pixels, choose_device, load_model, load_processor, precision, sound, suppress
 
 DETECTOR, SEGMENTER = "autolabels: detector", "autolabels: segmenter"  # keys of params.yaml
 
@@ -79,7 +79,8 @@ class GroundedSam2Teacher:
         words = processor(text=[caption] * len(sizes), return_tensors="pt").to(self.device)
         with precision(s, self.device):
             outputs = model(**prepared, **words)
-        outputs.logits, outputs.pred_boxes = outputs.logits.float(), outputs.pred_boxes.float()
+        for name in ("logits", "pred_boxes"):
+            outputs[name] = sound(outputs[name], s.detector)
         answers = processor.post_process_grounded_object_detection(
             outputs, words["input_ids"], threshold=s.box_threshold, text_threshold=s.text_threshold, target_sizes=sizes
         )
@@ -118,7 +119,7 @@ class GroundedSam2Teacher:
                     image_embeddings=[level[place : place + 1] for level in embeddings], input_boxes=prompt["input_boxes"],
                     multimask_output=False,
                 )  # fmt: skip
-            [masks] = processor.post_process_masks([outputs.pred_masks[0].float()], size)
+            [masks] = processor.post_process_masks([sound(outputs.pred_masks[0], s.segmenter)], size)
             result[k] = (masks[:, 0].cpu(), outputs.iou_scores[0, :, 0].float().cpu().tolist())
         return result
 

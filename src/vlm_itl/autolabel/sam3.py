@@ -10,7 +10,7 @@ from transformers import Sam3Model, Sam3Processor
 
 from ..pretrained import identity
 from ..settings import Sam3
-from .found import Found, Pixels, choose_device, load_model, load_processor, precision, suppress
+from .found import Found, Pixels, choose_device, load_model, load_processor, precision, sound, suppress
 
 MODEL = "autolabels: model"  # key of params.yaml
 
@@ -47,7 +47,7 @@ class Sam3Teacher:
             with precision(s, self.device):
                 outputs = model(vision_embeds=vision, input_ids=text["input_ids"], attention_mask=text["attention_mask"])
             for name in ("pred_logits", "pred_boxes", "pred_masks", "presence_logits"):
-                outputs[name] = outputs[name].float()
+                outputs[name] = sound(outputs[name], s.model)
             by_class.append(processor.post_process_instance_segmentation(
                 outputs, threshold=s.score_threshold, mask_threshold=s.mask_threshold, target_sizes=sizes
             ))  # fmt: skip

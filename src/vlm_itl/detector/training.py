@@ -63,7 +63,7 @@ def train(
     """
     learned = believed(labels, training.model_labels)
     if not any(not a["iscrowd"] for a in learned["annotations"]):
-        raise UserError("there is no labelled instance to train on")
+        raise UserError("there is no labelled instance to train on; in an arm that began without labels: its judge has approved none")
     stopping = training.early_stopping
     if stopping and (validation is None or not any(not a["iscrowd"] for a in validation["annotations"])):
         raise UserError("early_stopping needs validation images with instances; set split.validation_fraction higher")
