@@ -116,9 +116,9 @@ def confidence(differences: NDArray[np.float64], replicates: NDArray[np.float64]
     """The two-sided interval of the mean of S seeds' differences.
 
     One seed: the percentiles of the bootstrap over images (Efron and Tibshirani 1993, chapter 13).
-    Several: difference -+ t x standard error, where the squared error is the bootstrap's variance over images plus s^2 / S, the variance
-    between seeds, and t has Satterthwaite's (1946) degrees of freedom. The percentiles of `hierarchical` are too narrow for the few seeds that
-    anybody trains: with three, resampling finds two thirds of the variance between seeds, and no t.
+    Several: difference -+ t x standard error. The squared error is the bootstrap's variance over images plus s^2 / S, the variance between
+    seeds, and t has Satterthwaite's (1946) degrees of freedom. The percentiles of `hierarchical` are too narrow for the few seeds that
+    anybody trains: resampling three of them finds two thirds of their variance, and knows of no t.
 
     Args:
         differences: (S,) on the test images as they are.
