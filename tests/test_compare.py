@@ -14,7 +14,18 @@ from vlm_itl.errors import UserError
 from vlm_itl.settings import Compare, Run
 from vlm_itl.statistics import compare as statistics
 from vlm_itl.statistics.ap import average_precision, mean_ap
-from vlm_itl.statistics.compare import Interval, bootstrap, compare, confidence, hierarchical, needed, non_inferior, pairs, sign_flip
+from vlm_itl.statistics.compare import (
+    Interval,
+    bootstrap,
+    compare,
+    compare_arms,
+    confidence,
+    hierarchical,
+    needed,
+    non_inferior,
+    pairs,
+    sign_flip,
+)
 from vlm_itl.statistics.matches import save
 
 QUICK = Compare(replicates=300)
@@ -171,6 +182,14 @@ def test_other_images_or_seeds_are_refused():
         compare({1: a, 2: a}, {1: b}, QUICK)
     with pytest.raises(UserError, match="none and none"):
         compare({}, {}, QUICK)
+
+
+def test_arms_are_compared_over_the_seeds_they_share():
+    a, b = two_arms()
+    arms = {"human": {1: a, 2: a, 3: a}, "vlm": {1: b, 2: b}, "failed": {}, "other": {9: b}}
+    assert compare_arms(arms, "human", QUICK) == {"vlm": {"against": "human", **compare({1: b, 2: b}, {1: a, 2: a}, QUICK)}}
+    with pytest.raises(UserError, match="no arm 'person' to compare with"):
+        compare_arms(arms, "person", QUICK)
 
 
 def runs(**of: tuple[str, str]) -> dict[str, Run]:

@@ -60,6 +60,25 @@ def compare(model: Seeds, reference: Seeds, settings: Compare) -> dict[str, Any]
     }  # fmt: skip
 
 
+def compare_arms(arms: Mapping[str, Seeds], reference: str, settings: Compare) -> dict[str, dict[str, Any]]:
+    """`compare` of every arm with the arm `reference`, over the seeds that both have: {arm: row with `against`}.
+
+    An arm that shares no seed with the reference (its experiments failed) is left out.
+
+    Raises:
+        UserError: no such reference, or models tested on different images (another split or data seed).
+    """
+    if reference not in arms:
+        raise UserError(f"no arm '{reference}' to compare with (there are: {', '.join(arms) or 'none'})")
+    rows = {}
+    for name, seeds in arms.items():
+        shared = [s for s in seeds if s in arms[reference]]
+        if name != reference and shared:
+            sides = ({s: side[s] for s in shared} for side in (seeds, arms[reference]))
+            rows[name] = {"against": reference, **compare(*sides, settings)}
+    return rows
+
+
 def _list(seeds: Seeds) -> str:
     return ", ".join(map(str, seeds)) or "none"
 
