@@ -2,7 +2,7 @@
 
 A study draws its own test images and its own models from a made-up world (bench/made_up.py); the truth is the mean difference of mAP over
 many images and models of that world. Printed for each size: how often the interval contains the truth, and the same of two other ways of
-making it from the same replicates. Usage: python bench/coverage.py [--studies 1000] [--sizes 120 500] [--seeds 1 3]
+making it from the same replicates. Usage: python bench/coverage_simulation.py [--studies 1000] [--sizes 120 500] [--seeds 1 3]
 """
 
 from __future__ import annotations
