@@ -197,7 +197,7 @@ def needed(interval: Interval, images: int, seeds: int, settings: Compare) -> tu
     """(images with these seeds, seeds with these images) at which `yes` is to be expected with P = `power` if the arms are equal.
 
     Non-inferiority of equal arms is shown with that power when margin / standard error = z(1 - alpha/2) + z(power) (Julious 2004, "Sample
-    sizes for clinical trials with normal data", section 5). The part of the variance that images make falls with their number, that of
+    sizes for clinical trials with normal data"). The part of the variance that images make falls with their number, that of
     seeds with theirs. None: the other part alone is too much, or there is one seed, which says nothing about others.
     """
     z = norm.ppf((1 + settings.level) / 2) + norm.ppf(settings.power)
