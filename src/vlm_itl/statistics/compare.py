@@ -74,8 +74,8 @@ def compare_arms(arms: Mapping[str, Seeds], reference: str, settings: Compare) -
     for name, seeds in arms.items():
         shared = [s for s in seeds if s in arms[reference]]
         if name != reference and shared:
-            sides = ({s: side[s] for s in shared} for side in (seeds, arms[reference]))
-            rows[name] = {"against": reference, **compare(*sides, settings)}
+            model, other = ({s: side[s] for s in shared} for side in (seeds, arms[reference]))
+            rows[name] = {"against": reference, **compare(model, other, settings)}
     return rows
 
 
