@@ -130,7 +130,7 @@ def test_light_stages_do_not_load_torch():
     import subprocess
     import sys
 
-    names = ("download", "split", "judge", "consistency", "calibrate", "update", "evaluate", "gallery", "report", "autolabel",
+    names = ("download", "split", "judge", "consistency", "calibrate", "update", "evaluate", "compare", "gallery", "report", "autolabel",
              "evaluate_autolabel", "sheet", "hold_back", "probes", "thresholds", "train_verifier")  # fmt: skip
     modules = [f"stages.{n}" for n in names]
     code = f"import sys, importlib; [importlib.import_module(m) for m in {modules}]; print('torch' in sys.modules)"
