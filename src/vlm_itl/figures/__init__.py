@@ -28,17 +28,17 @@ LOOK: dict[str, Any] = {
     "legend.frameon": False, "lines.linewidth": 1.5, "lines.markersize": 5.5, "figure.dpi": 100, "figure.constrained_layout.use": True,
     "svg.fonttype": "path", "svg.hashsalt": "vlm-itl",
 }  # fmt: skip
+plt.rcParams.update(LOOK)
 
 
 def canvas(width: float = 7.4, height: float = 3.6, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
     """A figure in the report's look and its axes; sizes in inches."""
-    with plt.rc_context(LOOK):
-        return plt.subplots(rows, columns, figsize=(width, height), **options)
+    return plt.subplots(rows, columns, figsize=(width, height), **options)
 
 
 def save(figure: Figure, path: Path) -> None:
     """Write an SVG that hangs on the figure alone: letters as outlines, ids from a fixed salt, no date."""
-    with plt.rc_context(LOOK), replacing(path) as temporary:
+    with replacing(path) as temporary:
         figure.savefig(temporary, format="svg", metadata={"Date": None, "Creator": None})
     plt.close(figure)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -37,7 +38,7 @@ def draw_ceiling(axes: Any, top: list[Row]) -> None:
 
 
 def number(axes: Any, row: Row, x: float, colour: str) -> None:
-    axes.annotate(str(row["round"]), (x, row["mask_AP"]), xytext=(5, 3), textcoords="offset points", fontsize=7, color=colour)
+    axes.annotate(str(row["round"]), (x, row["mask_AP"]), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=7, color=colour)
 
 
 def hours(points: list[Row], ceiling: set[str]) -> Figure:
@@ -68,7 +69,7 @@ def hours(points: list[Row], ceiling: set[str]) -> Figure:
         for row in rows:
             number(right, row, row["added_human_hours"], look[name]["color"])
     left.set_xticks(range(len(free)), [plain(name) for name in free], rotation=35, ha="right", rotation_mode="anchor")
-    left.set_title("no human time after the initial labels")
+    left.set_title("no human time added")
     left.set_ylabel("mask AP on the test images")
     left.margins(x=0.12, y=0.16)
     right.set_title("human time added")
@@ -125,15 +126,17 @@ def prices(points: list[Row], ceiling: set[str], verify_seconds: list[float], co
             axes.plot(x, [row["mask_AP"] for row in rows], lw=1.1, mec="white", mew=0.6, label=plain(name), **look[name])
         draw_ceiling(axes, top)
         axes.set_title(title)
+        axes.set_xlabel("hours after the initial labels")
         if unknown:
-            axes.set_xlabel("not known, left out: " + ", ".join(map(plain, unknown)), fontsize=7, color=SOFT)
+            names = textwrap.fill(", ".join(unknown), 44)
+            axes.text(0.99, 0.03, plain(f"computing not known, left out:\n{names}"), transform=axes.transAxes, ha="right", va="bottom", fontsize=7,
+                      color=SOFT)  # fmt: skip
     for axes in grid.flat[: len(panels)]:
         axes.set_xlim(-0.06 * (widest or 1), 1.06 * (widest or 1))
         axes.margins(y=0.16)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     figure.supylabel("mask AP on the test images", fontsize=9)
-    figure.supxlabel("hours after the initial labels", fontsize=9)
     handles = {label: h for axes in grid.flat for h, label in zip(*axes.get_legend_handles_labels())}
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=4)
     return figure

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from . import COLOURS, canvas, plain
 
@@ -24,9 +25,8 @@ def split(statistics: dict[str, Any]) -> Figure:
         below = np.zeros(len(classes))
         for part in parts:
             numbers = np.array([statistics[part][key].get(name, 0) for name in classes])
-            total = statistics[part][label]
             panel.bar(range(len(classes)), numbers, 0.7, below, color=colours[part], edgecolor="white", lw=0.6,
-                      label=f"{part}: {statistics[part]['images']:,} images" if label == "images" else f"{total:,}")  # fmt: skip
+                      label=f"{part}: {statistics[part]['images']:,} images, {statistics[part]['instances']:,} instances")  # fmt: skip
             below += numbers
         panel.set_xticks(range(len(classes)), [plain(name) for name in classes], rotation=25, ha="right", rotation_mode="anchor")
         panel.set_title(f"{label} by class")
@@ -40,8 +40,11 @@ def split(statistics: dict[str, Any]) -> Figure:
     axes[2].set_ylim(len(sizes) - 0.5, -0.5)
     if sizes:
         axes[2].set_xscale("log")
-    axes[2].set_title("area of masks: 5 to 95 %, median")
-    axes[2].set_xlabel("square pixels")
+        axes[2].xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axes[2].xaxis.set_major_formatter("{x:,.0f}")
+        axes[2].xaxis.set_minor_formatter(NullFormatter())
+    axes[2].set_title("area of a mask")
+    axes[2].set_xlabel("pixels² (5 to 95 %, median)")
     axes[2].grid(axis="y", visible=False)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
