@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from .errors import UserError
 from .files import replacing
-from .report import RULES, arm
+from .report import arm
 
 Row = dict[str, Any]
 SOURCES = {"metrics/summary.json": "", "metrics/comparison.json": "comparison."}  # file of {run: {metric: number}} -> prefix
@@ -79,7 +79,7 @@ def about(run: str, settings: Row) -> Row:
         number, current = number + 1, runs[current].get("prev")
     return {
         "run": run, "arm": arm(run), "round": number, "judge": line.get("judge"), "policy": line.get("policy", "pool") if line else None,
-        "simulated": kind in ("human", "noisy"), "supervised": line.get("policy") == "annotate" and kind == RULES[-1],
+        "simulated": kind in ("human", "noisy"), "supervised": line.get("policy") == "annotate" and kind == "never",
     }  # fmt: skip
 
 
@@ -102,10 +102,11 @@ def experiments(commits: int, repository: Path) -> list[Row]:
             continue
         if row["typ"] == "baseline":
             baseline = row["rev"]
-        done = subprocess.run(["git", "rev-parse", row["rev"]], cwd=repository, capture_output=True, text=True)
+        done = subprocess.run(["git", "show", "-s", "--format=%H %cI", row["rev"]], cwd=repository, capture_output=True, text=True)
+        revision, _, created = done.stdout.strip().partition(" ")
         rows.append({
-            "experiment": row.get("Experiment") or row["rev"], "revision": done.stdout.strip() or row["rev"], "baseline": baseline,
-            "state": row.get("State") or "Committed", "created": row.get("Created"),
+            "experiment": row.get("Experiment") or row["rev"], "revision": revision or row["rev"], "baseline": baseline,
+            "state": row.get("State") or "Committed", "created": created or None,
         })  # fmt: skip
     return rows
 
