@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from vlm_itl.evaluation.cost import human_cost
-from vlm_itl.evaluation.detection import average_precision
+from vlm_itl.evaluation.detection import evaluate, numbers
 from vlm_itl.evaluation.judges import judge_quality
 from vlm_itl.files import read_json, read_jsonl, write_json
 from vlm_itl.labels import counts
 from vlm_itl.stage import Stage
+from vlm_itl.statistics.matches import from_coco, save
 
 STAGE = Stage(
     reads={
@@ -24,6 +25,7 @@ STAGE = Stage(
     },
     writes={
         "detection": "AP of boxes and masks",
+        "matches": "which predicted mask found which test instance, for `compare`",
         "cost": "labels by source and human hours",
         "judge_metrics": "recall, specificity, precision, kappa",
     },
@@ -33,11 +35,13 @@ STAGE = Stage(
 
 
 def main(
-    test: Path, predictions: Path, labels: Path, ledger: Path, detection: Path, cost: Path, settings: dict[str, Any],
+    test: Path, predictions: Path, labels: Path, ledger: Path, detection: Path, matches: Path, cost: Path, settings: dict[str, Any],
     verdicts: Path | None = None, proposals: Path | None = None, truth: Path | None = None, judge_metrics: Path | None = None,
 ) -> None:  # fmt: skip
     s = settings["evaluate"]
-    write_json(detection, average_precision(read_json(test), read_json(predictions)))
+    evaluations = evaluate(read_json(test), read_json(predictions))
+    write_json(detection, numbers(evaluations))
+    save(from_coco(evaluations["mask"]), matches)
     write_json(cost, {**human_cost(read_json(ledger), s.seconds), "labels": counts(read_json(labels))})
     if verdicts and proposals and truth and judge_metrics:
         quality = judge_quality(read_jsonl(verdicts), read_json(proposals), read_json(truth), s.judge_iou)

@@ -39,7 +39,7 @@ if "-m" in argv and argv[argv.index("-m") + 1].startswith("stages."):
 @pytest.fixture(scope="module")
 def first(tmp_path_factory) -> Clone:
     clone = Clone(tmp_path_factory.mktemp("first") / "clone")
-    shared = {"download", "split", "pretrain", "predict-start", "evaluate-start", "probes", "report"}
+    shared = {"download", "split", "pretrain", "predict-start", "evaluate-start", "probes", "compare", "report"}
     assert clone.repro() == shared | stages_of("human-1") | stages_of("vlm-sim-1")
     clone.commit("ran")
     return clone
@@ -77,7 +77,7 @@ def test_changed_prompt_runs_that_arm_alone_and_back_restores(first):
     prompt.write_text(before + "Look twice.\n")
     changed = first.repro()
     assert "judge@vlm-sim-1" in changed
-    assert changed <= stages_of("vlm-sim-1") | {"report"}
+    assert changed <= stages_of("vlm-sim-1") | {"compare", "report"}
     prompt.write_text(before)
     assert first.repro() == set()
     assert first.digests("loop", "metrics", "artifacts") == digests
@@ -88,7 +88,7 @@ def test_changed_judge_runs_that_arm_alone_and_back_restores(first):
     first.settings(lambda p: p["judges"]["vlm-sim"].update(specificity=0.0, recall=1.0))
     changed = first.repro()
     assert changed >= {"judge@vlm-sim-1", "update@vlm-sim-1", "train@vlm-sim-1"}
-    assert changed <= stages_of("vlm-sim-1") | {"report"}
+    assert changed <= stages_of("vlm-sim-1") | {"compare", "report"}
     first.run("git", "checkout", "-q", "params.yaml")
     assert first.repro() == set()
     assert first.digests("loop", "metrics", "artifacts") == digests
@@ -97,7 +97,7 @@ def test_changed_judge_runs_that_arm_alone_and_back_restores(first):
 def test_added_run_runs_its_own_stages(first):
     """Also through `dvc exp run`, and the tables that DVC makes of it."""
     done = first.run("dvc", "exp", "run", "dvc.yaml", "-n", "longer", "-S", "+runs.vlm-sim-2={judge:vlm-sim,prev:vlm-sim-1}")
-    assert ran(done.stdout) == stages_of("vlm-sim-2") | {"report"}
+    assert ran(done.stdout) == stages_of("vlm-sim-2") | {"compare", "report"}
     assert "vlm-sim-2" in first.json("metrics/summary.json")
     shown = first.run("dvc", "exp", "show", "--csv").stdout
     assert "longer" in shown

@@ -166,7 +166,7 @@ def test_module_edited_under_way_discards_the_result(here, monkeypatch):
         run(lambda **given: (write(**given), module.write_text("x = 2")))
 
 
-@pytest.mark.parametrize("name", ["download", "split", "train", "predict", "judge", "update", "evaluate", "report"])
+@pytest.mark.parametrize("name", ["download", "split", "train", "predict", "judge", "update", "evaluate", "compare", "report"])
 def test_help(name, capsys):
     import importlib
 

@@ -32,8 +32,8 @@ from .settings import Run, Settings, load, read_yaml
 Row = dict[str, Any]
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 FIGURES = {  # name of the SVG: what is to be seen
-    "comparison": "Difference of mask AP between each arm's last run and the reference arm at the same round, with its interval. The shaded band is "
-    "the margin: an interval inside it is a yes, one wholly below it a no, anything else cannot tell.",
+    "comparison": "Difference of mask AP between each arm's last run and the reference arm at the same round, with its interval. Shaded: worse "
+    "by more than the margin. An interval wholly outside the shade is a yes, one wholly inside a no; any other cannot tell.",
     "hours": "Mask AP after each round (0 is the shared start) against human hours added after the initial labels. The dashed line is the run in "
     "which a human drew everything. Points of one training each; the intervals of their differences stand in the figure above.",
     "prices": "The same under other prices of a decision, and with the judge's computing counted as if it were human time.",
@@ -216,7 +216,10 @@ def collect(settings: Settings, study_csv: Path | None = None) -> Row:
         "kinds": {name: settings.judges[run.judge].kind for name, run in settings.runs.items()},
         "detection": {name: found for name in runs if (found := take(Path(f"metrics/detection/{name}.json")))},
         "cost": {name: found for name in runs if (found := take(Path(f"metrics/cost/{name}.json")))},
-        "quality": {name: {**q, **with_intervals(q)} for name, q in quality.items() if q},
+        "quality": {
+            name: {**q, **with_intervals(q)}
+            for name, q in quality.items() if q and not report.draws_everything(settings.runs[name], settings.judges)
+        },
         "asking": {name: found for name in settings.runs if (found := take(Path(f"metrics/asking/{name}.json")))},
         "probes": {name: found for name in settings.probed if (found := take(Path(f"metrics/probes/{name}.json")))},
         "autolabel": {path.stem: study.flatten(take(path)) for path in sorted(Path("metrics/autolabel").glob("*.json"))},
@@ -238,6 +241,7 @@ def render(content: Row) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["points"] = lambda ap: f"{100 * ap:+.1f}".replace("-", "\u2212")
     environment.filters["ap"] = lambda ap: "-" if ap is None else f"{ap:.3f}"
+    environment.filters["p"] = lambda p: "-" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
     environment.filters["share"] = lambda v: "-" if v is None else f"{v:.2f}"
     environment.filters["number"] = lambda v: "-" if v is None else json.dumps(v) if not isinstance(v, float) else f"{v:,.4g}"
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(content) + "\n"

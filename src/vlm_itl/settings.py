@@ -284,6 +284,17 @@ class Evaluate(Model):
     seconds: Seconds = Field(default_factory=Seconds)
 
 
+class Compare(Model):
+    """Arms against the reference arm: intervals over test images, and non-inferiority."""
+
+    reference: Name = "human"  # the judge whose arm the others are held against
+    margin: Annotated[float, Field(gt=0, lt=1)] = 0.01  # mAP that an arm may be worse and still replace the reference
+    level: Annotated[float, Field(gt=0, lt=1)] = 0.95  # of the two-sided interval; .95 tests non-inferiority at 2.5 %, as is usual
+    power: Annotated[float, Field(gt=0, lt=1)] = 0.8  # with which images_needed and seeds_needed reckon
+    replicates: Annotated[int, Field(ge=100)] = 2000  # of the bootstrap and of the sign-flip test
+    seed: Annotated[int, Field(ge=0)] = 0  # of both
+
+
 class Gallery(Model):
     """The page of pictures that a run's judge decided on, by whether it was right."""
 
@@ -333,6 +344,7 @@ class Settings(Model):
     probes: Probes = Field(default_factory=Probes)
     probed: list[Name] = Field(default_factory=list)
     evaluate: Evaluate
+    compare: Compare = Field(default_factory=Compare)
     gallery: Gallery = Field(default_factory=Gallery)
     report: Report = Field(default_factory=Report)
 
@@ -348,6 +360,8 @@ class Settings(Model):
                 return f"runs.{name}.judge", f"no judge '{run.judge}' in judges (there are: {', '.join(self.judges)})"
             if run.prev != "start" and run.prev not in self.runs:
                 return f"runs.{name}.prev", f"no run '{run.prev}' in runs (there are: start, {', '.join(self.runs)})"
+        if self.compare.reference not in self.judges:
+            return "compare.reference", f"no judge '{self.compare.reference}' in judges (there are: {', '.join(self.judges)})"
         for name in self.runs:
             seen, current = {name}, self.runs[name].prev
             while current != "start":

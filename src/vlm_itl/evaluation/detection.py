@@ -16,16 +16,15 @@ from pycocotools.cocoeval import COCOeval
 from ..coco import Coco
 
 
-def average_precision(truth: Coco, results: list[dict[str, Any]]) -> dict[str, Any]:
-    """AP for boxes and masks.
+def evaluate(truth: Coco, results: list[dict[str, Any]]) -> dict[str, COCOeval]:
+    """Match results and instances of boxes and masks, and accumulate.
 
     Args:
         truth: COCO instances; crowd regions are ignored as COCO does.
         results: COCO results with `segmentation` (RLE), `bbox` ([x, y, w, h], pixels) and `score`.
 
     Returns:
-        {"box" | "mask": {"AP", "AP50", "AP75", "per_class": {name: AP}}}, fractions of 1. A class without a test instance is None
-        (pycocotools says -1), and so is a mean over no class.
+        {"box" | "mask": the evaluation}.
     """
     silent = io.StringIO()
     with contextlib.redirect_stdout(silent):
@@ -40,17 +39,34 @@ def average_precision(truth: Coco, results: list[dict[str, Any]]) -> dict[str, A
             "annotations": [{**r, "id": k, "iscrowd": 0, "area": r["area"]} for k, r in enumerate(results, 1)],
         }
         dt.createIndex()
-        return {kind: _evaluate(gt, dt, iou_type) for kind, iou_type in (("box", "bbox"), ("mask", "segm"))}
+        evaluations = {}
+        for kind, iou_type in (("box", "bbox"), ("mask", "segm")):
+            evaluations[kind] = COCOeval(gt, dt, iou_type)
+            evaluations[kind].evaluate()
+            evaluations[kind].accumulate()
+        return evaluations
 
 
-def _evaluate(gt: COCO, dt: COCO, iou_type: str) -> dict[str, Any]:
-    evaluation = COCOeval(gt, dt, iou_type)
-    evaluation.evaluate()
-    evaluation.accumulate()
+def numbers(evaluations: dict[str, COCOeval]) -> dict[str, Any]:
+    """AP for boxes and masks.
+
+    Returns:
+        {"box" | "mask": {"AP", "AP50", "AP75", "per_class": {name: AP}}}, fractions of 1. A class without a test instance is None
+        (pycocotools says -1), and so is a mean over no class.
+    """
+    return {kind: _numbers(evaluation) for kind, evaluation in evaluations.items()}
+
+
+def average_precision(truth: Coco, results: list[dict[str, Any]]) -> dict[str, Any]:
+    """`numbers` of `evaluate`."""
+    return numbers(evaluate(truth, results))
+
+
+def _numbers(evaluation: COCOeval) -> dict[str, Any]:
     # precision: (IoU thresholds, recall points, classes, area ranges, detection limits); area "all", 100 detections
     precision = evaluation.eval["precision"][:, :, :, 0, -1]
     thresholds = list(np.round(evaluation.params.iouThrs, 2))
-    names = {row["id"]: row["name"] for row in gt.dataset["categories"]}
+    names = {row["id"]: row["name"] for row in evaluation.cocoGt.dataset["categories"]}
 
     def mean(values: np.ndarray) -> float | None:
         values = values[values > -1]

@@ -26,7 +26,7 @@ LOOK: dict[str, Any] = {
     "axes.spines.right": False, "axes.edgecolor": SOFT, "axes.grid": True, "grid.color": "#e3e6ea", "grid.linewidth": 0.7,
     "axes.axisbelow": True, "xtick.color": SOFT, "ytick.color": SOFT, "xtick.labelcolor": "black", "ytick.labelcolor": "black",
     "legend.frameon": False, "lines.linewidth": 1.5, "lines.markersize": 5.5, "figure.dpi": 100, "figure.constrained_layout.use": True,
-    "svg.fonttype": "path", "svg.hashsalt": "vlm-itl",
+    "savefig.transparent": True, "svg.fonttype": "path", "svg.hashsalt": "vlm-itl",
 }  # fmt: skip
 plt.rcParams.update(LOOK)
 

@@ -23,9 +23,12 @@ def differences(rows: dict[str, Row]) -> Figure:
     if not known:
         nothing(axes, "nothing to compare")
         return figure
-    for margin in sorted({row["margin"] for row in known.values()}):
-        axes.axvspan(-100 * margin, 100 * margin, color="#e8edf2", lw=0, zorder=0)
+    low, high = (100 * f(row[key] for row in known.values()) for f, key in ((min, "low"), (max, "high")))
+    margin = 100 * max(row["margin"] for row in known.values())
+    left, right = min(low, -1.6 * margin) - 0.06 * (high - low), max(high, margin) + 0.06 * (high - low)
+    axes.axvspan(left, -margin, color="#eceff3", lw=0, zorder=0)
     axes.axvline(0, color=SOFT, lw=1)
+    axes.set_xlim(left, right)
     used: dict[str, Any] = {}
     for place, row in enumerate(known.values()):
         colour, marker = LOOK.get(row["answer"], (SOFT, "d"))
@@ -36,6 +39,6 @@ def differences(rows: dict[str, Row]) -> Figure:
     axes.set_ylim(len(known) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
     level = next(iter(known.values()))["level"]
-    axes.set_xlabel(f"difference of mask AP, points, with {100 * level:g} % interval; shaded: the margin")
+    axes.set_xlabel(f"difference of mask AP, points, with {100 * level:g} % interval; shaded: worse by more than the margin")
     figure.legend(used.values(), [f"within the margin: {answer}" for answer in used], loc="outside lower center", ncols=3)
     return figure

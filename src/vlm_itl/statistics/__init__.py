@@ -1,0 +1,1 @@
+"""How sure a difference of two arms is. Nothing here loads torch."""

@@ -1,0 +1,215 @@
+"""Two arms on the same test images: the difference of their mAP, its interval, a test, and whether one is no worse than the other.
+
+Only images and seeds are resampled; what else could have come out otherwise (the split, the selection) is in no interval here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm
+from scipy.stats import t as student
+
+from ..errors import UserError
+from ..settings import Compare, Run
+from .ap import average_precision, mean_ap, swapped
+from .matches import Matches, same_images
+
+Seeds = Mapping[Any, Matches]  # one model a seed of training
+BLOCK = 200  # replicates drawn at a time
+
+
+def compare(model: Seeds, reference: Seeds, settings: Compare) -> dict[str, Any]:
+    """The row of `metrics/comparison.json` (docs/architecture.md, "Statistics") but for `against`.
+
+    Numbers are null where a model has no mAP, because no test image shows an instance; the answer is then `cannot tell`.
+
+    Raises:
+        UserError: other seeds or other test images on the two sides, or none.
+    """
+    if set(model) != set(reference) or not model:
+        raise UserError(f"seeds to compare must be the same for both arms ({_list(model)} and {_list(reference)})")
+    seeds = sorted(model, key=str)
+    same_images([m[s] for m in (model, reference) for s in seeds])
+    images = len(reference[seeds[0]].images)
+    ones = np.ones((1, images), dtype=np.int64)
+    ap = np.array([[float(mean_ap(average_precision(side[s], ones))[0]) for s in seeds] for side in (model, reference)])
+    found = {
+        "mask_AP": _number(ap[0].mean()), "against_mask_AP": _number(ap[1].mean()), "difference": None, "low": None, "high": None,
+        "standard_error": None, "p": None, "answer": "cannot tell", "images_needed": None, "seeds_needed": None,
+    }  # fmt: skip
+    if not np.isnan(ap).any():
+        difference = ap[0] - ap[1]
+        interval = confidence(difference, bootstrap(model, reference, settings.replicates, settings.seed), images, settings.level)
+        p = sign_flip(model, reference, settings.replicates, settings.seed)
+        images_needed, seeds_needed = needed(interval, images, len(seeds), settings)
+        found |= {
+            "difference": _number(interval.difference), "low": _number(interval.low), "high": _number(interval.high),
+            "standard_error": _number(interval.standard_error), "p": _number(p),
+            "answer": non_inferior(interval.low, interval.high, settings.margin),
+            "images_needed": images_needed, "seeds_needed": seeds_needed,
+        }  # fmt: skip
+    return found | {
+        "images": images, "seeds": len(seeds), "resampled": "images" if len(seeds) == 1 else "seeds and images",
+        "margin": settings.margin, "level": settings.level, "power": settings.power, "replicates": settings.replicates,
+    }  # fmt: skip
+
+
+def _list(seeds: Seeds) -> str:
+    return ", ".join(map(str, seeds)) or "none"
+
+
+def _number(x: float) -> float | None:
+    return None if math.isnan(x) else round(float(x), 6)
+
+
+def multiplicities(replicates: int, images: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """Blocks of how often each of `replicates` resamples (with replacement, of the same size) holds each image."""
+    random = np.random.default_rng([seed, 1])
+    for first in range(0, replicates, BLOCK):
+        yield random.multinomial(images, np.full(images, 1 / images), size=min(BLOCK, replicates - first))
+
+
+def bootstrap(model: Seeds, reference: Seeds, replicates: int, seed: int) -> NDArray[np.float64]:
+    """(R, S) mAP differences of each seed's two models on R resamples of the test images, the same resamples for all.
+
+    A resample without any instance has no mAP and is left out, so that there may be fewer rows.
+    """
+    seeds = sorted(model, key=str)
+    images = len(model[seeds[0]].images)
+    blocks = []
+    for weights in multiplicities(replicates, images, seed):
+        sides = [[mean_ap(average_precision(side[s], weights)) for s in seeds] for side in (model, reference)]
+        blocks.append((np.array(sides[0]) - np.array(sides[1])).T)
+    rows = np.concatenate(blocks)
+    return rows[~np.isnan(rows).any(axis=1)]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A difference with its two-sided interval, and what its variance is made of (the squares of a standard error)."""
+
+    difference: float
+    low: float
+    high: float
+    standard_error: float
+    from_images: float
+    from_seeds: float
+
+
+def hierarchical(replicates: NDArray[np.float64], seed: int = 0) -> NDArray[np.float64]:
+    """(R,) means over S seeds drawn with replacement anew for each row of `bootstrap`'s (R, S): seeds and images are resampled, crossed.
+
+    Every seed's models are tested on the same images, so the two are crossed, not nested (Owen, "The pigeonhole bootstrap", 2007).
+    """
+    rows, seeds = replicates.shape
+    drawn = np.random.default_rng([seed, 2]).integers(seeds, size=(rows, seeds))
+    return np.take_along_axis(replicates, drawn, axis=1).mean(axis=1)
+
+
+def confidence(differences: NDArray[np.float64], replicates: NDArray[np.float64], images: int, level: float) -> Interval:
+    """The two-sided interval of the mean of S seeds' differences.
+
+    One seed: the percentiles of the bootstrap over images (Efron and Tibshirani 1993, chapter 13).
+    Several: difference -+ t x standard error, where the squared error is the bootstrap's variance over images plus s^2 / S, the variance
+    between seeds, and t has Satterthwaite's (1946) degrees of freedom. The percentiles of `hierarchical` are too narrow for the few seeds that
+    anybody trains: with three, resampling finds two thirds of the variance between seeds, and no t.
+
+    Args:
+        differences: (S,) on the test images as they are.
+        replicates: (R, S), see `bootstrap`.
+        images: of the test set.
+    """
+    seeds, mean, tail = len(differences), float(differences.mean()), (1 - level) / 2
+    from_images = float(replicates.mean(axis=1).var(ddof=1)) if len(replicates) > 1 else 0.0
+    if seeds == 1:
+        low, high = np.quantile(replicates[:, 0], [tail, 1 - tail])
+        return Interval(mean, float(low), float(high), math.sqrt(from_images), from_images, 0.0)
+    from_seeds = float(differences.var(ddof=1)) / seeds
+    variance = from_images + from_seeds
+    half = 0.0
+    if variance > 0:
+        freedom = variance**2 / (from_seeds**2 / (seeds - 1) + from_images**2 / max(1, images - 1))
+        half = float(student.ppf(1 - tail, freedom)) * math.sqrt(variance)
+    return Interval(mean, mean - half, mean + half, math.sqrt(variance), from_images, from_seeds)
+
+
+def sign_flip(model: Seeds, reference: Seeds, replicates: int, seed: int) -> float:
+    """Two-sided p of a paired permutation test: if the arms are alike, it does not matter which model's detections an image has.
+
+    Each replicate swaps the detections of the two arms on every image with probability 1/2 (of all seeds at once) and takes the difference
+    of mAP again. p = (1 + replicates at least as far from 0) / (1 + replicates), which is never 0 (Phipson and Smyth 2010). It speaks of
+    these trained models; whether another training would differ is the interval's matter.
+    """
+    seeds = sorted(model, key=str)
+    images = len(model[seeds[0]].images)
+    both = [swapped(model[s], reference[s]) for s in seeds]
+    random = np.random.default_rng([seed, 3])
+    observed, extreme = 0.0, 0
+    for first in range(-1, replicates, BLOCK):  # the first row of all is the arms as they are
+        stay = random.integers(2, size=(min(BLOCK, replicates - first), images))
+        if first < 0:
+            stay[0] = 1
+        once = np.tile(np.repeat([1, 0], images), (len(stay), 1))
+        sides = [np.concatenate([stay, 1 - stay], axis=1), np.concatenate([1 - stay, stay], axis=1)]
+        ap = [np.mean([mean_ap(average_precision(m, once, side)) for m in both], axis=0) for side in sides]
+        differences = ap[0] - ap[1]
+        if first < 0:
+            observed, differences = abs(differences[0]), differences[1:]
+        extreme += int((np.abs(differences) >= observed - 1e-12).sum())
+    return (1 + extreme) / (1 + replicates)
+
+
+def non_inferior(low: float, high: float, margin: float) -> Literal["yes", "no", "cannot tell"]:
+    """Is the model at most `margin` worse? `yes`: the interval lies above -margin; `no`: below it; else it `cannot` be told.
+
+    A two-sided 95 % interval makes a one-sided test at 2.5 %, the convention for non-inferiority (ICH E9, 1998, section 3.3.2; CONSORT's
+    extension, Piaggio et al. 2012).
+    """
+    return "yes" if low > -margin else "no" if high < -margin else "cannot tell"
+
+
+def needed(interval: Interval, images: int, seeds: int, settings: Compare) -> tuple[int | None, int | None]:
+    """(images with these seeds, seeds with these images) at which `yes` is to be expected with P = `power` if the arms are equal.
+
+    Non-inferiority of equal arms is shown with that power when margin / standard error = z(1 - alpha/2) + z(power) (Julious 2004, "Sample
+    sizes for clinical trials with normal data", section 5). The part of the variance that images make falls with their number, that of
+    seeds with theirs. None: the other part alone is too much, or there is one seed, which says nothing about others.
+    """
+    z = norm.ppf((1 + settings.level) / 2) + norm.ppf(settings.power)
+    allowed = (settings.margin / z) ** 2
+    more_images = math.ceil(images * interval.from_images / (allowed - interval.from_seeds)) if allowed > interval.from_seeds else None
+    if seeds == 1:
+        return more_images, None
+    return more_images, math.ceil(
+        seeds * interval.from_seeds / (allowed - interval.from_images)
+    ) if allowed > interval.from_images else None
+
+
+def pairs(runs: Mapping[str, Run], judge: str) -> dict[str, str]:
+    """Which run is compared with which: {run: reference run}, in the order of `runs`.
+
+    The last run of every arm (one that no other continues) against the run of the same round in the arm of `judge`, or that arm's last
+    where it has fewer rounds. Of several arms that `judge` ends, the first in `runs` is the reference. Empty where no arm is that judge's.
+    """
+    last = [name for name in runs if all(run.prev != name for run in runs.values())]
+    reference = next((name for name in last if runs[name].judge == judge), None)
+    if reference is None:
+        return {}
+    rounds = _chain(runs, reference)
+    return {
+        name: rounds[min(len(_chain(runs, name)), len(rounds)) - 1] for name in last if name != reference
+    }  # fmt: skip
+
+
+def _chain(runs: Mapping[str, Run], name: str) -> list[str]:
+    """The runs that lead to `name`, from the first."""
+    chain = [name]
+    while runs[chain[-1]].prev != "start":
+        chain.append(runs[chain[-1]].prev)
+    return chain[::-1]
