@@ -19,7 +19,7 @@ STAGE = Stage(
 
 def main(judge: Path, crowding: Path, rounds: Path, settings: dict[str, Any]) -> None:
     runs = {name: run for name, run in settings["runs"].items() if not report.draws_everything(run, settings["judges"])}
-    label = {name: name + (" (simulated)" if report.simulated(settings["judges"][run.judge]) else "") for name, run in runs.items()}
+    label = report.labels(runs, settings["judges"])
     quality = {name: read_json(judge / f"{name}.json") for name in runs}
     first = {label[name]: quality[name] for name, run in runs.items() if run.prev == "start"}
     figures.save(judges.crowding(first), crowding)

@@ -25,8 +25,8 @@ STAGE = Stage(
 
 
 def main(
-    verdicts: Path, proposals: Path, pool: Path, truth: Path, images: Path, template: Path, page: Path, examples: Path, run: str, judge: str,
-    settings: dict[str, Any],
+    verdicts: Path, proposals: Path, pool: Path, truth: Path, images: Path, template: Path, page: Path, examples: Path, run: str,
+    judge: str, settings: dict[str, Any],
 ) -> None:  # fmt: skip
     content = gallery.collect(
         read_jsonl(verdicts), read_json(proposals), read_json(pool), read_json(truth), images,

@@ -124,8 +124,9 @@ def test_light_stages_do_not_load_torch():
     import subprocess
     import sys
 
-    names = ("download", "split", "judge", "consistency", "calibrate", "update", "evaluate", "compare", "gallery", "report", "figures_data", "figures_arms", "figures_judges")
-    modules = [f"stages.{n}" for n in names]
+    names = ("download", "split", "judge", "consistency", "calibrate", "update", "evaluate", "compare", "gallery", "report")
+    figures = ("figures_data", "figures_comparison", "figures_arms", "figures_judges")
+    modules = [f"stages.{n}" for n in names + figures]
     code = f"import sys, importlib; [importlib.import_module(m) for m in {modules}]; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

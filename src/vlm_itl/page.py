@@ -32,13 +32,13 @@ from .settings import Run, Settings, load, read_yaml
 Row = dict[str, Any]
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 FIGURES = {  # name of the SVG: what is to be seen
-    "comparison": "Difference of mask AP between each arm's last run and the reference arm at the same round, with its interval. Shaded: worse "
-    "by more than the margin. An interval wholly outside the shade is a yes, one wholly inside a no; any other cannot tell.",
-    "hours": "Mask AP after each round (0 is the shared start) against human hours added after the initial labels. The dashed line is the run in "
-    "which a human drew everything. Points of one training each; the intervals of their differences stand in the figure above.",
+    "comparison": "Difference of mask AP between each arm's last run and the reference arm at the same round, with its interval. Shaded: "
+    "worse by more than the margin. An interval wholly outside the shade is a yes, one wholly inside a no; any other cannot tell.",
+    "hours": "Mask AP after each round (0 is the shared start) against human hours added after the initial labels. The dashed line is "
+    "the run in which a human drew everything. Points of one training each; the intervals of their differences stand in the figure above.",
     "prices": "The same under other prices of a decision, and with the judge's computing counted as if it were human time.",
-    "crowding": "Judges by number of true instances in the image, first round only, where all arms judge the same proposals. Bars: 95 % Wilson "
-    "intervals. An image is right when every instance has its mask and nothing is extra.",
+    "crowding": "Judges by number of true instances in the image, first round only, where all arms judge the same proposals. Bars: 95 % "
+    "Wilson intervals. An image is right when every instance has its mask and nothing is extra.",
     "rounds": "Images that each run approved, and how many of them were right: the purity of the labels that it made.",
     "data": "Images and instances by class and part of the split, and sizes of masks. An image with two classes counts in both.",
 }
@@ -106,8 +106,9 @@ def provenance(shown: list[Path]) -> Provenance:
     known = [path for path in shown if str(path) in recorded]
     status = git("status", "--porcelain", "--untracked-files=no")
     return Provenance(
-        commit=git("rev-parse", "HEAD"), committed=git("show", "-s", "--format=%cs", "HEAD"), branch=git("branch", "--show-current") or None,
-        dirty=[line[3:] for line in (status or "").splitlines()], params=md5(Path("params.yaml")), lock=md5(lock) if lock.exists() else None,
+        commit=git("rev-parse", "HEAD"), committed=git("show", "-s", "--format=%cs", "HEAD"),
+        branch=git("branch", "--show-current") or None, dirty=[line[3:] for line in (status or "").splitlines()],
+        params=md5(Path("params.yaml")), lock=md5(lock) if lock.exists() else None,
         other=[str(path) for path in shown if path not in known or md5(path) != recorded[str(path)]], checked=len(known),
         versions={"Python": platform.python_version(), **{name: version(name) for name in ("dvc", "torch", "detectron2", "pycocotools")
                                                           if installed(name)}},
@@ -151,8 +152,8 @@ def sweep_figure(rows: list[Row]) -> Figure | None:
     drawn, stream = arm_figures.sweep(points), io.BytesIO()
     drawn.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     plt.close(drawn)
-    caption = ("The sweep: mask AP against all human hours, one cluster an initial fraction, means over seeds with bars from the lowest to the "
-               "highest seed. Arms at equal hours are drawn a little beside each other.")  # fmt: skip
+    caption = ("The sweep: mask AP against all human hours, one cluster an initial fraction, means over seeds with bars from the lowest to "
+               "the highest seed. Arms at equal hours are drawn a little beside each other.")  # fmt: skip
     return Figure("sweep", caption, data_url(stream.getvalue(), "image/svg+xml"))
 
 
@@ -218,7 +219,8 @@ def collect(settings: Settings, study_csv: Path | None = None) -> Row:
         "cost": {name: found for name in runs if (found := take(Path(f"metrics/cost/{name}.json")))},
         "quality": {
             name: {**q, **with_intervals(q)}
-            for name, q in quality.items() if q and not report.draws_everything(settings.runs[name], settings.judges)
+            for name, q in quality.items()
+            if q and not report.draws_everything(settings.runs[name], settings.judges)
         },
         "asking": {name: found for name in settings.runs if (found := take(Path(f"metrics/asking/{name}.json")))},
         "probes": {name: found for name in settings.probed if (found := take(Path(f"metrics/probes/{name}.json")))},
@@ -241,6 +243,7 @@ def render(content: Row) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["points"] = lambda ap: f"{100 * ap:+.1f}".replace("-", "\u2212")
     environment.filters["ap"] = lambda ap: "-" if ap is None else f"{ap:.3f}"
+    environment.filters["arm"] = lambda run: report.arm(run).replace("-", "\u2011")  # no line break at a hyphen
     environment.filters["p"] = lambda p: "-" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
     environment.filters["share"] = lambda v: "-" if v is None else f"{v:.2f}"
     environment.filters["number"] = lambda v: "-" if v is None else json.dumps(v) if not isinstance(v, float) else f"{v:,.4g}"
@@ -248,8 +251,12 @@ def render(content: Row) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m vlm_itl.page", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--page", type=Path, default=Path("artifacts/report/index.html"), metavar="FILE", help="what to write (default %(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="python -m vlm_itl.page", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--page", type=Path, default=Path("artifacts/report/index.html"), metavar="FILE", help="what to write (default %(default)s)"
+    )
     parser.add_argument("--study", type=Path, metavar="FILE", help="a table of `vlm_itl.study`, CSV: the page also shows that sweep")
     arguments = parser.parse_args(argv)
     try:

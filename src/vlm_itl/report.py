@@ -18,7 +18,8 @@ def summarise(
 ) -> dict[str, dict[str, Any]]:
     """One flat row of numbers a run, `start` first, then the runs of params.yaml in their order.
 
-    `judge_seconds` is what the run's judge computed: 0 for a rule, None where it is not known (a simulated VLM). Files of runs that params.yaml no longer has may still lie in the folders; they are not read.
+    `judge_seconds` is what the run's judge computed: 0 for a rule, None where it is not known (a simulated VLM).
+    Files of runs that params.yaml no longer has may still lie in the folders; they are not read.
     """
     rows: dict[str, dict[str, Any]] = {}
     for name in ["start", *runs]:
@@ -64,6 +65,11 @@ def simulated(judge: Judge) -> bool:
     return judge.kind in ("human", "noisy")
 
 
+def labels(runs: dict[str, Run], judges: dict[str, Judge]) -> dict[str, str]:
+    """How a run is called in a figure: a simulated judge's numbers are named so wherever they stand."""
+    return {name: name + (" (simulated)" if simulated(judges[run.judge]) else "") for name, run in runs.items()}
+
+
 def draws_everything(run: Run, judges: dict[str, Judge]) -> bool:
     """Whether a human draws the whole pool in this run: the supervised ceiling."""
     return run.policy == "annotate" and judges[run.judge].kind == "never"
@@ -74,8 +80,8 @@ def curve(summary: dict[str, dict[str, Any]], runs: dict[str, Run]) -> list[dict
 
     Returns:
         Rows of `arm` (with "(simulated)" where it is), `run`, `round` (0 for `start`), `human_hours` in all, `added_human_hours` after the
-        initial labels, `mask_AP` and `box_AP`; for other prices `draw_hours`, `human_decisions` and `judge_seconds`, in all; whether the arm
-        is `simulated`.
+        initial labels, `mask_AP` and `box_AP`; for other prices `draw_hours`, `human_decisions` and `judge_seconds`, in all; whether
+        the arm is `simulated`.
     """
 
     def point(name: str, run: str, number: int) -> dict[str, Any]:

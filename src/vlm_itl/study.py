@@ -73,7 +73,8 @@ def about(run: str, settings: Row) -> Row:
     line = line if isinstance(line, dict) else {}
     judge = judges.get(line.get("judge")) if isinstance(judges, dict) else None
     kind = judge.get("kind") if isinstance(judge, dict) else None
-    number, seen, current = (0 if run == "start" else 1), {run}, line.get("prev")
+    number, current = (0 if run == "start" else 1), line.get("prev")
+    seen: set[Any] = {run}
     while isinstance(runs, dict) and isinstance(runs.get(current), dict) and current not in seen:
         seen.add(current)
         number, current = number + 1, runs[current].get("prev")
@@ -207,15 +208,17 @@ def sweep_points(rows: list[Row]) -> list[Row]:
         if row["round"] == 1 and not row["supervised"] and (revision, "start") in numbers:
             chain.insert(0, numbers[revision, "start"])
         points += [
-            {"experiment": row["experiment"], "fraction": row["fraction"], "arm": label, "round": one["round"], "supervised": row["supervised"],
-             "human_hours": one["metrics"]["human_hours"], "mask_AP": one["metrics"]["mask_AP"]}
+            {"experiment": row["experiment"], "fraction": row["fraction"], "arm": label, "round": one["round"],
+             "supervised": row["supervised"],  "human_hours": one["metrics"]["human_hours"], "mask_AP": one["metrics"]["mask_AP"]}
             for one in chain if one["metrics"].get("human_hours") is not None and one["metrics"].get("mask_AP") is not None
         ]  # fmt: skip
     return points
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m vlm_itl.study", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m vlm_itl.study", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table as CSV")
     parser.add_argument("--parquet", type=Path, metavar="FILE", help="write it as Parquet (needs pyarrow)")
     parser.add_argument("--commits", type=int, default=1, metavar="N", help="experiments of the last N commits, -1: of all (default 1)")

@@ -28,7 +28,7 @@ LOOK: dict[str, Any] = {
     "legend.frameon": False, "lines.linewidth": 1.5, "lines.markersize": 5.5, "figure.dpi": 100, "figure.constrained_layout.use": True,
     "savefig.transparent": True, "svg.fonttype": "path", "svg.hashsalt": "vlm-itl",
 }  # fmt: skip
-plt.rcParams.update(LOOK)
+plt.rcParams.update(LOOK)  # type: ignore[arg-type]  # matplotlib's stubs list every key
 
 
 def canvas(width: float = 7.4, height: float = 3.6, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
@@ -45,9 +45,7 @@ def save(figure: Figure, path: Path) -> None:
 
 def styles(names: Iterable[str]) -> dict[str, dict[str, str]]:
     """Colour and marker of each name, by order; the two repeat with different periods, so that pairs differ for long."""
-    return {
-        name: {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k % len(MARKERS)]} for k, name in enumerate(dict.fromkeys(names))
-    }
+    return {name: {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k % len(MARKERS)]} for k, name in enumerate(dict.fromkeys(names))}
 
 
 def plain(text: str) -> str:

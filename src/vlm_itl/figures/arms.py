@@ -65,7 +65,9 @@ def hours(points: list[Row], ceiling: set[str]) -> Figure:
             number(left, row, x, look[name]["color"])
     for name in paid:
         rows = arms[name]
-        right.plot([r["added_human_hours"] for r in rows], [r["mask_AP"] for r in rows], mec="white", mew=0.6, label=plain(name), **look[name])
+        right.plot(
+            [r["added_human_hours"] for r in rows], [r["mask_AP"] for r in rows], mec="white", mew=0.6, label=plain(name), **look[name]
+        )
         for row in rows:
             number(right, row, row["added_human_hours"], look[name]["color"])
     left.set_xticks(range(len(free)), [plain(name) for name in free], rotation=35, ha="right", rotation_mode="anchor")
@@ -129,8 +131,8 @@ def prices(points: list[Row], ceiling: set[str], verify_seconds: list[float], co
         axes.set_xlabel("hours after the initial labels")
         if unknown:
             names = textwrap.fill(", ".join(unknown), 44)
-            axes.text(0.99, 0.03, plain(f"computing not known, left out:\n{names}"), transform=axes.transAxes, ha="right", va="bottom", fontsize=7,
-                      color=SOFT)  # fmt: skip
+            axes.text(0.99, 0.03, plain(f"computing not known, left out:\n{names}"), transform=axes.transAxes, ha="right", va="bottom",
+                      fontsize=7, color=SOFT)  # fmt: skip
     for axes in grid.flat[: len(panels)]:
         axes.set_xlim(-0.06 * (widest or 1), 1.06 * (widest or 1))
         axes.margins(y=0.16)
@@ -146,8 +148,8 @@ def sweep(points: list[Row]) -> Figure:
     """mAP against all human hours: one cluster an initial fraction, the mean over seeds, the spread over seeds as bars.
 
     Args:
-        points: rows of `experiment`, `fraction`, `arm`, `round`, `human_hours`, `mask_AP` and `supervised`; several of one fraction, arm and
-            round are seeds of one point. Arms at the same hours are drawn a little beside each other.
+        points: rows of `experiment`, `fraction`, `arm`, `round`, `human_hours`, `mask_AP` and `supervised`; several of one fraction,
+            arm and round are seeds of one point. Arms at the same hours are drawn a little beside each other.
     """
     figure, axes = canvas(7.4, 4.4)
     groups: dict[tuple[str, Any, int], list[Row]] = defaultdict(list)
@@ -173,7 +175,9 @@ def sweep(points: list[Row]) -> Figure:
         own = [row for row in points if row["fraction"] == fraction and row["round"] == 0]
         if own:
             axes.axvline(own[0]["human_hours"], color="#eceff2", lw=10, zorder=0)
-            axes.annotate(f"{fraction:.0%}", (own[0]["human_hours"], 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", color=SOFT)
+            axes.annotate(
+                f"{fraction:.0%}", (own[0]["human_hours"], 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", color=SOFT
+            )
     tops = [row["mask_AP"] for row in points if row["supervised"] and row["mask_AP"] is not None]
     if tops:
         axes.axhline(float(np.mean(tops)), color=SOFT, ls=(0, (5, 3)), lw=1.2)

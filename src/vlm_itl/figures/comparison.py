@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from . import COLOURS, SOFT, canvas, nothing, plain
 
@@ -12,13 +13,14 @@ Row = dict[str, Any]
 LOOK = {"yes": (COLOURS[3], "o"), "no": (COLOURS[2], "X"), "cannot tell": (COLOURS[1], "s")}
 
 
-def differences(rows: dict[str, Row]) -> Figure:
+def differences(rows: dict[str, Row], labels: dict[str, str]) -> Figure:
     """One line a compared run; the answer shows as colour and marker.
 
     Args:
         rows: `metrics/comparison.json`; AP as a fraction of 1, drawn in points (hundredths).
+        labels: how a run is called in the figure; its own name where there is none.
     """
-    figure, axes = canvas(7.4, 1.1 + 0.3 * max(2, len(rows)))
+    figure, axes = canvas(7.4, 1.1 + 0.42 * max(2, len(rows)))
     known = {name: row for name, row in rows.items() if row.get("difference") is not None and row.get("low") is not None}
     if not known:
         nothing(axes, "nothing to compare")
@@ -32,10 +34,13 @@ def differences(rows: dict[str, Row]) -> Figure:
     used: dict[str, Any] = {}
     for place, row in enumerate(known.values()):
         colour, marker = LOOK.get(row["answer"], (SOFT, "d"))
-        used.setdefault(row["answer"], axes.plot(
-            [100 * row["low"], 100 * row["high"]], [place, place], color=colour, lw=2, solid_capstyle="butt")[0])  # fmt: skip
+        used[row["answer"]] = Line2D([], [], color=colour, lw=2, marker=marker, ms=7, mec="white")
+        axes.plot([100 * row["low"], 100 * row["high"]], [place, place], color=colour, lw=2, solid_capstyle="butt")
         axes.plot(100 * row["difference"], place, marker, color=colour, ms=7, mec="white")
-    axes.set_yticks(range(len(known)), [plain(f"{name} - {row['against']}") for name, row in known.items()])
+    axes.set_yticks(
+        range(len(known)),
+        [plain(f"{labels.get(name, name)}\nminus {labels.get(row['against'], row['against'])}") for name, row in known.items()],
+    )
     axes.set_ylim(len(known) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
     level = next(iter(known.values()))["level"]

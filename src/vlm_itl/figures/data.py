@@ -37,7 +37,7 @@ def split(statistics: dict[str, Any]) -> Figure:
         axes[2].plot([area["p05"], area["p95"]], [k, k], color=colours[part], lw=4, solid_capstyle="round", alpha=0.55)
         axes[2].plot(area["median"], k, "o", color="black", ms=5)
     axes[2].set_yticks(range(len(sizes)), [part for part, _ in sizes])
-    axes[2].set_ylim(len(sizes) - 0.5, -0.5)
+    axes[2].set_ylim(max(1, len(sizes)) - 0.5, -0.5)
     if sizes:
         axes[2].set_xscale("log")
         axes[2].xaxis.set_major_locator(LogLocator(subs=(1, 3)))

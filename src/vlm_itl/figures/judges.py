@@ -35,9 +35,7 @@ def crowding(quality: dict[str, Quality]) -> Figure:
                 if not c:
                     continue
                 wrong = c["asked"] - c["oracle_approves"]
-                part, whole = (
-                    (c["true_approvals"], c["oracle_approves"]) if rate == "recall" else (wrong - c["false_approvals"], wrong)
-                )
+                part, whole = (c["true_approvals"], c["oracle_approves"]) if rate == "recall" else (wrong - c["false_approvals"], wrong)
                 if whole:
                     low, high = interval(part, whole)
                     x.append(place + 0.8 * ((k + 0.5) / len(quality) - 0.5))
@@ -52,7 +50,7 @@ def crowding(quality: dict[str, Quality]) -> Figure:
         axes.set_ylim(-0.03, 1.03)
     if not bins:
         nothing(panels[0], "no image was judged")
-    any_quality = next(iter(quality.values()), {"by_instances": {}})
+    any_quality: Quality = next(iter(quality.values()), {"by_instances": {}})
     labels = []
     for b in bins:
         c = any_quality["by_instances"].get(b, {"asked": 0, "oracle_approves": 0})
