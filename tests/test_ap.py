@@ -154,6 +154,8 @@ def test_files_hold_the_same_matches_and_are_the_same_bytes(tmp_path):
     for name in ("thresholds", "classes", "images", "instances", "image", "category", "score", "found", "ignored"):
         np.testing.assert_array_equal(getattr(read, name), getattr(matches, name))
     assert matches.ignored.any()
+    again = load(tmp_path / "of another revision", (tmp_path / "a.npz").read_bytes())
+    np.testing.assert_array_equal(again.found, matches.found)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04 torn"])

@@ -32,7 +32,7 @@ def judge_quality(verdicts: list[dict[str, Any]], proposals: list[dict[str, Any]
         proposed, accepted = shown[v["image_id"]], v.get("accepted")
         right = all_right(taken(proposed, accepted), instances.get(v["image_id"], []), iou)
         single += zip(accepted or [], matched(proposed, instances.get(v["image_id"], []), iou))
-        rows.append((v["approve"], right, {g["category_id"] for g in true}, _bin(len(true))))
+        rows.append((v["approve"], right, {g["category_id"] for g in true}, size_bin(len(true))))
     return {
         "not_asked": sum(not v["asked"] for v in verdicts),
         "unparsed": sum(v.get("outcome") == "unparsed" for v in verdicts),
@@ -43,7 +43,7 @@ def judge_quality(verdicts: list[dict[str, Any]], proposals: list[dict[str, Any]
     }
 
 
-def _bin(n: int) -> str:
+def size_bin(n: int) -> str:
     return str(n) if n <= 2 else "3-5" if n <= 5 else "6+"
 
 

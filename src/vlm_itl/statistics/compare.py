@@ -60,6 +60,25 @@ def compare(model: Seeds, reference: Seeds, settings: Compare) -> dict[str, Any]
     }  # fmt: skip
 
 
+def compare_arms(arms: Mapping[str, Seeds], reference: str, settings: Compare) -> dict[str, dict[str, Any]]:
+    """`compare` of every arm with the arm `reference`, over the seeds that both have: {arm: row with `against`}.
+
+    An arm that shares no seed with the reference (its experiments failed) is left out.
+
+    Raises:
+        UserError: no such reference, or models tested on different images (another split or data seed).
+    """
+    if reference not in arms:
+        raise UserError(f"no arm '{reference}' to compare with (there are: {', '.join(arms) or 'none'})")
+    rows = {}
+    for name, seeds in arms.items():
+        shared = [s for s in seeds if s in arms[reference]]
+        if name != reference and shared:
+            sides = ({s: side[s] for s in shared} for side in (seeds, arms[reference]))
+            rows[name] = {"against": reference, **compare(*sides, settings)}
+    return rows
+
+
 def _list(seeds: Seeds) -> str:
     return ", ".join(map(str, seeds)) or "none"
 
@@ -116,9 +135,9 @@ def confidence(differences: NDArray[np.float64], replicates: NDArray[np.float64]
     """The two-sided interval of the mean of S seeds' differences.
 
     One seed: the percentiles of the bootstrap over images (Efron and Tibshirani 1993, chapter 13).
-    Several: difference -+ t x standard error, where the squared error is the bootstrap's variance over images plus s^2 / S, the variance
-    between seeds, and t has Satterthwaite's (1946) degrees of freedom. The percentiles of `hierarchical` are too narrow for the few seeds that
-    anybody trains: with three, resampling finds two thirds of the variance between seeds, and no t.
+    Several: difference -+ t x standard error. The squared error is the bootstrap's variance over images plus s^2 / S, the variance between
+    seeds, and t has Satterthwaite's (1946) degrees of freedom. The percentiles of `hierarchical` are too narrow for the few seeds that
+    anybody trains: resampling three of them finds two thirds of their variance, and knows of no t.
 
     Args:
         differences: (S,) on the test images as they are.

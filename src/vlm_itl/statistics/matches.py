@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -81,14 +82,14 @@ def save(matches: Matches, path: Path) -> None:
         np.savez_compressed(stream, **arrays)
 
 
-def load(path: Path) -> Matches:
-    """Read what `save` wrote.
+def load(path: Path, content: bytes | None = None) -> Matches:
+    """Read what `save` wrote: the file, or its `content` of another revision (`dvc.api.read(path, rev=..., mode="rb")`).
 
     Raises:
         UserError: the file is missing or is not of that kind.
     """
     try:
-        with np.load(path) as arrays:
+        with np.load(path if content is None else io.BytesIO(content)) as arrays:
             read = {f.name: arrays[f.name] for f in fields(Matches)}
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; `dvc repro` makes it (stage evaluate)") from None

@@ -1,0 +1,85 @@
+"""Do 95 % intervals contain the truth in 95 % of studies? Studies with a known true difference, each compared as `compare` does it.
+
+A study draws its own test images and its own models from a made-up world (bench/made_up.py); the truth is the mean difference of mAP over
+many images and models of that world. Printed for each size: how often the interval contains the truth, and the same of two other ways of
+making it from the same replicates. Usage: python bench/coverage_simulation.py [--studies 1000] [--sizes 120 500] [--seeds 1 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+from made_up import model, world
+from scipy.stats import norm
+from tqdm import tqdm
+
+from vlm_itl.statistics.ap import average_precision, mean_ap
+from vlm_itl.statistics.compare import bootstrap, confidence, hierarchical
+from vlm_itl.statistics.matches import Matches
+
+CLASSES = 2
+SKILLS = (0.70, 0.68)  # mean IoU of the two arms
+SPREAD = 0.01  # standard deviation of the skill between seeds, where there are several
+
+
+def map_of(matches: Matches) -> float:
+    return float(mean_ap(average_precision(matches, np.ones((1, len(matches.images)), dtype=int)))[0])
+
+
+def draw(images: int, seeds: int, random: np.random.Generator) -> tuple[dict[int, Matches], dict[int, Matches]]:
+    """The models of both arms on the same new images; with several seeds each model has a skill of its own."""
+    instances, difficulty = world(images, CLASSES, random)
+    spread = SPREAD if seeds > 1 else 0.0
+    arms = [{s: model(instances, difficulty, random.normal(skill, spread), random) for s in range(seeds)} for skill in SKILLS]
+    return arms[0], arms[1]
+
+
+def truth(images: int, seeds: int, worlds: int, random: np.random.Generator) -> tuple[float, float]:
+    """(expected difference of mAP on test sets of that size, its standard error)."""
+    differences = []
+    for _ in range(worlds):
+        a, b = draw(images, seeds, random)
+        differences.append(np.mean([map_of(a[s]) - map_of(b[s]) for s in a]))
+    return float(np.mean(differences)), float(np.std(differences, ddof=1) / np.sqrt(worlds))
+
+
+def study(images: int, seeds: int, replicates: int, true: float, number: int) -> tuple[dict[str, bool], float]:
+    """({way: its interval contains the truth}, width of ours) of one study."""
+    a, b = draw(images, seeds, np.random.default_rng([number, images, seeds]))
+    drawn = bootstrap(a, b, replicates, number)
+    differences = np.array([map_of(a[s]) - map_of(b[s]) for s in a])
+    ours = confidence(differences, drawn, images, 0.95)
+    rows = hierarchical(drawn, number)
+    low, high = np.quantile(rows, [0.025, 0.975])
+    half = norm.ppf(0.975) * rows.std(ddof=1)
+    middle = differences.mean()
+    contains = {
+        "as compare": ours.low <= true <= ours.high,
+        "percentiles": bool(low <= true <= high),
+        "normal": bool(abs(middle - true) <= half),
+    }
+    return contains, ours.high - ours.low
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--studies", type=int, default=1000)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[120, 260])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 3])
+    parser.add_argument("--replicates", type=int, default=400)
+    arguments = parser.parse_args()
+    for seeds in arguments.seeds:
+        true, error = truth(5_000, seeds, 600 if seeds > 1 else 100, np.random.default_rng(0))
+        print(f"{seeds} seed(s): true difference {true:.4f} (known to {error:.4f})", flush=True)
+        for images in arguments.sizes:
+            studies = [
+                study(images, seeds, arguments.replicates, true, k)
+                for k in tqdm(range(arguments.studies), desc=f"{images} images", disable=None)
+            ]
+            ways = "; ".join(f"{way} {np.mean([c[way] for c, _ in studies]):.3f}" for way in studies[0][0])
+            print(f"{images:6} images, {len(studies)} studies: {ways}; mean width {np.mean([w for _, w in studies]):.4f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+"""Two arms against each other: the bootstrap by hand, the test, the three answers, and who is compared with whom."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import bootstrap as scipy_bootstrap
+from test_ap import matches_of, world
+
+from vlm_itl.errors import UserError
+from vlm_itl.settings import Compare, Run
+from vlm_itl.statistics import compare as statistics
+from vlm_itl.statistics.ap import average_precision, mean_ap
+from vlm_itl.statistics.compare import (
+    Interval,
+    bootstrap,
+    compare,
+    compare_arms,
+    confidence,
+    hierarchical,
+    needed,
+    non_inferior,
+    pairs,
+    sign_flip,
+)
+from vlm_itl.statistics.matches import save
+
+QUICK = Compare(replicates=300)
+
+
+def two_arms(seed: int = 0, images: int = 30):
+    """A model, and one that lacks a third of its detections."""
+    truth, results = world(seed, images=images, steps=10_000)
+    return matches_of(truth, results), matches_of(truth, [r for k, r in enumerate(results) if k % 3])
+
+
+def ap_at(matches, weights):
+    return float(mean_ap(average_precision(matches, np.asarray(weights)[None]))[0])
+
+
+def test_differences_are_paired_and_repeat():
+    a, b = two_arms()
+    rows = bootstrap({0: a}, {0: b}, 50, seed=4)
+    weights = np.concatenate(list(statistics.multiplicities(50, 30, 4)))
+    np.testing.assert_allclose(rows[:, 0], [ap_at(a, w) - ap_at(b, w) for w in weights], atol=1e-12)
+    assert (weights.sum(axis=1) == 30).all()
+    assert compare({0: a}, {0: b}, QUICK) == compare({0: a}, {0: b}, QUICK)
+    assert compare({0: a}, {0: b}, QUICK) != compare({0: a}, {0: b}, QUICK.model_copy(update={"seed": 1}))
+
+
+def test_percentiles_are_scipys():
+    a, b = two_arms(1)
+    row = compare({0: a}, {0: b}, Compare(replicates=4000))
+
+    def difference(index):
+        weights = np.bincount(index, minlength=30)
+        return ap_at(a, weights) - ap_at(b, weights)
+
+    theirs = scipy_bootstrap(
+        (np.arange(30),), difference, n_resamples=2000, vectorized=False, method="percentile", rng=np.random.default_rng(0)
+    )
+    spread = theirs.standard_error
+    assert row["low"] == pytest.approx(theirs.confidence_interval.low, abs=0.25 * spread)
+    assert row["high"] == pytest.approx(theirs.confidence_interval.high, abs=0.25 * spread)
+    assert row["standard_error"] == pytest.approx(spread, rel=0.1)
+
+
+def test_a_model_against_itself():
+    a, _ = two_arms()
+    row = compare({0: a}, {0: a}, QUICK)
+    assert (row["difference"], row["low"], row["high"], row["p"], row["answer"], row["images_needed"]) == (0, 0, 0, 1, "yes", 0)
+
+
+def test_one_image_and_no_predictions():
+    truth, results = world(3, images=1)
+    a, b = matches_of(truth, results), matches_of(truth, [])
+    row = compare({0: a}, {0: b}, QUICK)
+    assert row["against_mask_AP"] == 0
+    assert row["low"] == row["high"] == row["difference"] == row["mask_AP"] > 0
+    json.dumps(row, allow_nan=False)
+
+
+def test_no_instance_anywhere_is_null():
+    truth, results = world(3)
+    truth["annotations"] = []
+    row = compare({0: matches_of(truth, results)}, {0: matches_of(truth, [])}, QUICK)
+    assert row["answer"] == "cannot tell"
+    assert row["difference"] is row["low"] is row["p"] is row["images_needed"] is row["mask_AP"] is None
+    json.dumps(row, allow_nan=False)
+
+
+def test_hierarchical_by_hand():
+    """Two seeds: a replicate takes the first's difference twice, the second's twice or their mean, with P = 1/4, 1/4, 1/2."""
+    drawn = hierarchical(np.tile([[1.0, 3.0]], (4000, 1)))
+    values, counts = np.unique(drawn, return_counts=True)
+    assert values.tolist() == [1, 2, 3]
+    np.testing.assert_allclose(counts / 4000, [0.25, 0.5, 0.25], atol=0.03)
+
+
+def test_interval_over_seeds_by_hand():
+    """Differences 1 and 3: s^2 / S = 1. Images add (means of the rows 1 and 3) a variance of 2 over 9 images."""
+    interval = confidence(np.array([1.0, 3.0]), np.array([[0.0, 2.0], [2.0, 4.0]]), images=9, level=0.95)
+    freedom = 3**2 / (1**2 / 1 + 2**2 / 8)  # 6: Student's t at .975 is 2.4469
+    assert freedom == 6
+    assert interval.standard_error == pytest.approx(3**0.5)
+    assert (interval.low, interval.high) == (pytest.approx(2 - 2.4469 * 3**0.5, abs=1e-3), pytest.approx(2 + 2.4469 * 3**0.5, abs=1e-3))
+    assert (interval.from_images, interval.from_seeds) == (2, 1)
+
+
+def test_seeds_that_agree_are_one_and_seeds_that_do_not_widen():
+    a, b = two_arms()
+    alike = compare({1: a, 2: a}, {1: b, 2: b}, QUICK)
+    one = compare({1: a}, {1: b}, QUICK)
+    assert alike["standard_error"] == pytest.approx(one["standard_error"], abs=1e-6)
+    assert (alike["resampled"], one["resampled"], alike["seeds"]) == ("seeds and images", "images", 2)
+    assert alike["seeds_needed"] is None or alike["seeds_needed"] == 0
+    apart = compare({1: a, 2: b}, {1: b, 2: a}, QUICK)
+    assert apart["difference"] == 0
+    assert apart["high"] - apart["low"] > 2 * (alike["high"] - alike["low"])
+
+
+def test_sign_flip_by_hand():
+    """Two images, on one of which the arms differ: half of all swaps leave the difference, half turn its sign; none is nearer to 0."""
+    a, b = two_arms()
+    assert sign_flip({0: a}, {0: a}, 100, 0) == 1
+    random = np.random.default_rng([7, 3])
+    stay = random.integers(2, size=(101, 30))
+    stay[0] = 1
+    mixed = []
+    for row in stay:
+        keep = row.astype(bool)
+        ours, theirs = replace_on(a, b, keep), replace_on(b, a, keep)
+        mixed.append(abs(ap_at(ours, np.ones(30, dtype=int)) - ap_at(theirs, np.ones(30, dtype=int))))
+    expected = (1 + sum(m >= mixed[0] - 1e-12 for m in mixed[1:])) / 101
+    assert sign_flip({0: a}, {0: b}, 100, 7) == pytest.approx(expected)
+    assert expected < 0.05
+
+
+def replace_on(a, b, keep):
+    """`a` on the images to keep, `b` on the others."""
+    from_a, from_b = keep[a.image], ~keep[b.image]
+    joined = {
+        name: np.concatenate([getattr(a, name)[..., from_a], getattr(b, name)[..., from_b]], axis=-1)
+        for name in ("image", "category", "score", "found", "ignored")
+    }
+    order = np.lexsort((joined["image"], joined["category"]))
+    return replace(a, **{name: values[..., order] for name, values in joined.items()})
+
+
+def test_the_three_answers():
+    assert [non_inferior(*interval, 0.01) for interval in ((-0.009, 0.02), (-0.05, -0.02), (-0.02, 0.01), (-0.01, 0.0))] == [
+        "yes", "no", "cannot tell", "cannot tell",
+    ]  # fmt: skip
+    a, b = two_arms()
+    assert compare({0: a}, {0: b}, QUICK)["answer"] == "yes"  # better is not worse
+    assert compare({0: b}, {0: a}, QUICK)["answer"] == "no"
+    assert compare({0: b}, {0: a}, QUICK.model_copy(update={"margin": 0.9}))["answer"] == "yes"
+    slightly = compare({0: b}, {0: a}, QUICK)
+    inside = QUICK.model_copy(update={"margin": -slightly["difference"]})
+    assert compare({0: b}, {0: a}, inside)["answer"] == "cannot tell"
+
+
+def test_what_is_needed_by_hand():
+    """margin .01, level .95, power .8: the standard error must be .01 / (1.95996 + .84162) = .0035694."""
+    one = Interval(0, 0, 0, 0.02, from_images=0.0004, from_seeds=0)
+    assert needed(one, 260, 1, Compare()) == (int(np.ceil(260 * 0.0004 / 0.0035694**2)), None)
+    several = Interval(0, 0, 0, 0.003, from_images=0.000004, from_seeds=0.000006)
+    allowed = 0.0035694**2
+    expected = (int(np.ceil(260 * 4e-6 / (allowed - 6e-6))), int(np.ceil(3 * 6e-6 / (allowed - 4e-6))))
+    assert needed(several, 260, 3, Compare()) == expected
+    assert needed(Interval(0, 0, 0, 1, from_images=1.0, from_seeds=1.0), 260, 3, Compare()) == (None, None)
+
+
+def test_other_images_or_seeds_are_refused():
+    a, b = two_arms()
+    with pytest.raises(UserError, match="different images"):
+        compare({0: a}, {0: two_arms(images=20)[0]}, QUICK)
+    with pytest.raises(UserError, match=r"same for both arms \(1, 2 and 1\)"):
+        compare({1: a, 2: a}, {1: b}, QUICK)
+    with pytest.raises(UserError, match="none and none"):
+        compare({}, {}, QUICK)
+
+
+def test_arms_are_compared_over_the_seeds_they_share():
+    a, b = two_arms()
+    arms = {"human": {1: a, 2: a, 3: a}, "vlm": {1: b, 2: b}, "failed": {}, "other": {9: b}}
+    assert compare_arms(arms, "human", QUICK) == {"vlm": {"against": "human", **compare({1: b, 2: b}, {1: a, 2: a}, QUICK)}}
+    with pytest.raises(UserError, match="no arm 'person' to compare with"):
+        compare_arms(arms, "person", QUICK)
+
+
+def runs(**of: tuple[str, str]) -> dict[str, Run]:
+    return {name.replace("_", "-"): Run(judge=judge, prev=prev) for name, (judge, prev) in of.items()}
+
+
+def test_who_is_compared_with_whom():
+    made = runs(
+        human_1=("human", "start"), human_2=("human", "human-1"), vlm_1=("vlm", "start"), vlm_2=("vlm", "vlm-1"), vlm_3=("vlm", "vlm-2"),
+        once=("always", "start"),
+    )  # fmt: skip
+    assert pairs(made, "human") == {"vlm-3": "human-2", "once": "human-1"}
+    assert pairs(made, "always") == {"human-2": "once", "vlm-3": "once"}
+    assert pairs(made, "nobody") == {}
+    assert pairs(runs(human_1=("human", "start")), "human") == {}
+
+
+def test_stage(tmp_path, capsys):
+    from stages.compare import main
+
+    a, b = two_arms()
+    save(a, tmp_path / "matches" / "human-1.npz")
+    save(b, tmp_path / "matches" / "vlm-1.npz")
+    made = runs(human_1=("human", "start"), vlm_1=("vlm", "start"))
+    main(tmp_path / "matches", tmp_path / "out.json", {"runs": made, "compare": QUICK})
+    rows = json.loads((tmp_path / "out.json").read_text())
+    assert rows == {"vlm-1": {"against": "human-1", **compare({0: b}, {0: a}, QUICK)}}
+    main(tmp_path / "matches", tmp_path / "out.json", {"runs": runs(vlm_1=("vlm", "start")), "compare": QUICK})
+    assert json.loads((tmp_path / "out.json").read_text()) == {}
+    assert "compare.reference" in capsys.readouterr().out
+    made = runs(human_1=("human", "start"), new_1=("vlm", "start"))
+    with pytest.raises(UserError, match=r"new-1\.npz: no such file"):
+        main(tmp_path / "matches", tmp_path / "out.json", {"runs": made, "compare": QUICK})
