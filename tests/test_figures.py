@@ -66,6 +66,10 @@ def test_a_sweep_has_a_cluster_a_fraction_and_the_spread_of_its_seeds():
     low, high = axes.containers[0].lines[2][0].get_segments()[0][:, 1]
     assert (low, high) == pytest.approx((0.1, 0.2))
     assert {t.get_text() for t in axes.texts} == {"20%", "40%"}
+    assert axes.get_xlim()[0] < 4
+    assert axes.get_xlim()[1] > 9
+    assert axes.get_ylim()[0] < 0.1
+    assert axes.get_ylim()[1] > 0.3
 
 
 def quality(approved, right, oracle, asked):

@@ -188,6 +188,11 @@ def sweep(points: list[Row]) -> Figure:
     axes.set_xlabel("human hours, initial labels included")
     axes.set_ylabel("mask AP on the test images")
     axes.xaxis.set_major_locator(MaxNLocator(8))
-    axes.margins(x=0.08, y=0.14)
+    # what is drawn beside its place does not count for matplotlib's own limits
+    shown = [row for row in points if row["mask_AP"] is not None]
+    for key, limit, margin in (("human_hours", axes.set_xlim, 0.08), ("mask_AP", axes.set_ylim, 0.1)):
+        values = [row[key] for row in shown if key == "mask_AP" or not row["supervised"]] or [0.0, 1.0]
+        room = margin * (max(values) - min(values) or 0.1)
+        limit(min(values) - room, max(values) + room)
     figure.legend(loc="outside lower center", ncols=4)
     return figure
