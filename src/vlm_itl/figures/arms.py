@@ -183,8 +183,8 @@ def sweep(points: list[Row]) -> Figure:
         axes.axhline(float(np.mean(tops)), color=SOFT, ls=(0, (5, 3)), lw=1.2)
         if len(tops) > 1:
             axes.axhspan(min(tops), max(tops), color=SOFT, alpha=0.12, lw=0)
-        axes.annotate("everything drawn by a human", (1, float(np.mean(tops))), xycoords=("axes fraction", "data"), xytext=(-2, 3),
-                      textcoords="offset points", ha="right", color=SOFT, fontsize=8)  # fmt: skip
+        axes.annotate("everything drawn by a human", (0, float(np.mean(tops))), xycoords=("axes fraction", "data"), xytext=(4, 3),
+                      textcoords="offset points", ha="left", color=SOFT, fontsize=8)  # fmt: skip
     axes.set_xlabel("human hours, initial labels included")
     axes.set_ylabel("mask AP on the test images")
     axes.xaxis.set_major_locator(MaxNLocator(8))
