@@ -7,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-long lint format lock clean
+.PHONY: help setup repro report study test test-long lint format lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
@@ -30,6 +30,15 @@ repro: setup  ## run the whole experiment (what is cached is not run again) and 
 	@PYTHONPATH=src python -m vlm_itl.settings
 	dvc repro
 	@PYTHONPATH=src python -m vlm_itl.report
+
+STUDY := artifacts/report/study.csv
+COMMITS ?= 1
+
+report: setup  ## write artifacts/report/index.html from the outputs that are there, with the sweep if `make study` has run
+	@PYTHONPATH=src python -m vlm_itl.page $(if $(wildcard $(STUDY)),--study $(STUDY))
+
+study: setup  ## experiments of the last commit (COMMITS=-1: of all) to one table, artifacts/report/study.csv
+	@PYTHONPATH=src python -m vlm_itl.study --csv $(STUDY) --commits $(COMMITS)
 
 test: setup  ## run the test suite
 	python -m pytest

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_itl import gallery
-from vlm_itl.files import read_json, read_jsonl, write_text
+from vlm_itl.files import read_json, read_jsonl, write_json, write_text
 from vlm_itl.stage import Stage
 
 STAGE = Stage(
@@ -18,21 +18,22 @@ STAGE = Stage(
         "images": "folder of the images",
         "template": "the page without its content (jinja2)",
     },
-    writes={"page": "the gallery, HTML with its pictures inside"},
+    writes={"page": "the gallery, HTML with its pictures inside", "examples": "some of its cards, for the report"},
     options={"run": "the run's name", "judge": "its judge's name in params.yaml"},
     params=("judges.{judge}", "evaluate.judge_iou", "gallery"),
 )
 
 
 def main(
-    verdicts: Path, proposals: Path, pool: Path, truth: Path, images: Path, template: Path, page: Path, run: str, judge: str,
-    settings: dict[str, Any],
+    verdicts: Path, proposals: Path, pool: Path, truth: Path, images: Path, template: Path, page: Path, examples: Path, run: str,
+    judge: str, settings: dict[str, Any],
 ) -> None:  # fmt: skip
     content = gallery.collect(
         read_jsonl(verdicts), read_json(proposals), read_json(pool), read_json(truth), images,
         settings[f"judges.{judge}"], settings["evaluate.judge_iou"], settings["gallery"],
     )  # fmt: skip
     write_text(page, gallery.render(template.read_text(encoding="utf-8"), run, judge, content))
+    write_json(examples, gallery.examples(content, settings["gallery"].examples))
     print(", ".join(f"{group.count} {group.name}" for group in content.groups))
 
 

@@ -15,15 +15,24 @@ STAGE = Stage(
         "cost": "folder of labels and hours, one file a run",
         "judge": "folder of judge quality, one file a run",
         "training": "folder of training sizes, one file a run",
+        "asking": "folder of what the judges were asked and what it took, one file a run",
     },
-    writes={"summary": "the numbers of the table, by run", "curve": "mAP against human hours, a row a run and arm"},
+    writes={
+        "summary": "the numbers of the table, by run",
+        "headline": "mask AP and human hours alone, by run: what to compare first",
+        "curve": "mAP against human hours, a row a run and arm",
+    },
     params=("runs", "judges"),
 )
 
 
-def main(detection: Path, cost: Path, judge: Path, training: Path, summary: Path, curve: Path, settings: dict[str, Any]) -> None:
-    numbers = report.summarise(settings["runs"], settings["judges"], detection, cost, judge, training)
+def main(
+    detection: Path, cost: Path, judge: Path, training: Path, asking: Path, summary: Path, headline: Path, curve: Path,
+    settings: dict[str, Any],
+) -> None:  # fmt: skip
+    numbers = report.summarise(settings["runs"], settings["judges"], detection, cost, judge, training, asking)
     write_json(summary, numbers)
+    write_json(headline, report.headline(numbers))
     write_json(curve, report.curve(numbers, settings["runs"]))
 
 

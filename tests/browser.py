@@ -34,6 +34,7 @@ class Browser:
         os.close(writes)
         self._answers = os.fdopen(self._in, "rb")
         self._number = 0
+        self._heard: list[dict[str, Any]] = []
         self._session: dict[str, str] = {}
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = {"sessionId": self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
@@ -68,8 +69,15 @@ class Browser:
                 assert byte, "the browser has ended"
                 message += byte
             parsed = json.loads(message)
+            if parsed.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled"):
+                self._heard.append(parsed["params"])
             if wanted(parsed):
                 return parsed
+
+    def hear(self) -> list[dict[str, Any]]:
+        """A list that fills with what pages write to the console from now on; `Log.enable` and `Runtime.enable` must have been called."""
+        self._heard = []
+        return self._heard
 
     def open(self, page: Path, width: int = 1280) -> None:
         """Show a file, `width` CSS pixels wide, and wait until it and its pictures are loaded."""

@@ -93,7 +93,7 @@ def test_files_on_the_command_line_are_the_declared_ones(name):
 @pytest.mark.parametrize("name", STAGES)
 def test_params_are_what_the_stage_is_given(name):
     _, declaration, arguments = parse(STAGES[name])
-    assert sorted(declaration.keys(arguments)) == sorted(STAGES[name]["params"])
+    assert sorted(declaration.keys(arguments)) == sorted(STAGES[name].get("params", []))
 
 
 @pytest.mark.parametrize("name", sorted({parse(s)[0] for s in STAGES.values()}))
@@ -132,7 +132,8 @@ def test_light_stages_do_not_load_torch():
 
     names = ("download", "split", "judge", "consistency", "calibrate", "update", "evaluate", "compare", "gallery", "report", "autolabel",
              "evaluate_autolabel", "sheet", "hold_back", "probes", "thresholds", "train_verifier")  # fmt: skip
-    modules = [f"stages.{n}" for n in names]
+    figures = ("figures_data", "figures_comparison", "figures_arms", "figures_judges")
+    modules = [f"stages.{n}" for n in names + figures]
     code = f"import sys, importlib; [importlib.import_module(m) for m in {modules}]; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,8 +18,11 @@ from pathlib import Path
 import pytest
 from pipeline import Clone, ran, stages_of
 
+from vlm_itl import study
+
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(900)]
 
+AFTER = {"compare", "report", "figures-comparison", "figures-arms", "figures-judges"}  # what brings runs together
 AUDIT = '''
 """Writes down every file of this repository that a stage opens."""
 import os, sys
@@ -39,7 +43,7 @@ if "-m" in argv and argv[argv.index("-m") + 1].startswith("stages."):
 @pytest.fixture(scope="module")
 def first(tmp_path_factory) -> Clone:
     clone = Clone(tmp_path_factory.mktemp("first") / "clone")
-    shared = {"download", "split", "pretrain", "predict-start", "evaluate-start", "probes", "compare", "report"}
+    shared = {"download", "split", "pretrain", "predict-start", "evaluate-start", "probes", "figures-data"} | AFTER
     assert clone.repro() == shared | stages_of("human-1") | stages_of("vlm-sim-1")
     clone.commit("ran")
     return clone
@@ -77,7 +81,7 @@ def test_changed_prompt_runs_that_arm_alone_and_back_restores(first):
     prompt.write_text(before + "Look twice.\n")
     changed = first.repro()
     assert "judge@vlm-sim-1" in changed
-    assert changed <= stages_of("vlm-sim-1") | {"compare", "report"}
+    assert changed <= stages_of("vlm-sim-1") | AFTER
     prompt.write_text(before)
     assert first.repro() == set()
     assert first.digests("loop", "metrics", "artifacts") == digests
@@ -88,7 +92,7 @@ def test_changed_judge_runs_that_arm_alone_and_back_restores(first):
     first.settings(lambda p: p["judges"]["vlm-sim"].update(specificity=0.0, recall=1.0))
     changed = first.repro()
     assert changed >= {"judge@vlm-sim-1", "update@vlm-sim-1", "train@vlm-sim-1"}
-    assert changed <= stages_of("vlm-sim-1") | {"compare", "report"}
+    assert changed <= stages_of("vlm-sim-1") | AFTER
     first.run("git", "checkout", "-q", "params.yaml")
     assert first.repro() == set()
     assert first.digests("loop", "metrics", "artifacts") == digests
@@ -97,7 +101,7 @@ def test_changed_judge_runs_that_arm_alone_and_back_restores(first):
 def test_added_run_runs_its_own_stages(first):
     """Also through `dvc exp run`, and the tables that DVC makes of it."""
     done = first.run("dvc", "exp", "run", "dvc.yaml", "-n", "longer", "-S", "+runs.vlm-sim-2={judge:vlm-sim,prev:vlm-sim-1}")
-    assert ran(done.stdout) == stages_of("vlm-sim-2") | {"compare", "report"}
+    assert ran(done.stdout) == stages_of("vlm-sim-2") | AFTER
     assert "vlm-sim-2" in first.json("metrics/summary.json")
     shown = first.run("dvc", "exp", "show", "--csv").stdout
     assert "longer" in shown
@@ -132,6 +136,40 @@ def test_commands_of_a_dvc_user(first):
     assert "human_hours" in json.dumps(spec)
 
 
+def test_a_queue_of_experiments_and_the_table_of_them(first, tmp_path):
+    """Two that differ in a price and one that fails: the failed one stops nothing, what they share is not run again, and all are listed."""
+    head = first.run("git", "rev-parse", "HEAD").stdout.strip()
+    first.run("dvc", "exp", "run", "dvc.yaml", "--queue", "-n", "bad", "-S", "judges.human.iou=7")
+    first.run("dvc", "exp", "run", "dvc.yaml", "--queue", "-S", "evaluate.seconds.verify=1.6,9")
+    first.run("dvc", "queue", "start", "-j", "1")
+    end = time.monotonic() + 400
+    while "Queued" in (status := first.run("dvc", "queue", "status").stdout) or "Running" in status:
+        assert time.monotonic() < end, status
+        time.sleep(2)
+    assert (status.count("Success"), status.count("Failed")) == (2, 1), status
+    done = re.findall(r"^(\w+)\s.*Success", status, re.MULTILINE)
+    for task in done:
+        stages = ran(first.run("dvc", "queue", "logs", task).stdout)
+        assert "report" in stages
+        assert not [name for name in stages if name.split("@")[0] in ("download", "split", "pretrain", "judge", "train", "predict")]
+    assert "judges.human.iou" in first.run("dvc", "queue", "logs", "bad").stdout
+    first.run(sys.executable, "-m", "vlm_itl.study", "--csv", str(tmp_path / "study.csv"), "--commits", "-1", PYTHONPATH="src")
+    rows = study.read(tmp_path / "study.csv")
+    hours = {r["evaluate.seconds.verify"]: r["value"] for r in rows if (r["run"], r["metric"]) == ("human-1", "human_hours")}
+    asked = next(r["value"] for r in rows if (r["run"], r["metric"]) == ("human-1", "asked"))
+    assert hours["9"] - hours["1.6"] == pytest.approx(asked * 7.4 / 3600, abs=1e-5)
+    assert asked > 0
+    assert set(hours) == {"1.6", "3", "9"}
+    (bad,) = (r for r in rows if r["state"] == "Failed")
+    assert (bad["experiment"], bad["judges.human.iou"], bad["run"], bad["value"]) == ("bad", "7", "", None)
+    assert {r["revision"] for r in rows} >= {head}
+    made = first.run(sys.executable, "-m", "vlm_itl.page", "--study", str(tmp_path / "study.csv"), PYTHONPATH="src")
+    assert "missing" not in made.stdout
+    assert "bad" in first.text("artifacts/report/index.html")
+    (first.folder / "artifacts/report/index.html").unlink()  # not of the graph: the other clone has none
+    assert first.run("git", "status", "--porcelain").stdout == ""
+
+
 def test_two_clones_give_equal_bytes(first, second):
     ours, theirs = (c.digests("loop", "metrics", "artifacts") for c in (first, second))
     assert len(ours) > 40
@@ -158,7 +196,7 @@ def test_stages_open_only_what_they_declare(second):
             folder = any(Path(d).is_relative_to(rest) for d in declared)
             unfinished = stage in ("stages.train", "stages.predict") and parts[0] == "scratch"
             assert near & declared or temporary or folder or unfinished, f"{stage} opens {rest}"
-    assert stages == 19
+    assert stages == 24
 
 
 def update(clone: Clone, run: str, verdicts: str, truth: str, folder: Path) -> dict[str, bytes]:

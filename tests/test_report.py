@@ -13,13 +13,14 @@ def summary_of(tmp_path, runs, judges):
     for k, name in enumerate(["start", *runs]):
         write_json(tmp_path / "detection" / f"{name}.json", {"mask": {"AP": 0.1 * k}, "box": {"AP": None}})
         labels = {"images": {"human": 5, "model": k, "ground_truth": 0}}
-        write_json(tmp_path / "cost" / f"{name}.json", {"hours": 4 + k / 2, "labels": labels})
+        write_json(tmp_path / "cost" / f"{name}.json", {"hours": 4 + k / 2, "draw_hours": 4, "human_decisions": 600 * k, "labels": labels})
         write_json(tmp_path / "training" / f"{name}.json", {"steps": 7})
         if name != "start":
+            write_json(tmp_path / "asking" / f"{name}.json", {"questions": 3})
             write_json(
                 tmp_path / "judge" / f"{name}.json", {"asked": 3, "approved": 0, "recall": None, "specificity": 1.0, "precision": None}
             )
-    return summarise(runs, judges, *(tmp_path / kind for kind in ("detection", "cost", "judge", "training")))
+    return summarise(runs, judges, *(tmp_path / kind for kind in ("detection", "cost", "judge", "training", "asking")))
 
 
 def test_table_names_simulated_judges_and_shows_absent_numbers(tmp_path):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -233,6 +233,15 @@ def jpeg(caption: str, pixels: rendering.Pixels) -> Picture:
     picture, stream = rendering.settle(pixels, LONGEST), io.BytesIO()
     picture.save(stream, "JPEG", quality=85, subsampling=0)
     return Picture(caption, f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}", *picture.size)
+
+
+def examples(content: Content, number: int) -> list[Row]:
+    """The first cards of each group, for the report: one row a card, of what it shows."""
+    return [
+        {"group": group.name, "image_id": card.image_id, "decision": card.decision, "outcome": card.outcome, "p_approve": card.p_approve,
+         "answer": card.answer[:400], "pictures": [asdict(p) for p in card.pictures if p.caption != "Photograph"]}
+        for group in content.groups for card in group.cards[:number]
+    ]  # fmt: skip
 
 
 def render(template: str, run: str, judge: str, content: Content) -> str:

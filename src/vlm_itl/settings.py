@@ -341,7 +341,17 @@ class Gallery(Model):
     """The page of pictures that a run's judge decided on, by whether it was right."""
 
     per_group: Annotated[int, Field(ge=1)] = 8  # images shown of each group
+    examples: Annotated[int, Field(ge=0)] = 2  # of them also in the report
     seed: Annotated[int, Field(ge=0)] = 0  # of which are shown
+
+
+class Report(Model):
+    """Other prices under which the figures show the arms."""
+
+    verify_seconds: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1, max_length=3)] = Field(
+        default_factory=lambda: [1.6, 3.0, 9.0]
+    )  # of a person, a decision
+    compute_price: Annotated[float, Field(ge=0)] = 1.0  # human hours that an hour of a judge's computing is worth
 
 
 class Prices(Model):
@@ -430,6 +440,7 @@ class Settings(Model):
     evaluate: Evaluate
     compare: Compare = Field(default_factory=Compare)
     gallery: Gallery = Field(default_factory=Gallery)
+    report: Report = Field(default_factory=Report)
 
     def check_runs(self) -> tuple[str, str] | None:
         """The first (key, problem) in `autolabels`, `runs` and `probed` that no single line shows, or None."""

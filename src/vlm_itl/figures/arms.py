@@ -1,0 +1,198 @@
+"""mAP against what it cost: the arms of one experiment, under several prices, and those of a sweep."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import ScaledTranslation
+
+from . import SOFT, canvas, nothing, plain, styles
+
+Row = dict[str, Any]
+HOUR = 3600
+
+
+def by_arm(points: list[Row], ceiling: set[str]) -> tuple[dict[str, list[Row]], list[Row]]:
+    """Rows of `curve` that have an AP, by arm and in the order of rounds; those of the runs in `ceiling` apart."""
+    arms: dict[str, list[Row]] = defaultdict(list)
+    top = [row for row in points if row["run"] in ceiling and row["mask_AP"] is not None]
+    labels = {row["arm"] for row in top}
+    for row in sorted(points, key=lambda r: r["round"]):
+        if row["arm"] not in labels and row["mask_AP"] is not None:
+            arms[row["arm"]].append(row)
+    order = dict.fromkeys(row["arm"] for row in points)
+    return {name: arms[name] for name in order if name in arms}, top
+
+
+def draw_ceiling(axes: Any, top: list[Row]) -> None:
+    for row in top:
+        axes.axhline(row["mask_AP"], color=SOFT, ls=(0, (5, 3)), lw=1.2)
+        axes.annotate(f"{plain(row['arm'])}: {row['human_hours']:.1f} human hours", (1, row["mask_AP"]), xycoords=("axes fraction", "data"),
+                      xytext=(-2, 3), textcoords="offset points", ha="right", va="bottom", color=SOFT, fontsize=8)  # fmt: skip
+
+
+def number(axes: Any, row: Row, x: float, colour: str) -> None:
+    axes.annotate(str(row["round"]), (x, row["mask_AP"]), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=7, color=colour)
+
+
+def hours(points: list[Row], ceiling: set[str]) -> Figure:
+    """mAP of each arm after each round.
+
+    On the left the arms that cost no human time after the initial labels, side by side; on the right the others, by the human hours
+    that they added.
+
+    Args:
+        points: rows of `report.curve`.
+        ceiling: runs in which a human drew everything; a line, as their hours are off the scale.
+    """
+    arms, top = by_arm(points, ceiling)
+    look = styles(arms)
+    free = [name for name, rows in arms.items() if all(row["added_human_hours"] == 0 for row in rows)]
+    paid = [name for name in arms if name not in free]
+    figure, (left, right) = canvas(7.4, 4.2, 1, 2, sharey=True, width_ratios=(max(1.5, len(free)), max(3, len(paid))))
+    for k, name in enumerate(free):
+        rows = arms[name]
+        # rounds of a column stand a little beside each other, so that equal APs stay two points
+        places = [k + 0.22 * (n - (len(rows) - 1) / 2) for n in range(len(rows))]
+        left.plot(places, [row["mask_AP"] for row in rows], lw=1, mec="white", mew=0.6, **look[name])
+        for row, x in zip(rows, places):
+            number(left, row, x, look[name]["color"])
+    for name in paid:
+        rows = arms[name]
+        right.plot(
+            [r["added_human_hours"] for r in rows], [r["mask_AP"] for r in rows], mec="white", mew=0.6, label=plain(name), **look[name]
+        )
+        for row in rows:
+            number(right, row, row["added_human_hours"], look[name]["color"])
+    left.set_xticks(range(len(free)), [plain(name) for name in free], rotation=35, ha="right", rotation_mode="anchor")
+    left.set_title("no human time added")
+    left.set_ylabel("mask AP on the test images")
+    left.margins(x=0.12, y=0.16)
+    right.set_title("human time added")
+    right.set_xlabel("human hours after the initial labels")
+    right.margins(x=0.08)
+    for axes, names in ((left, free), (right, paid)):
+        draw_ceiling(axes, top if axes is right else [])
+        if not names:
+            nothing(axes, "no such arm")
+    for row in top:
+        left.axhline(row["mask_AP"], color=SOFT, ls=(0, (5, 3)), lw=1.2)
+    if paid:
+        right.legend(loc="best")
+    return figure
+
+
+def prices(points: list[Row], ceiling: set[str], verify_seconds: list[float], compute_price: float) -> Figure:
+    """mAP against hours, one panel a price.
+
+    Hours of a point under a price v of a decision are its drawing hours + decisions x v / 3600; with computing, the judge's hours x
+    `compute_price` on top of the first price that is nearest to the usual 3 s. An arm of which the computing is not known is not in
+    that panel.
+
+    Args:
+        verify_seconds: of a person, a decision.
+        compute_price: human hours that an hour of computing is worth.
+    """
+    arms, top = by_arm(points, ceiling)
+    look = styles(arms)
+    usual = min(verify_seconds, key=lambda v: abs(v - 3))
+
+    def at(seconds: float, price: float = 0.0) -> Callable[[Row], float | None]:
+        def cost(row: Row) -> float | None:
+            if price and row["judge_seconds"] is None:
+                return None
+            return row["draw_hours"] + (row["human_decisions"] * seconds + price * (row["judge_seconds"] or 0)) / HOUR
+
+        return cost
+
+    panels = [(f"{v:g} s a decision", at(v)) for v in verify_seconds]
+    panels.append((f"{usual:g} s, and {compute_price:g} h for an hour of computing", at(usual, compute_price)))
+    figure, grid = canvas(7.4, 5.4, 2, 2, sharey=True, sharex=False)
+    widest = 0.0
+    for axes, (title, cost) in zip(grid.flat, panels):
+        unknown = []
+        for name, rows in arms.items():
+            start = min(row["draw_hours"] for row in rows)
+            values = [cost(row) for row in rows]
+            if any(v is None for v in values):
+                unknown.append(name)
+                continue
+            x = [v - start for v in values if v is not None]
+            widest = max(widest, *x)
+            axes.plot(x, [row["mask_AP"] for row in rows], lw=1.1, mec="white", mew=0.6, label=plain(name), **look[name])
+        draw_ceiling(axes, top)
+        axes.set_title(title)
+        axes.set_xlabel("hours after the initial labels")
+        if unknown:
+            names = textwrap.fill(", ".join(unknown), 44)
+            axes.text(0.99, 0.03, plain(f"computing not known, left out:\n{names}"), transform=axes.transAxes, ha="right", va="bottom",
+                      fontsize=7, color=SOFT)  # fmt: skip
+    for axes in grid.flat[: len(panels)]:
+        axes.set_xlim(-0.06 * (widest or 1), 1.06 * (widest or 1))
+        axes.margins(y=0.16)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    figure.supylabel("mask AP on the test images", fontsize=9)
+    handles = {label: h for axes in grid.flat for h, label in zip(*axes.get_legend_handles_labels())}
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=4)
+    return figure
+
+
+def sweep(points: list[Row]) -> Figure:
+    """mAP against all human hours: one cluster an initial fraction, the mean over seeds, the spread over seeds as bars.
+
+    Args:
+        points: rows of `experiment`, `fraction`, `arm`, `round`, `human_hours`, `mask_AP` and `supervised`; several of one fraction,
+            arm and round are seeds of one point. Arms at the same hours are drawn a little beside each other.
+    """
+    figure, axes = canvas(7.4, 4.4)
+    groups: dict[tuple[str, Any, int], list[Row]] = defaultdict(list)
+    for row in points:
+        if row["mask_AP"] is not None and not row["supervised"]:
+            groups[row["arm"], row["fraction"], row["round"]].append(row)
+    names = list(dict.fromkeys(row["arm"] for row in points if not row["supervised"]))
+    look = styles(names)
+    fractions = sorted({row["fraction"] for row in points if row["fraction"] is not None})
+    for k, name in enumerate(names):
+        beside = axes.transData + ScaledTranslation((k - (len(names) - 1) / 2) * 4 / 72, 0, figure.dpi_scale_trans)
+        for fraction in fractions:
+            chain = [groups[key] for key in sorted((g for g in groups if g[:2] == (name, fraction)), key=lambda g: g[2])]
+            if not chain:
+                continue
+            x = [np.mean([row["human_hours"] for row in rows]) for rows in chain]
+            y = [[row["mask_AP"] for row in rows] for rows in chain]
+            mean = [float(np.mean(v)) for v in y]
+            spread = [[m - min(v) for m, v in zip(mean, y)], [max(v) - m for m, v in zip(mean, y)]]
+            axes.errorbar(x, mean, spread, lw=1, elinewidth=1, mec="white", mew=0.5, transform=beside, **look[name],
+                          label=plain(name) if fraction == fractions[0] else None)  # fmt: skip
+    for fraction in fractions:
+        own = [row for row in points if row["fraction"] == fraction and row["round"] == 0]
+        if own:
+            axes.axvline(own[0]["human_hours"], color="#eceff2", lw=10, zorder=0)
+            axes.annotate(
+                f"{fraction:.0%}", (own[0]["human_hours"], 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", color=SOFT
+            )
+    tops = [row["mask_AP"] for row in points if row["supervised"] and row["mask_AP"] is not None]
+    if tops:
+        axes.axhline(float(np.mean(tops)), color=SOFT, ls=(0, (5, 3)), lw=1.2)
+        if len(tops) > 1:
+            axes.axhspan(min(tops), max(tops), color=SOFT, alpha=0.12, lw=0)
+        axes.annotate("everything drawn by a human", (0, float(np.mean(tops))), xycoords=("axes fraction", "data"), xytext=(4, 3),
+                      textcoords="offset points", ha="left", color=SOFT, fontsize=8)  # fmt: skip
+    axes.set_xlabel("human hours, initial labels included")
+    axes.set_ylabel("mask AP on the test images")
+    axes.xaxis.set_major_locator(MaxNLocator(8))
+    # what is drawn beside its place does not count for matplotlib's own limits
+    shown = [row for row in points if row["mask_AP"] is not None]
+    for key, limit, margin in (("human_hours", axes.set_xlim, 0.08), ("mask_AP", axes.set_ylim, 0.1)):
+        values = [row[key] for row in shown if key == "mask_AP" or not row["supervised"]] or [0.0, 1.0]
+        room = margin * (max(values) - min(values) or 0.1)
+        limit(min(values) - room, max(values) + room)
+    figure.legend(loc="outside lower center", ncols=4)
+    return figure

@@ -1,0 +1,273 @@
+"""The report: one HTML page of what the graph has written, and of the revision that it belongs to. `make report`.
+
+It is no stage: a stage's output must not change with the commit, or nothing that hangs on it would ever be found in a cache again; and
+this page names the commit. Figures, numbers and example cases are outputs of stages; here they are only brought together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import io
+import json
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from . import report, study
+from .errors import UserError
+from .figures import arms as arm_figures
+from .figures import plt
+from .figures.judges import interval
+from .files import read_json, write_text
+from .settings import Run, Settings, load, read_yaml
+
+Row = dict[str, Any]
+TEMPLATE = Path(__file__).with_name("page.html.jinja")
+FIGURES = {  # name of the SVG: what is to be seen
+    "comparison": "Difference of mask AP between each arm's last run and the reference arm at the same round, with its interval. Shaded: "
+    "worse by more than the margin. An interval wholly outside the shade is a yes, one wholly inside a no; any other cannot tell.",
+    "hours": "Mask AP after each round (0 is the shared start) against human hours added after the initial labels. The dashed line is "
+    "the run in which a human drew everything. Points of one training each; the intervals of their differences stand in the figure above.",
+    "prices": "The same under other prices of a decision, and with the judge's computing counted as if it were human time.",
+    "crowding": "Judges by number of true instances in the image, first round only, where all arms judge the same proposals. Bars: 95 % "
+    "Wilson intervals. An image is right when every instance has its mask and nothing is extra.",
+    "rounds": "Images that each run approved, and how many of them were right: the purity of the labels that it made.",
+    "data": "Images and instances by class and part of the split, and sizes of masks. An image with two classes counts in both.",
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    name: str
+    caption: str
+    url: str  # data:image/...;base64,...
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One comparison in words; AP differences in points (hundredths)."""
+
+    run: str
+    against: str
+    answer: str  # yes, no, cannot tell
+    row: Row
+
+
+@dataclass(frozen=True)
+class Provenance:
+    commit: str | None
+    committed: str | None  # date of the commit
+    branch: str | None
+    dirty: list[str]  # tracked files that differ from the commit
+    params: str  # md5 of params.yaml
+    lock: str | None  # md5 of dvc.lock
+    other: list[str]  # files shown here whose content is not what dvc.lock records
+    checked: int  # files shown here that dvc.lock records
+    versions: dict[str, str]
+
+
+def data_url(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def maybe(path: Path) -> Any:
+    """The JSON in a file, None where there is no such file."""
+    return read_json(path) if path.exists() else None
+
+
+def md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+def git(*words: str) -> str | None:
+    """What git prints, None where it cannot."""
+    try:
+        done = subprocess.run(["git", *words], capture_output=True, text=True)
+    except OSError:
+        return None
+    return done.stdout.rstrip("\n") if done.returncode == 0 else None
+
+
+def provenance(shown: list[Path]) -> Provenance:
+    """Which state of the project this is, and whether the files shown are those that dvc.lock records for it."""
+    lock = Path("dvc.lock")
+    recorded: dict[str, str] = {}
+    if lock.exists():
+        for stage in ((read_yaml(lock) or {}).get("stages") or {}).values():
+            recorded |= {out["path"]: out["md5"] for out in stage.get("outs", []) if "md5" in out}
+    known = [path for path in shown if str(path) in recorded]
+    status = git("status", "--porcelain", "--untracked-files=no")
+    return Provenance(
+        commit=git("rev-parse", "HEAD"), committed=git("show", "-s", "--format=%cs", "HEAD"),
+        branch=git("branch", "--show-current") or None, dirty=[line[3:] for line in (status or "").splitlines()],
+        params=md5(Path("params.yaml")), lock=md5(lock) if lock.exists() else None,
+        other=[str(path) for path in shown if path not in known or md5(path) != recorded[str(path)]], checked=len(known),
+        versions={"Python": platform.python_version(), **{name: version(name) for name in ("dvc", "torch", "detectron2", "pycocotools")
+                                                          if installed(name)}},
+    )  # fmt: skip
+
+
+def installed(name: str) -> bool:
+    try:
+        version(name)
+    except ImportError:  # PackageNotFoundError
+        return False
+    return True
+
+
+def verdicts(comparison: dict[str, Row] | None, settings: Settings) -> list[Verdict]:
+    """Those of judges that are models first, not simulated ones before simulated ones, then the rules; else by order of the runs."""
+
+    def rank(run: str) -> tuple[bool, bool]:
+        judge = settings.judges[settings.runs[run].judge] if run in settings.runs else None
+        return judge is None or judge.kind in report.RULES, judge is not None and report.simulated(judge)
+
+    rows = {run: row for run, row in (comparison or {}).items() if isinstance(row, dict) and row.get("answer") is not None}
+    return [Verdict(run, rows[run]["against"], rows[run]["answer"], rows[run]) for run in sorted(rows, key=rank)]
+
+
+def with_intervals(quality: Row) -> Row:
+    """A judge's numbers as [share, low, high] with 95 % Wilson intervals; None over nothing."""
+    wrong = quality["asked"] - quality["oracle_approves"]
+    shares = {
+        "recall": (quality["true_approvals"], quality["oracle_approves"]),
+        "specificity": (wrong - quality["false_approvals"], wrong),
+        "precision": (quality["true_approvals"], quality["approved"]),
+    }
+    return {name: (part / whole, *interval(part, whole)) if whole else None for name, (part, whole) in shares.items()}
+
+
+def sweep_figure(rows: list[Row]) -> Figure | None:
+    points = study.sweep_points(rows)
+    if not points:
+        return None
+    drawn, stream = arm_figures.sweep(points), io.BytesIO()
+    drawn.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    plt.close(drawn)
+    caption = ("The sweep: mask AP against all human hours, one cluster an initial fraction, means over seeds with bars from the lowest to "
+               "the highest seed. Arms at equal hours are drawn a little beside each other.")  # fmt: skip
+    return Figure("sweep", caption, data_url(stream.getvalue(), "image/svg+xml"))
+
+
+def experiments_table(rows: list[Row]) -> list[Row]:
+    """One row an experiment of a study: name, state, seed, fraction, and the AP of each arm's last run."""
+    found: dict[str, Row] = {}
+    for row in rows:
+        one = found.setdefault(row["revision"], {
+            "experiment": row["experiment"], "revision": row["revision"][:7], "state": row["state"], "seed": row["seed"],
+            "fraction": row["fraction"], "arms": {}, "last": {},
+        })  # fmt: skip
+        if row["metric"] == "mask_AP" and row["arm"] and row["round"] >= one["last"].get(row["arm"], 0):
+            name = row["arm"] + (" (simulated)" if row["simulated"] else "")
+            one["arms"][name], one["last"][row["arm"]] = row["value"], row["round"]
+    return list(found.values())
+
+
+def collect(settings: Settings, study_csv: Path | None = None) -> Row:
+    """Everything that the page shows, from the repository's top folder; what is not there is None or absent.
+
+    Raises:
+        UserError: a file is there and broken.
+    """
+    shown: list[Path] = []
+
+    def take(path: Path) -> Any:
+        content = maybe(path)
+        if content is not None:
+            shown.append(path)
+        return content
+
+    runs: dict[str, Run | None] = {"start": None, **settings.runs}
+    summary = take(Path("metrics/summary.json")) or {}
+    comparison = take(Path("metrics/comparison.json"))
+    figures = {}
+    for name, caption in FIGURES.items():
+        path = Path(f"artifacts/report/{name}.svg")
+        if path.exists():
+            shown.append(path)
+            figures[name] = Figure(name, caption, data_url(path.read_bytes(), "image/svg+xml"))
+    quality = {name: take(Path(f"metrics/judge/{name}.json")) for name in settings.runs}
+    examples = {}
+    for name, run in settings.runs.items():
+        if run.prev == "start" and settings.judges[run.judge].kind not in ("human", "always", "never"):
+            cards = take(Path(f"loop/{name}/examples.json"))
+            if cards:
+                examples[name] = cards
+    sheets = []
+    for name in sorted(path.stem for path in Path("metrics/autolabel").glob("*.json")):
+        path = Path(f"loop/{name}/sheet.jpg")
+        if path.exists():
+            shown.append(path)
+            sheets.append(Figure(name, f"Pseudo-labels of {name} beside the true masks.", data_url(path.read_bytes(), "image/jpeg")))
+    rows = study.read(study_csv) if study_csv else []
+    content: Row = {
+        "settings": settings,
+        "summary": summary,
+        "verdicts": verdicts(comparison, settings),
+        "figures": figures,
+        "simulated": {name for name, run in settings.runs.items() if report.simulated(settings.judges[run.judge])},
+        "kinds": {name: settings.judges[run.judge].kind for name, run in settings.runs.items()},
+        "detection": {name: found for name in runs if (found := take(Path(f"metrics/detection/{name}.json")))},
+        "cost": {name: found for name in runs if (found := take(Path(f"metrics/cost/{name}.json")))},
+        "quality": {
+            name: {**q, **with_intervals(q)}
+            for name, q in quality.items()
+            if q and not report.draws_everything(settings.runs[name], settings.judges)
+        },
+        "asking": {name: found for name in settings.runs if (found := take(Path(f"metrics/asking/{name}.json")))},
+        "probes": {name: found for name in settings.probed if (found := take(Path(f"metrics/probes/{name}.json")))},
+        "autolabel": {path.stem: study.flatten(take(path)) for path in sorted(Path("metrics/autolabel").glob("*.json"))},
+        "sheets": sheets,
+        "split": take(Path("metrics/split.json")),
+        "examples": examples,
+        "sweep": sweep_figure(rows) if rows else None,
+        "experiments": experiments_table(rows),
+        "params": Path("params.yaml").read_text(encoding="utf-8"),
+    }
+    wanted = ["metrics/summary.json", "metrics/comparison.json", *(f"artifacts/report/{name}.svg" for name in FIGURES)]
+    content["missing"] = [path for path in wanted if not Path(path).exists()]
+    content["provenance"] = provenance(shown)
+    return content
+
+
+def render(content: Row) -> str:
+    """The page. Everything that goes into the template is escaped."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["points"] = lambda ap: f"{100 * ap:+.1f}".replace("-", "\u2212")
+    environment.filters["ap"] = lambda ap: "-" if ap is None else f"{ap:.3f}"
+    environment.filters["arm"] = lambda run: report.arm(run).replace("-", "\u2011")  # no line break at a hyphen
+    environment.filters["p"] = lambda p: "-" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+    environment.filters["share"] = lambda v: "-" if v is None else f"{v:.2f}"
+    environment.filters["number"] = lambda v: "-" if v is None else json.dumps(v) if not isinstance(v, float) else f"{v:,.4g}"
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(content) + "\n"
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m vlm_itl.page", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--page", type=Path, default=Path("artifacts/report/index.html"), metavar="FILE", help="what to write (default %(default)s)"
+    )
+    parser.add_argument("--study", type=Path, metavar="FILE", help="a table of `vlm_itl.study`, CSV: the page also shows that sweep")
+    arguments = parser.parse_args(argv)
+    try:
+        content = collect(load(), arguments.study)
+        write_text(arguments.page, render(content))
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    print(f"{arguments.page} ({arguments.page.stat().st_size / 1e6:.1f} MB)")
+    for path in content["missing"]:
+        print(f"missing, and left out: {path} (dvc repro makes it)")
+
+
+if __name__ == "__main__":
+    main()

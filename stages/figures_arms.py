@@ -1,0 +1,28 @@
+"""Draw mAP against human hours, as paid and under other prices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vlm_itl import figures, report
+from vlm_itl.figures import arms
+from vlm_itl.files import read_json
+from vlm_itl.stage import Stage
+
+STAGE = Stage(
+    reads={"curve": "mAP and what it cost, a row a run and arm"},
+    writes={"hours": "mAP against human hours, SVG", "prices": "the same under other prices, SVG"},
+    params=("runs", "judges", "report"),
+)
+
+
+def main(curve: Path, hours: Path, prices: Path, settings: dict[str, Any]) -> None:
+    points, s = read_json(curve), settings["report"]
+    ceiling = {name for name, run in settings["runs"].items() if report.draws_everything(run, settings["judges"])}
+    figures.save(arms.hours(points, ceiling), hours)
+    figures.save(arms.prices(points, ceiling, s.verify_seconds, s.compute_price), prices)
+
+
+if __name__ == "__main__":
+    STAGE.run(main, __doc__)

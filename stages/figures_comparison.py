@@ -1,0 +1,25 @@
+"""Draw the differences of the arms with their intervals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vlm_itl import figures, report
+from vlm_itl.figures import comparison as drawing
+from vlm_itl.files import read_json
+from vlm_itl.stage import Stage
+
+STAGE = Stage(
+    reads={"comparison": "a row of numbers a compared run"},
+    writes={"figure": "differences and intervals, SVG"},
+    params=("runs", "judges"),
+)
+
+
+def main(comparison: Path, figure: Path, settings: dict[str, Any]) -> None:
+    figures.save(drawing.differences(read_json(comparison), report.labels(settings["runs"], settings["judges"])), figure)
+
+
+if __name__ == "__main__":
+    STAGE.run(main, __doc__)

@@ -1,0 +1,150 @@
+"""The figures: what they show, and that the same numbers give the same bytes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from vlm_itl import figures
+from vlm_itl.figures import arms, comparison, data, judges
+from vlm_itl.files import read_json
+
+HOSTILE = "$\\frac{1}{$ <b>&"
+
+
+def point(arm, number, ap, hours=0.0, decisions=0, seconds=0.0, run=None):
+    return {
+        "arm": arm, "run": run or f"{arm}-{number}", "round": number, "added_human_hours": hours, "human_hours": 4 + hours, "mask_AP": ap,
+        "box_AP": None, "draw_hours": 4.0, "human_decisions": decisions, "judge_seconds": seconds, "simulated": False,
+    }  # fmt: skip
+
+
+POINTS = [
+    point("human", 0, 0.2, run="start"), point("human", 1, 0.25, 0.5, 600),
+    point("vlm", 0, 0.2, run="start"), point("vlm", 1, 0.24, seconds=1800.0),
+    point("sim", 0, 0.2, run="start"), point("sim", 1, 0.23, seconds=None),
+    point("all", 0, 0.2, run="start"), point("all", 1, 0.4, 20, run="all"),
+]  # fmt: skip
+
+
+def lines(axes) -> dict:
+    return {line.get_label(): [tuple(map(float, xy)) for xy in line.get_xydata()] for line in axes.lines}
+
+
+def test_hours_of_other_prices():
+    panels = arms.prices(POINTS, {"all"}, [1.6, 3.0, 9.0], 2.0).axes
+    assert [lines(p)["human"][1] for p in panels] == [pytest.approx((600 * s / 3600, 0.25)) for s in (1.6, 3, 9, 3)]
+    assert [lines(p)["vlm"][1][0] for p in panels] == pytest.approx([0, 0, 0, 2 * 1800 / 3600])
+    assert "sim" in lines(panels[0])
+    assert "sim" not in lines(panels[3])  # what it computed is not known
+    assert any("left out" in t.get_text() and "sim" in t.get_text() for t in panels[3].texts)
+    assert [p.get_title() for p in panels[:3]] == ["1.6 s a decision", "3 s a decision", "9 s a decision"]
+
+
+def test_a_human_who_draws_everything_is_a_line_and_not_a_point():
+    left, right = arms.hours(POINTS, {"all"}).axes
+    assert lines(right)["human"] == [(0, 0.2), (0.5, 0.25)]
+    assert [t.get_text() for t in left.get_xticklabels()] == ["vlm", "sim"]
+    for axes in (left, right):
+        assert [y for line in axes.lines for y in line.get_ydata()].count(0.4) == 2
+    assert any(t.get_text() == "all: 24.0 human hours" for t in right.texts)
+
+
+def test_a_sweep_has_a_cluster_a_fraction_and_the_spread_of_its_seeds():
+    rows = [
+        {"experiment": f"e{f}{s}", "fraction": f, "arm": "human", "round": n, "human_hours": 20 * f + n,
+         "mask_AP": f / 2 + s / 10, "supervised": False}
+        for f in (0.2, 0.4) for s in (0, 1) for n in (0, 1)
+    ]  # fmt: skip
+    axes = arms.sweep(rows).axes[0]
+    means = [tuple(map(tuple, c.lines[0].get_xydata())) for c in axes.containers]
+    assert means == [((4, pytest.approx(0.15)), (5, pytest.approx(0.15))), ((8, pytest.approx(0.25)), (9, pytest.approx(0.25)))]
+    low, high = axes.containers[0].lines[2][0].get_segments()[0][:, 1]
+    assert (low, high) == pytest.approx((0.1, 0.2))
+    assert {t.get_text() for t in axes.texts} == {"20%", "40%"}
+    assert axes.get_xlim()[0] < 4
+    assert axes.get_xlim()[1] > 9
+    assert axes.get_ylim()[0] < 0.1
+    assert axes.get_ylim()[1] > 0.3
+
+
+def quality(approved, right, oracle, asked):
+    counts = {"asked": asked, "approved": approved, "oracle_approves": oracle, "true_approvals": right, "false_approvals": approved - right}
+    empty = dict.fromkeys(counts, 0)
+    return {**counts, "by_instances": {"0": empty, "1": counts}}
+
+
+def test_crowding_has_wilson_intervals_and_no_empty_bins():
+    top, bottom = judges.crowding({"a": quality(10, 8, 16, 36)}).axes
+    (_, y) = top.containers[0].lines[0].get_xydata()[0]
+    assert y == 0.5
+    low, high = top.containers[0].lines[2][0].get_segments()[0][:, 1]
+    # Wilson's formula by hand for 8 of 16
+    n, p, z = 16, 0.5, 1.959964
+    half = z * (p * (1 - p) / n + z * z / 4 / n / n) ** 0.5 / (1 + z * z / n)
+    assert (low, high) == pytest.approx((0.5 - half, 0.5 + half), abs=1e-5)
+    assert bottom.containers[0].lines[0].get_xydata()[0][1] == 0.9  # 18 of 20 wrong ones rejected
+    assert [t.get_text() for t in bottom.get_xticklabels()] == ["1\n(16 right of 36)"]
+
+
+def test_rounds_count_right_and_wrong():
+    axes = judges.rounds({"a-1": quality(10, 8, 16, 36), "b-1": quality(0, 0, 16, 36)}).axes[0]
+    assert [[bar.get_width() for bar in group] for group in axes.containers] == [[8, 0], [2, 0]]
+    assert [t.get_text() for t in axes.texts] == ["10, 80% right", "none approved"]
+
+
+def test_differences_are_in_points():
+    row = {"against": "human-1", "difference": -0.02, "low": -0.05, "high": 0.01, "margin": 0.01, "level": 0.95, "answer": "cannot tell"}
+    figure = comparison.differences({"x-1": row, "broken": {"difference": None}}, {"x-1": "x-1 (simulated)"})
+    assert [[pytest.approx(x) for x in line.get_xdata()] for line in figure.axes[0].lines[1:]] == [[-5, 1], [-2]]
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["x-1 (simulated)\nminus human-1"]
+
+
+def test_nothing_to_draw_is_no_error(tmp_path):
+    drawn = [
+        arms.hours([], set()),
+        arms.prices([], set(), [3.0], 1.0),
+        judges.crowding({}),
+        judges.rounds({}),
+        comparison.differences({}, {}),
+    ]
+    for k, figure in enumerate(drawn):
+        figures.save(figure, tmp_path / f"{k}.svg")
+        assert (tmp_path / f"{k}.svg").stat().st_size > 500
+
+
+def test_names_are_text_and_never_formulas(tmp_path):
+    part = {"images": 1, "instances": 1, "images_per_class": {HOSTILE: 1}, "instances_per_class": {HOSTILE: 1}, "mask_area": None}
+    drawn = [arms.hours([{**p, "arm": p["arm"] + HOSTILE} for p in POINTS], {"all"}), data.split({"initial": part}),
+             judges.crowding({HOSTILE: quality(10, 8, 16, 36)}), judges.rounds({HOSTILE: quality(10, 8, 16, 36)})]  # fmt: skip
+    for figure in drawn:
+        figures.save(figure, tmp_path / "x.svg")  # a formula that cannot be read raises
+    assert "<svg" in (tmp_path / "x.svg").read_text()
+
+
+def test_many_arms_look_different():
+    looks = figures.styles(f"arm {k}" for k in range(30))
+    assert len({tuple(look.values()) for look in looks.values()}) == 30
+
+
+def test_the_stage_gives_equal_bytes_in_two_processes_and_no_date(tmp_path):
+    for name, seed in (("a", "1"), ("b", "2")):
+        done = subprocess.run(
+            [sys.executable, "-m", "stages.figures_data", f"--split={ROOT / 'metrics/split.json'}", f"--figure={tmp_path / name}.svg"],
+            cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    text = (tmp_path / "a.svg").read_text()
+    assert text == (tmp_path / "b.svg").read_text()
+    assert "dc:date" not in text
+    assert "http://" not in text.replace("http://www.w3.org", "").replace("http://purl.org", "").replace("http://creativecommons.org", "")
+
+
+def test_the_committed_numbers_can_be_drawn(tmp_path):
+    statistics = read_json(ROOT / "metrics/split.json")
+    axes = data.split(statistics).axes
+    assert sum(bar.get_height() for group in axes[1].containers for bar in group) == sum(p["instances"] for p in statistics.values())

@@ -1,0 +1,283 @@
+"""The report: tables that say what the metrics files say, strangers' names as text, and a real browser that is content with it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import PIL.Image
+import pytest
+from browser import PROGRAM, Browser
+from conftest import ROOT
+from ruamel.yaml import YAML
+
+from vlm_itl import figures, page
+from vlm_itl.errors import UserError
+from vlm_itl.figures import comparison as drawing
+from vlm_itl.files import read_json, write_json
+from vlm_itl.settings import load
+
+HOSTILE = "<script>document.title='owned'</script>\"><img src=x onerror=\"document.title='owned'\">"
+RUNS = {"human-1": {"judge": "human", "prev": "start"}, "looks-1": {"judge": "masks", "prev": "start"},
+        "sim-1": {"judge": "vlm-sim", "prev": "start"}, "all": {"judge": "never", "prev": "start", "policy": "annotate"}}  # fmt: skip
+
+
+def compared(difference, low, high, answer, **more) -> dict:
+    return {
+        "against": "human-1", "mask_AP": 0.3 + difference, "against_mask_AP": 0.3, "difference": difference, "low": low, "high": high,
+        "standard_error": 0.01, "p": 0.0004, "answer": answer, "images_needed": 1234, "seeds_needed": None, "images": 120, "seeds": 1,
+        "resampled": "images", "margin": 0.01, "level": 0.95, "power": 0.8, "replicates": 2000, **more,
+    }  # fmt: skip
+
+
+def judged(k: int) -> dict:
+    numbers = {"asked": 30 + k, "approved": 10, "oracle_approves": 12, "true_approvals": 9, "false_approvals": 1}
+    rates = {"recall": 0.75, "specificity": 0.95, "precision": 0.9, "accuracy": 0.8, "base_rate": 0.4, "kappa": 0.5}
+    return {"not_asked": 0, "unparsed": k, **numbers, **rates, "by_class": {}, "by_instances": {"1": {**numbers, **rates}}}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """A repository's top folder with what the graph writes for four runs, and a class and an answer that are not kind."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    params = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    params["runs"], params["probed"] = RUNS, []
+    params["select"]["categories"] = [HOSTILE, "bird"]
+    with open("params.yaml", "w") as stream:
+        YAML(typ="safe").dump(params, stream)
+    summary = {}
+    for k, name in enumerate(["start", *RUNS]):
+        ap = {"AP": 0.25 + k / 100, "AP50": 0.5, "AP75": None, "per_class": {HOSTILE: 0.1 + k / 100, "bird": None}}
+        write_json(Path(f"metrics/detection/{name}.json"), {"mask": ap, "box": ap})
+        summary[name] = {
+            "mask_AP": 0.25 + k / 100, "box_AP": None, "human_hours": 4 + k / 7, "images_human": 72, "images_model": 3 * k, "asked": 30,
+            "approved": 10, "judge_seconds": 12.5, "steps": 40 + k,
+        }  # fmt: skip
+        if name != "start":
+            write_json(Path(f"metrics/judge/{name}.json"), judged(k))
+    write_json(Path("metrics/summary.json"), summary)
+    rows = {"all": compared(0.04, 0.02, 0.06, "yes"), "sim-1": compared(0.0, -0.02, 0.02, "cannot tell"),
+            "looks-1": compared(-0.0123, -0.0301, 0.0052, "cannot tell")}  # fmt: skip
+    write_json(Path("metrics/comparison.json"), rows)
+    figures.save(drawing.differences(rows, {}), Path("artifacts/report/comparison.svg"))
+    stream = io.BytesIO()
+    PIL.Image.new("RGB", (50, 40), "green").save(stream, "JPEG")
+    picture = {"caption": "As judged", "url": page.data_url(stream.getvalue(), "image/jpeg"), "width": 50, "height": 40}
+    card = {
+        "group": "wrong",
+        "image_id": 7,
+        "decision": "approved",
+        "outcome": "but 0 of 1 masks right",
+        "p_approve": 0.5,
+        "answer": HOSTILE,
+    }
+    write_json(Path("loop/looks-1/examples.json"), [{**card, "pictures": [picture, {**picture, "caption": "True masks"}]}])
+    write_json(Path("metrics/autolabel/teacher.json"), {"mask": {"AP": 0.125}, "right": 0.5})
+    PIL.Image.new("RGB", (300, 200), "red").save("loop/sheet.jpg")
+    Path("loop/teacher").mkdir()
+    shutil.move("loop/sheet.jpg", "loop/teacher/sheet.jpg")
+    return folder
+
+
+class Tables(HTMLParser):
+    """Text of every table's cells by the table's id, and of everything with an id; tags and attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.rows: dict[str, list[list[str]]] = {}
+        self.tags: list[tuple[str, dict]] = []
+        self.text = ""
+        self._table: list[list[str]] | None = None
+        self._cell = False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        self.tags.append((tag, attributes))
+        self.text += " " if tag in ("dd", "p", "td") else ""
+        if tag == "table":
+            self._table = self.rows.setdefault(attributes["id"], [])
+        elif tag == "tr" and self._table is not None:
+            self._table.append([])
+        elif tag in ("td", "th") and self._table:
+            self._table[-1].append("")
+            self._cell = True
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self._cell = False
+        if tag == "table":
+            self._table = None
+
+    def handle_data(self, data):
+        self.text += data
+        if self._table and self._cell:
+            self._table[-1][-1] += data
+
+
+def made() -> str:
+    return page.render(page.collect(load()))
+
+
+def words(text: str) -> str:
+    return " ".join(Tables(text).text.split())
+
+
+def test_tables_say_what_the_files_say(project):
+    tables = Tables(made()).rows
+    summary = read_json(Path("metrics/summary.json"))
+    assert [row[0].split()[0] for row in tables["runs"][1:]] == list(summary)
+    for row, numbers in zip(tables["runs"][1:], summary.values()):
+        counted = [str(numbers[key]) for key in ("images_model", "asked", "approved", "judge_seconds", "steps")]
+        assert row[1:] == [f"{numbers['mask_AP']:.3f}", "-", f"{numbers['human_hours']:.2f}", "72", *counted]
+    assert tables["classes"][0][1:] == ["AP", "AP50", "AP75", HOSTILE, "bird"]
+    for row in tables["classes"][1:]:
+        found = read_json(Path(f"metrics/detection/{row[0].split()[0]}.json"))["mask"]
+        assert row[1:] == [f"{found['AP']:.3f}", "0.500", "-", f"{found['per_class'][HOSTILE]:.3f}", "-"]
+    assert [row[0].split()[0] for row in tables["comparison"][1:]] == ["looks-1", "sim-1", "all"]
+    assert tables["comparison"][1][2:] == ["0.288", "\u22121.2", "\u22123.0 to +0.5", "<0.001", "cannot tell", "1,234"]
+    assert tables["quality"][2][2:5] == ["32", "10", "2"]
+    assert [row[0].split()[0] for row in tables["quality"][1:]] == ["human-1", "looks-1", "sim-1"]  # and not who judges nothing
+    assert tables["quality"][1][5].startswith("0.75 0.4")  # 9 of 12 with its Wilson interval
+    assert tables["autolabels"][1:] == [["mask.AP", "0.125"], ["right", "0.5"]]
+
+
+def test_it_opens_with_the_verdict_about_a_model_that_looks(project):
+    said = words(made())
+    opening = (
+        "Can a vision-language model replace the human annotator?",
+        "The arm looks is within 1.0 mAP point of the arm human simulated: cannot tell.",
+        "looks-1 against human-1: difference \u22121.2 points, 95 % interval \u22123.0 to +0.5; 120 test images, 1 seed.",
+        "Were the two equal, about 1,234 test images would be needed to say so.",
+        "Simulated: no person took part; human-1 answers from the true masks.",
+    )
+    places = [said.rindex(sentence) for sentence in opening]
+    assert places == sorted(places)
+
+
+def test_simulated_judges_are_named_wherever_their_numbers_stand(project):
+    tables = Tables(made()).rows
+    for name, rows in tables.items():
+        if name in ("runs", "classes", "comparison", "quality"):
+            for row in rows[1:]:
+                assert ("simulated" in row[0]) == row[0].startswith(("human", "sim")), (name, row)
+    assert "human-1, sim-1 answer from the true masks" in words(made())
+
+
+@pytest.mark.parametrize("init", ["scratch", "imagenet", "coco"])
+def test_limits_name_the_labels_hidden_in_weights(project, init):
+    params = YAML(typ="safe").load(Path("params.yaml").read_text())
+    params["detector"]["init"] = init
+    with open("params.yaml", "w") as stream:
+        YAML(typ="safe").dump(params, stream)
+    assert {"scratch": "random weights", "imagenet": "1.28 million", "coco": "860,000"}[init] in words(made())
+
+
+def test_strangers_text_is_text(project):
+    parsed = Tables(made())
+    assert "script" not in {tag for tag, _ in parsed.tags}
+    assert not [name for _, attributes in parsed.tags for name in attributes if name.startswith("on")]
+    sources = [attributes["src"] for tag, attributes in parsed.tags if tag == "img"]
+    assert len(sources) == 4
+    assert all(source.startswith("data:image/") for source in sources)
+    assert parsed.text.count(HOSTILE) >= 3  # class, in the protocol too, and answer
+    assert all(attributes.get("href", "#").startswith("#") for _, attributes in parsed.tags)
+
+
+def test_what_is_missing_is_said_and_no_error(project):
+    for path in ("metrics", "artifacts", "loop"):
+        shutil.rmtree(path)
+    said = words(made())
+    assert "No verdict yet" in said
+    assert "Left out, because not made yet: metrics/summary.json, metrics/comparison.json" in said
+    assert "Protocol and its limits" in said
+
+
+def test_a_broken_file_is_one_line(project):
+    Path("metrics/summary.json").write_text("{")
+    with pytest.raises(UserError, match=r"metrics/summary\.json: cannot be read as JSON"):
+        page.collect(load())
+
+
+def test_it_names_the_revision_and_what_differs_from_it(project):
+    assert "none: not in a git repository" in words(made())
+    run = lambda *w: subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *w], check=True, capture_output=True)  # noqa: E731
+    outs = [
+        {"path": "metrics/summary.json", "md5": page.md5(Path("metrics/summary.json"))},
+        {"path": "metrics/comparison.json", "md5": "0" * 32},
+    ]
+    Path("dvc.lock").write_text(json.dumps({"stages": {"report": {"outs": outs}}}))
+    run("init", "-q")
+    run("add", "params.yaml", "dvc.lock", "metrics")
+    run("commit", "-qm", "first")
+    said = words(made())
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    assert f"git checkout {commit}" in said
+    assert "as committed" in said
+    assert f"params.yaml md5 {page.md5(Path('params.yaml'))}" in said
+    state = page.provenance([Path("metrics/summary.json"), Path("metrics/comparison.json")])
+    assert (state.checked, state.other) == (2, ["metrics/comparison.json"])
+    assert made() == made()  # no clock in it
+    Path("params.yaml").write_text(Path("params.yaml").read_text() + "# more\n")
+    assert "differs from the commit in params.yaml" in words(made())
+
+
+def test_the_template_needs_nothing_from_elsewhere():
+    text = page.TEMPLATE.read_text()
+    assert not re.findall(r"(?:src|href)=\"(?!#|\{\{)[^\"]*", text)
+    assert "url(" not in text
+    assert "@import" not in text
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if not PROGRAM:
+        pytest.skip("no Chromium here (apt-get install chromium)")
+    with Browser(tmp_path_factory.mktemp("profile")) as running:
+        running.call("Log.enable")
+        running.call("Runtime.enable")
+        yield running
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("width", [1280, 360])
+def test_a_browser_shows_it_without_a_word_on_the_console(project, browser, tmp_path, width):
+    (tmp_path / "page.html").write_text(made())
+    heard = browser.hear()
+    browser.open(tmp_path / "page.html", width)
+    images = json.loads(
+        browser.value("JSON.stringify([...document.images].map(i => [i.complete, i.naturalWidth > 0, i.clientWidth > 60]))")
+    )
+    assert images == [[True, True, True]] * 4
+    assert browser.value("document.documentElement.scrollWidth") <= width  # only boxes scroll
+    assert browser.value("[...document.querySelectorAll('table')].every(t => t.parentElement.classList.contains('scroll'))")
+    assert browser.value("document.title") == "VLM-in-the-loop: the report"
+    assert browser.value("document.querySelector('#verdict').getBoundingClientRect().bottom < 900")  # on the first screen
+    cells = browser.value("document.querySelector('#runs').rows[2].cells[1].textContent")
+    assert cells == "0.260"
+    assert heard == []
+    browser.open(broken(tmp_path), width)  # and it would have been heard
+    assert heard
+
+
+def broken(folder: Path) -> Path:
+    text = made().replace("<nav>", "<script>document.title = 'owned'</script><nav>")
+    (folder / "broken.html").write_text(text)
+    return folder / "broken.html"
+
+
+@pytest.mark.timeout(120)
+def test_it_prints(project, browser, tmp_path):
+    (tmp_path / "page.html").write_text(made())
+    browser.open(tmp_path / "page.html")
+    pdf = base64.b64decode(browser.call("Page.printToPDF", printBackground=True)["data"])
+    assert pdf.startswith(b"%PDF")
+    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 8
