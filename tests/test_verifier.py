@@ -102,7 +102,7 @@ def test_near_the_limit_nothing_is_asked():
 def test_detector_proposals_on_other_images_are_no_examples():
     data = labels()
     examples = Examples(data, proposals(labels(100, 4)), 0.6)
-    assert not examples.mistakes[True] and not examples.mistakes[False]
+    assert examples.mistakes == {True: [], False: []}
 
 
 # parts
@@ -119,14 +119,14 @@ def test_parts_share_no_image_and_lose_none():
 
 
 def test_too_few_labels_say_so():
-    with pytest.raises(UserError, match="2 initial images held out are too few for probes, 3 are needed; raise split.initial_fraction"):
+    with pytest.raises(UserError, match=r"2 initial images held out are too few for probes, 3 are needed; raise split\.initial_fraction"):
         check(labels(), labels(30, 2))
     lone = labels()
     lone["annotations"] = [a for a in lone["annotations"] if a["category_id"] == 1]
     with pytest.raises(UserError, match="no initial image to learn from shows a 'book'"):
         check(lone, labels(30, 4))
     detector, mistakes, held_out = parts(labels(1, 1), HoldBack())
-    assert len(detector["images"]) == 1 and not mistakes["images"] and not held_out["images"]
+    assert [len(part["images"]) for part in (detector, mistakes, held_out)] == [1, 0, 0]
 
 
 # calibration
@@ -182,10 +182,8 @@ def test_calibration_needs_single_masks():
 class Sure:
     """Answers what it is told to: P(approve) by the question's number."""
 
-    identity = {"backend": "told"}
-
     def __init__(self, p: list[float]) -> None:
-        self.p = iter(p)
+        self.p, self.identity = iter(p), {"backend": "told"}
 
     def ask(self, questions):
         from vlm_itl.judging.vlm.questions import Answer
@@ -209,12 +207,12 @@ def test_thresholds_and_a_person_between_them(tmp_path, pictures, person):
     )
     assert identity["calibration"] == calibration
     assert [r["p_approve"] for r in rows] == [0.95, 0.8, 0.6, 0.3]
-    if person is None:
-        assert [r["approve"] for r in rows] == [True, True, False, False]
-    else:
-        assert [r["approve"] for r in rows] == [True, True, False, False]
+    assert [r["approve"] for r in rows] == [True, True, False, False]  # the person agrees with the one threshold here
+    if person is not None:
         assert [r["person"] for r in rows] == [False, True, True, False]
-        ledger = update("bands-1", Run(judge="bands", prev="start"), {**data, "images": [], "annotations": []}, pool, proposals(data), rows, None, [])[2]
+        ledger = update(
+            "bands-1", Run(judge="bands", prev="start"), {**data, "images": [], "annotations": []}, pool, proposals(data), rows, None, []
+        )[2]
         assert [(row["actor"], row["decisions"]) for row in ledger] == [("model", 8), ("human", 2)]
 
 
@@ -313,12 +311,11 @@ def test_kill_9_in_mid_training_then_again(few, pictures, base, tmp_path, monkey
     """Goes on where it saved its state and ends with the weights of an unbroken training, to the byte."""
     monkeypatch.setenv("VLM_ITL_CHECKPOINT_SECONDS", "0")
     code = CHILD.format(root=ROOT, pictures=pictures, base=base, target=tmp_path / "killed")
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     end = time.monotonic() + 120
     while not list((tmp_path / "scratch").rglob("checkpoint.pth")):
-        assert process.poll() is None and time.monotonic() < end
+        assert process.poll() is None
+        assert time.monotonic() < end
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -20,7 +20,7 @@ from .errors import UserError
 from .judging.vlm import rendering
 from .labels import taken
 from .matching import all_right, iou_matrix, matched, on_crowd, partners, same_class, shared_numbers
-from .settings import Gallery, Judge, Render, VlmJudge
+from .settings import Gallery, Judge, Render, VlmJudge, simulated
 
 Row = dict[str, Any]
 GroupName = Literal["right", "partly right", "wrong"]
@@ -160,10 +160,10 @@ def collect(
             for name, some in sorted_out.items()
         ]
     model = None
-    if isinstance(judge, VlmJudge):  # a folder's path is this machine's own
-        model = Path(judge.model).name if Path(judge.model).is_dir() else judge.model
+    if isinstance(judge, VlmJudge):  # an absolute path is this machine's own
+        model = Path(judge.model).name if Path(judge.model).is_absolute() else judge.model
     return Content(
-        kind=KIND[judge.kind], simulated=judge.kind in ("human", "noisy"), model=model,
+        kind=KIND[judge.kind], simulated=simulated(judge), model=model,
         by_instance=isinstance(judge, VlmJudge) and judge.unit == "instance", iou=iou, asked=len(asked),
         not_asked=len(verdicts) - len(asked), unparsed=sum(v.get("outcome") == "unparsed" for v in asked), groups=groups,
     )  # fmt: skip

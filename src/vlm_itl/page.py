@@ -27,7 +27,7 @@ from .figures import arms as arm_figures
 from .figures import plt
 from .figures.judges import interval
 from .files import read_json, write_text
-from .settings import Run, Settings, load, read_yaml
+from .settings import Run, Settings, load, read_yaml, simulated
 
 Row = dict[str, Any]
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
@@ -128,7 +128,7 @@ def verdicts(comparison: dict[str, Row] | None, settings: Settings) -> list[Verd
 
     def rank(run: str) -> tuple[bool, bool]:
         judge = settings.judges[settings.runs[run].judge] if run in settings.runs else None
-        return judge is None or judge.kind in report.RULES, judge is not None and report.simulated(judge)
+        return judge is None or judge.kind in report.RULES, judge is not None and simulated(judge)
 
     rows = {run: row for run, row in (comparison or {}).items() if isinstance(row, dict) and row.get("answer") is not None}
     return [Verdict(run, rows[run]["against"], rows[run]["answer"], rows[run]) for run in sorted(rows, key=rank)]
@@ -213,7 +213,7 @@ def collect(settings: Settings, study_csv: Path | None = None) -> Row:
         "summary": summary,
         "verdicts": verdicts(comparison, settings),
         "figures": figures,
-        "simulated": {name for name, run in settings.runs.items() if report.simulated(settings.judges[run.judge])},
+        "simulated": {name for name, run in settings.runs.items() if simulated(settings.judges[run.judge])},
         "kinds": {name: settings.judges[run.judge].kind for name, run in settings.runs.items()},
         "detection": {name: found for name in runs if (found := take(Path(f"metrics/detection/{name}.json")))},
         "cost": {name: found for name in runs if (found := take(Path(f"metrics/cost/{name}.json")))},

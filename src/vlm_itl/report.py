@@ -8,7 +8,7 @@ from typing import Any
 from tabulate import tabulate
 
 from .files import read_json
-from .settings import Judge, Run
+from .settings import Judge, Run, simulated
 
 RULES = ("human", "confidence", "random", "always", "never")  # kinds of judge that compute nothing worth counting
 
@@ -58,11 +58,6 @@ def arm(name: str) -> str:
 def headline(summary: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """What to look at first, for `dvc metrics diff`: {measure: {run: number}}."""
     return {measure: {run: numbers[measure] for run, numbers in summary.items()} for measure in ("mask_AP", "human_hours")}
-
-
-def simulated(judge: Judge) -> bool:
-    """Whether a judge answers from the ground truth in somebody's place."""
-    return judge.kind in ("human", "noisy")
 
 
 def labels(runs: dict[str, Run], judges: dict[str, Judge]) -> dict[str, str]:

@@ -310,6 +310,11 @@ Judge = Annotated[
 ]
 
 
+def simulated(judge: Judge) -> bool:
+    """Whether a judge answers from the ground truth in somebody's place, if only where it is not sure."""
+    return isinstance(judge, HumanJudge | NoisyJudge) or (isinstance(judge, VlmJudge) and judge.human is not None)
+
+
 class Run(Model):
     judge: Name
     prev: Name
@@ -375,7 +380,7 @@ class Lora(Model):
     """Low-rank adapters (Hu et al., ICLR 2022) instead of all weights: for models that do not fit otherwise."""
 
     rank: Annotated[int, Field(ge=1)] = 16
-    alpha: Annotated[float, Field(gt=0)] = 32  # the adapters' output is scaled by alpha / rank
+    alpha: Annotated[int, Field(ge=1)] = 32  # the adapters' output is scaled by alpha / rank
 
 
 class HoldBack(Model):
@@ -456,9 +461,9 @@ class Settings(Model):
             if name not in self.judges:
                 return "probed", f"no judge '{name}' in judges {known}"
         for name, verifier in self.verifiers.items():
-            for key, judge in ((f"verifiers.{name}", name), (f"verifiers.{name}.base", verifier.base)):
-                if not isinstance(self.judges.get(judge), VlmJudge):
-                    return key, f"no judge '{judge}' of kind vlm in judges {known}"
+            for key, needed in ((f"verifiers.{name}", name), (f"verifiers.{name}.base", verifier.base)):
+                if not isinstance(self.judges.get(needed), VlmJudge):
+                    return key, f"no judge '{needed}' of kind vlm in judges {known}"
             if verifier.base == name:
                 return f"verifiers.{name}.base", "a judge cannot start from itself; name the one whose model it starts from"
         for name, calibration in self.calibrations.items():

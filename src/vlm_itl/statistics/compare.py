@@ -229,6 +229,6 @@ def pairs(runs: Mapping[str, Run], judge: str) -> dict[str, str]:
 def _chain(runs: Mapping[str, Run], name: str) -> list[str]:
     """The runs that lead to `name`, from the first."""
     chain = [name]
-    while runs[chain[-1]].prev != "start":
+    while runs[chain[-1]].prev in runs:
         chain.append(runs[chain[-1]].prev)
     return chain[::-1]

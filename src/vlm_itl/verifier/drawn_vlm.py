@@ -82,7 +82,7 @@ def make(folder: Path, prompt: str) -> None:
         "model_args": {"channels": list(CHANNELS), "stem_width": 16, "output_stride": CELL}, "label_names": ["none", "some"],
     }  # fmt: skip
     config = FastVlmConfig(
-        vision_config=vision, text_config=text.to_dict(), image_token_id=words.convert_tokens_to_ids("<image>"),
+        vision_config=vision, text_config=text.to_dict(), image_token_index=words.convert_tokens_to_ids("<image>"),
         image_seq_length=(SIDE // CELL) ** 2, pad_token_id=words.pad_token_id, tie_word_embeddings=True,
     )  # fmt: skip
     pictures = CLIPImageProcessor(
