@@ -80,7 +80,9 @@ def about(run: str, settings: Row) -> Row:
         number, current = number + 1, runs[current].get("prev")
     return {
         "run": run, "arm": arm(run), "round": number, "judge": line.get("judge"), "policy": line.get("policy", "pool") if line else None,
-        "simulated": kind in ("human", "noisy") or bool(isinstance(judge, dict) and judge.get("human")), "supervised": line.get("policy") == "annotate" and kind == "never",
+        # a judge that asks a (simulated) human where it is not sure is simulated too
+        "simulated": kind in ("human", "noisy") or bool(isinstance(judge, dict) and judge.get("human")),
+        "supervised": line.get("policy") == "annotate" and kind == "never",
     }  # fmt: skip
 
 
