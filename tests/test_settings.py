@@ -55,6 +55,18 @@ WRONG = {
     "judges.vlm-sim.recal: unknown key": lambda p: p["judges"]["vlm-sim"].update(recal=0.5),
     "runs.human-1.judge: no judge 'nobody' in judges": lambda p: p["runs"]["human-1"].update(judge="nobody"),
     "probed: no judge 'nobody' in judges": lambda p: p.update(probed=["nobody"]),
+    "runs.bands-1.judge: 'bands' is calibrated, so calibrations needs a line bands:": lambda p: p["calibrations"].pop("bands"),
+    "calibrations.bands.probed: 'human' has to be another judge, and in probed": lambda p: p["calibrations"].update(
+        bands={"probed": "human"}
+    ),
+    "calibrations.nobody: no judge 'nobody'": lambda p: p["calibrations"].update(nobody={"probed": "vlm"}),
+    "verifiers.verifier.base: no judge 'human' of kind vlm": lambda p: p["verifiers"]["verifier"].update(base="human"),
+    "verifiers.verifier.base: a judge cannot start from itself": lambda p: p["verifiers"]["verifier"].update(base="verifier"),
+    "verifiers.verifier: .*batch_size is no multiple of accumulate": lambda p: p["verifiers"]["verifier"].update(accumulate=5),
+    "hold_back: .*leave no image to train on": lambda p: p["hold_back"].update(held_out=0.5, mistakes=0.5),
+    "judges.bands: .*they come with calibrated: true": lambda p: p["judges"].update(
+        bands={"kind": "vlm", "model": "x", "human": {"kind": "human"}}
+    ),
     "probes.prices.wrong_aproval: unknown key": lambda p: p["probes"]["prices"].update(wrong_aproval=1),
     "probes.consistency: .*greater than or equal to 0.*-1": lambda p: p["probes"].update(consistency=-1),
     "judges.masks.server.base_urls.0: .*pattern": lambda p: p["judges"]["masks"]["server"].update(base_urls=["http://a:b@host/v1"]),

@@ -471,14 +471,14 @@ class Settings(Model):
                 return f"calibrations.{name}", f"no judge '{name}' in judges {known}"
             if calibration.probed not in self.probed or calibration.probed == name:
                 return f"calibrations.{name}.probed", f"'{calibration.probed}' has to be another judge, and in probed"
-        for name, judge in self.judges.items():
-            if isinstance(judge, VlmJudge) and judge.calibrated and name not in self.calibrations:
-                return f"judges.{name}.calibrated", f"there is no line for it in calibrations (calibrations: {{{name}: {{probed: ...}}}})"
         for name, run in self.runs.items():
             if name == "start":
                 return "runs.start", "'start' is the name of the model every arm begins from; choose another"
             if run.judge not in self.judges:
-                return f"runs.{name}.judge", f"no judge '{run.judge}' in judges (there are: {', '.join(self.judges)})"
+                return f"runs.{name}.judge", f"no judge '{run.judge}' in judges {known}"
+            judge = self.judges[run.judge]
+            if isinstance(judge, VlmJudge) and judge.calibrated and run.judge not in self.calibrations:
+                return f"runs.{name}.judge", f"'{run.judge}' is calibrated, so calibrations needs a line {run.judge}: {{probed: ...}}"
             if run.prev not in starts and run.prev not in self.runs:
                 return f"runs.{name}.prev", f"no run '{run.prev}' in runs (there are: {', '.join([*starts, *self.runs])})"
         if self.compare.reference not in self.judges:

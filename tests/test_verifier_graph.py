@@ -1,0 +1,54 @@
+"""A verifier in the real pipeline: trained, measured, calibrated, judging, with a person where it is not sure; cached by DVC."""
+
+from __future__ import annotations
+
+import pytest
+from pipeline import Clone, shrink, stages_of
+
+TRAINING = {"pretrain-part@verifier", "predict-unseen@verifier", "train-verifier@verifier"}
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory) -> Clone:
+    def change(params: dict) -> None:
+        shrink(params)
+        params["data"]["synthetic"] = {"train_images": 60, "test_images": 4, "long_side": 96}
+        params["predict"].update(score_threshold=0.02, max_detections=2)
+        params["hold_back"].update(held_out=0.3, mistakes=0.3)
+        params["verifiers"] = {"verifier": {"base": "vlm", "steps": 2, "batch_size": 4}}
+        params["probed"], params["calibrations"] = ["verifier"], {"bands": {"probed": "verifier"}}
+        params["probes"].update(per_kind=3, consistency=0)
+        params["runs"] = {"verifier-1": {"judge": "verifier", "prev": "start"}, "bands-1": {"judge": "bands", "prev": "start"}}
+
+    return Clone(tmp_path_factory.mktemp("verifier") / "clone", change)
+
+
+def test_it_learns_and_judges(clone):
+    ran = clone.repro("judge@verifier-1", "judge@bands-1", "update@bands-1", "consistency", "calibrate")
+    assert ran >= TRAINING | {"hold-back", "probes", "judge-probes@verifier", "thresholds@bands", "judge@verifier-1", "judge@bands-1"}
+    numbers = clone.json("metrics/verifier/verifier/held_out.json")
+    assert numbers["mask"]["examples"] == 600
+    assert 0 <= numbers["mask"]["auroc"] <= 1
+    parts = [{i["id"] for i in clone.json(f"artifacts/held_back/{n}.json")["images"]} for n in ("fit", "held_out", "unseen", "detector")]
+    assert not parts[0] & parts[1]
+    assert parts[2] == (parts[0] | parts[1]) - parts[3]
+    assert {i["source_id"] for i in clone.json("artifacts/probes/pool.json")["images"]} <= parts[1]
+    trained, base = (clone.json(f"loop/{n}-1/judge.json")["revision"] for n in ("verifier", "bands"))
+    assert trained == base  # one model, other thresholds
+    calibration = clone.json("judges/bands/calibration.json")
+    assert clone.json("loop/bands-1/judge.json")["calibration"] == calibration
+    assert calibration["of"]["revision"] == trained
+    assert clone.run("git", "status", "--porcelain", "judges").stdout == ""  # what is trained here is DVC's
+
+
+def test_what_changes_runs_again_and_no_more(clone):
+    assert clone.repro("judge@bands-1", "judge@verifier-1") == set()
+    clone.settings(lambda p: p["probes"]["prices"].update(question=2))
+    assert clone.repro("judge@bands-1", "judge@verifier-1") <= {"thresholds@bands", "judge@bands-1"}
+    prompt = clone.folder / "judges/bands/prompt.txt"
+    prompt.write_text(prompt.read_text().replace("Is this one", "Is that one"))
+    assert clone.repro("judge@bands-1", "judge@verifier-1") == {"judge@bands-1"}
+    clone.settings(lambda p: p["verifiers"]["verifier"].update(steps=3))
+    changed = clone.repro("judge@bands-1", "judge@verifier-1")
+    assert changed >= {"train-verifier@verifier", "judge-probes@verifier", "judge@verifier-1", "judge@bands-1"}
+    assert not changed & (stages_of("verifier-1") - {"judge@verifier-1"} | {"pretrain", "probes", "pretrain-part@verifier"})
