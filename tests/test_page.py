@@ -49,7 +49,7 @@ def project(tmp_path, monkeypatch) -> Path:
     folder.mkdir()
     monkeypatch.chdir(folder)
     params = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
-    params["runs"], params["probed"] = RUNS, []
+    params["runs"], params["probed"], params["calibrations"] = RUNS, [], {}
     params["select"]["categories"] = [HOSTILE, "bird"]
     with open("params.yaml", "w") as stream:
         YAML(typ="safe").dump(params, stream)
