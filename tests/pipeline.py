@@ -29,6 +29,7 @@ def shrink(params: dict) -> None:
     params["judges"]["vlm-sim"].update(recall=0.9, specificity=0.5)
     params["probed"], params["calibrations"], params["verifiers"] = [], {}, {}
     params["probes"]["per_kind"] = 2
+    params["hold_back"]["held_out"] = 0.6  # of seven images
     params["runs"] = {"human-1": {"judge": "human", "prev": "start"}, "vlm-sim-1": {"judge": "vlm-sim", "prev": "start"}}
 
 

@@ -43,7 +43,7 @@ if "-m" in argv and argv[argv.index("-m") + 1].startswith("stages."):
 @pytest.fixture(scope="module")
 def first(tmp_path_factory) -> Clone:
     clone = Clone(tmp_path_factory.mktemp("first") / "clone")
-    shared = {"download", "split", "pretrain", "predict-start", "evaluate-start", "probes", "figures-data"} | AFTER
+    shared = {"download", "split", "pretrain", "predict-start", "evaluate-start", "hold-back", "probes", "figures-data"} | AFTER
     assert clone.repro() == shared | stages_of("human-1") | stages_of("vlm-sim-1")
     clone.commit("ran")
     return clone
@@ -196,7 +196,7 @@ def test_stages_open_only_what_they_declare(second):
             folder = any(Path(d).is_relative_to(rest) for d in declared)
             unfinished = stage in ("stages.train", "stages.predict") and parts[0] == "scratch"
             assert near & declared or temporary or folder or unfinished, f"{stage} opens {rest}"
-    assert stages == 24
+    assert stages == 25
 
 
 def update(clone: Clone, run: str, verdicts: str, truth: str, folder: Path) -> dict[str, bytes]:

@@ -26,6 +26,7 @@ def test_a_changed_prompt_asks_again_and_an_old_one_does_not(tmp_path):
 
     work = Clone(tmp_path / "clone", change)
     prompt = work.folder / "judges/looker/prompt.txt"
+    prompt.parent.mkdir()
     prompt.write_text(work.text("judges/basic/prompt.txt"))
     ran = work.repro("update@looker-1")
     assert ran == {"download", "split", "pretrain", "predict-start", "judge@looker-1", "update@looker-1"}
@@ -51,7 +52,7 @@ def test_a_changed_prompt_asks_again_and_an_old_one_does_not(tmp_path):
 
     # the same judge on probes: every number that needs a probability is there
     work.settings(lambda p: p.update(probed=["looker"]))
-    assert work.repro("calibrate@looker") == {"probes", "judge-probes@looker", "calibrate@looker"}
+    assert work.repro("calibrate@looker") == {"hold-back", "probes", "judge-probes@looker", "calibrate@looker"}
     numbers = work.json("metrics/probes/looker.json")
     assert numbers["probes"] == work.json("metrics/probes/asking/looker.json")["questions"] >= 8
     assert 0 <= numbers["auroc"] <= 1
