@@ -404,7 +404,7 @@ class Verifier(Model):
     steps: Annotated[int, Field(ge=1)] = 200  # optimiser steps
     batch_size: Annotated[int, Field(ge=2)] = 32  # examples
     accumulate: Annotated[int, Field(ge=1)] = 1  # parts of a batch that are computed one after the other, to save memory
-    learning_rate: Annotated[float, Field(gt=0)] = 0.0005
+    learning_rate: Annotated[float, Field(gt=0)] = 0.00015
     masks: Probability = 0.6  # of the examples: about one mask; the others ask whether anything is missing
     detector: Probability = 0.3  # of the examples about a mask: the detector's own
     lora: Lora | None = None
