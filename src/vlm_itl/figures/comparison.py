@@ -44,6 +44,6 @@ def differences(rows: dict[str, Row], labels: dict[str, str]) -> Figure:
     axes.set_ylim(len(known) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
     level = next(iter(known.values()))["level"]
-    axes.set_xlabel(f"difference of mask AP, points, with {100 * level:g} % interval; shaded: worse by more than the margin")
+    axes.set_xlabel(f"difference of mask AP in points, {100 * level:g} % interval; shaded: beyond the margin")
     figure.legend(used.values(), [f"within the margin: {answer}" for answer in used], loc="outside lower center", ncols=3)
     return figure
