@@ -109,8 +109,8 @@ def fit_calibration(p: NDArray[np.float64], right: NDArray[np.bool_]) -> Fitted:
 
     Temperature scaling (Guo et al., ICML 2017) with a shift, as Platt (1999) has it, since a model may lean to one option. By maximum
     likelihood with a weak pull towards no change (a prior of standard deviation 2 on both), so that few or separable probes give no
-    certainty. Right and wrong ones weigh alike in sum: nine in ten masks of the probes are right, of a pool's nobody knows how many. No change
-    where there is one outcome only.
+    certainty. Right and wrong ones weigh alike in sum: nine in ten masks of the probes are right, of a pool's nobody knows how many. No
+    change where there is one outcome only.
     """
     if not len(p) or right.all() or not right.any():
         return Fitted()

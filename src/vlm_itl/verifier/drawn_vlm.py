@@ -81,14 +81,14 @@ def make(folder: Path, prompt: str) -> None:
         "model_type": "timm_wrapper", "architecture": "resnet10t", "hidden_size": CHANNELS[-1], "do_pooling": False,
         "model_args": {"channels": list(CHANNELS), "stem_width": 16, "output_stride": CELL}, "label_names": ["none", "some"],
     }  # fmt: skip
-    config = FastVlmConfig(
-        vision_config=vision, text_config=text.to_dict(), image_token_index=words.convert_tokens_to_ids("<image>"),
-        image_seq_length=(SIDE // CELL) ** 2, pad_token_id=words.pad_token_id, tie_word_embeddings=True,
-    )  # fmt: skip
+    whole: dict[str, Any] = {
+        "vision_config": vision, "text_config": text.to_dict(), "image_token_id": words.convert_tokens_to_ids("<image>"),
+        "image_seq_length": (SIDE // CELL) ** 2, "pad_token_id": words.pad_token_id, "tie_word_embeddings": True,
+    }  # fmt: skip
     pictures = CLIPImageProcessor(
         size={"height": SIDE, "width": SIDE}, do_center_crop=False, image_mean=[0.5] * 3, image_std=[0.5] * 3, resample=2
     )
-    FastVlmForConditionalGeneration(config).save_pretrained(folder)
+    FastVlmForConditionalGeneration(FastVlmConfig(**whole)).save_pretrained(folder)
     LlavaProcessor(
         image_processor=pictures, tokenizer=words, patch_size=CELL, vision_feature_select_strategy="full", num_additional_image_tokens=0,
         chat_template=TEMPLATE,
