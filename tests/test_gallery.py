@@ -291,7 +291,8 @@ def test_the_stage_gives_equal_bytes_anywhere_and_no_paths(tmp_path):
         files = [f"--{n}={n}.json" for n in ("truth", "pool", "proposals")]
         done = subprocess.run(
             [sys.executable, "-m", "stages.gallery", "--run=human-1", "--judge=human", *files, "--verdicts=verdicts.jsonl",
-             "--images=images", f"--template={ROOT / 'src/vlm_itl/gallery.html.jinja'}", "--page=out/gallery.html"],
+             "--images=images", f"--template={ROOT / 'src/vlm_itl/gallery.html.jinja'}", "--page=out/gallery.html",
+             "--examples=out/examples.json"],
             cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

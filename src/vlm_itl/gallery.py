@@ -204,7 +204,7 @@ def draw(
     return Card(
         image_id=verdict["image_id"],
         decision="unparsed" if verdict.get("outcome") == "unparsed" else "approved" if verdict["approve"] else "rejected",
-        outcome=outcome(verdict["approve"], counted, true), p_approve=verdict["p_approve"], answer=verdict["answer"] or "",
+        outcome=outcome(verdict["approve"], counted, true), p_approve=verdict["p_approve"], answer=readable(verdict["answer"] or ""),
         reason=verdict.get("reason", ""), pictures=pictures, proposals=listed, instances=true,
     )  # fmt: skip
 
@@ -233,6 +233,11 @@ def jpeg(caption: str, pixels: rendering.Pixels) -> Picture:
     picture, stream = rendering.settle(pixels, LONGEST), io.BytesIO()
     picture.save(stream, "JPEG", quality=85, subsampling=0)
     return Picture(caption, f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}", *picture.size)
+
+
+def readable(text: str) -> str:
+    """What UTF-8 cannot hold (half a surrogate pair) as a question mark."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def examples(content: Content, number: int) -> list[Row]:
