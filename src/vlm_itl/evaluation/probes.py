@@ -146,21 +146,19 @@ def calibrate(pool: Coco, proposals: list[Row], truth: Coco, verdicts: list[Row]
     shown, true = by_image(proposals), by_image(truth)
     masks: list[tuple[float, bool]] = []
     missing: list[tuple[float, bool]] = []
-    for v in verdicts:
-        if v.get("p_mask") is None:
-            continue
+    asked = [
+        (v, all_right(taken(shown[v["image_id"]], v["accepted"]), true[v["image_id"]], at))
+        for v in verdicts if v.get("p_mask") is not None
+    ]  # fmt: skip
+    for v, right in asked:
         rows, instances = shown[v["image_id"]], true[v["image_id"]]
         masks += [(p, r) for p, r in zip(v["p_mask"], matched(rows, instances, at)) if p is not None]
         if v.get("p_missing") is not None:
-            missing.append((v["p_missing"], all_right(taken(rows, v["accepted"]), instances, at)))
+            missing.append((v["p_missing"], right))
     if not masks or not missing:
         raise UserError("these verdicts hold no P(approve) of single masks; calibration needs a judge with unit: instance")
     fitted = {name: fit_calibration(*_columns(pairs)) for name, pairs in (("mask", masks), ("missing", missing))}
-    images = []
-    for v in verdicts:
-        if v.get("p_mask") is not None:
-            right = all_right(taken(shown[v["image_id"]], v["accepted"]), true[v["image_id"]], at)
-            images.append((weakest(v["p_mask"], v["accepted"], v.get("p_missing"), fitted["mask"], fitted["missing"]), right))
+    images = [(weakest(v["p_mask"], v["accepted"], v.get("p_missing"), fitted["mask"], fitted["missing"]), right) for v, right in asked]
     alone = choose_threshold(images, prices)
     assert alone is not None
     return {

@@ -22,7 +22,7 @@ from ..progress import digest_of
 from ..settings import Lora, Verifier, VlmJudge
 from .batches import Asking, Batch, Batches, answer_loss, first_logits, loader
 from .examples import Example, Examples
-from .parts import check
+from .parts import check, together
 
 HELD_OUT = {"mask": 600, "missing": 400}  # examples that the answers are measured on
 POINTS = 50  # of the curve
@@ -60,7 +60,7 @@ def train(
         model = backend.model
     check(fit, held_out)
     learning, measuring = Examples(fit, proposals, iou), Examples(held_out, proposals, iou)
-    question = Asking(_joined(fit, held_out), images, prompt, asking)
+    question = Asking(together(fit, held_out), images, prompt, asking)
     examples = exam(measuring, settings.seed)
     options = backend.option_tokens(question(examples[0]))
     key = digest_of(
@@ -205,10 +205,6 @@ def _backward(model: Any, backend: TransformersBackend, batch: Batch, options: t
     loss = answer_loss(first_logits(model, backend.placed(batch.inputs)), batch.right.to(backend.device), *options) / parts
     loss.backward()
     return float(loss.detach())
-
-
-def _joined(a: Coco, b: Coco) -> Coco:
-    return {**a, "images": [*a["images"], *b["images"]]}
 
 
 def _round(x: Any) -> float:
