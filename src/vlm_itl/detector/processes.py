@@ -10,13 +10,14 @@ import pickle
 import signal
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.multiprocessing.spawn import ProcessException, spawn
+from torch.multiprocessing.spawn import ProcessException, ProcessRaisedException, spawn
 
 from ..errors import UserError
 from .config import choose_device
@@ -124,7 +125,7 @@ def _join(device: str, gpu: int, where: str, number: int, processes: int) -> Non
 
 
 def _child(number: int, processes: int, device: str, threads: int, folder: Path, function: Callable[..., Any], arguments: Any) -> None:
-    """One of the processes; leaves `folder/result`, or `folder/error.NUMBER` with an error that is meant for people."""
+    """One of the processes; leaves `folder/result`, `folder/error.NUMBER` (an error meant for people) or `folder/bug.NUMBER`."""
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all are on this machine, which may have no network
     torch.set_num_threads(threads)
     _join(device, number, f"file://{folder}/store", number, processes)
@@ -133,6 +134,9 @@ def _child(number: int, processes: int, device: str, threads: int, folder: Path,
     except (UserError, OSError) as error:
         (folder / f"error.{number}").write_bytes(pickle.dumps(error))
         sys.exit(1)
+    except Exception:
+        (folder / f"bug.{number}").write_text(traceback.format_exc())
+        raise
     if number == 0:
         (folder / "result").write_bytes(pickle.dumps(result))
     dist.destroy_process_group()
@@ -147,3 +151,7 @@ def _explain(error: ProcessException, folder: Path, codes: list[int | None]) -> 
     name = killed[0] if killed else getattr(error, "signal_name", None)
     if name:
         raise UserError(f"one of {len(codes)} processes was ended by {name}, so all were; run it again: it goes on where it was") from None
+    # the others notice only after this process has gone, and so after it wrote
+    bugs = sorted(folder.glob("bug.*"), key=lambda file: file.stat().st_mtime_ns)
+    if bugs:
+        raise ProcessRaisedException(f"process {bugs[0].suffix[1:]}:\n{bugs[0].read_text()}", error.error_index, error.error_pid) from None
