@@ -14,20 +14,20 @@ help:  ## show this list
 
 setup: $(VENV)/.ready  ## make .venv from the locked, hashed requirements (about 5 GB)
 
-# uv installs everything; pip only brings uv. Detectron2's wheel is tagged for Python 3.10 but is plain Python where its compiled part
+# uv installs everything; pip only brings uv. Compiled once here, since many images forbid Python to keep what it compiles. Detectron2's wheel is tagged for Python 3.10 but is plain Python where its compiled part
 # does not load, which Mask R-CNN does not need: hence --python-version and --target.
 $(VENV)/.ready: requirements.lock requirements-detectron2.lock Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' || \
 	  { echo "error: $(PYTHON) is $$($(PYTHON) --version); Python 3.10 to 3.12 is needed: make PYTHON=python3.11 ..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements.lock
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements.lock
 	site=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
-	  $(BIN)/uv pip install --quiet --no-deps --require-hashes --python-version 3.10 --target "$$site" -r requirements-detectron2.lock
+	  $(BIN)/uv pip install --quiet --compile-bytecode --no-deps --require-hashes --python-version 3.10 --target "$$site" -r requirements-detectron2.lock
 	touch $@
 
 repro: setup  ## run the whole experiment (what is cached is not run again) and print the table
-	@PYTHONPATH=src python -m vlm_itl.settings
+	@PYTHONPATH=src python -m vlm_itl.base.settings
 	dvc repro
 	@PYTHONPATH=src python -m vlm_itl.report
 

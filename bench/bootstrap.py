@@ -24,7 +24,7 @@ from pycocotools.cocoeval import COCOeval
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from vlm_itl.coco import encode  # noqa: E402
+from vlm_itl.base.coco import encode  # noqa: E402
 from vlm_itl.statistics.ap import average_precision, mean_ap  # noqa: E402
 from vlm_itl.statistics.compare import multiplicities  # noqa: E402
 from vlm_itl.statistics.matches import from_coco  # noqa: E402

@@ -26,7 +26,7 @@ from tabulate import tabulate
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from vlm_itl.errors import UserError  # noqa: E402
+from vlm_itl.base.errors import UserError  # noqa: E402
 from vlm_itl.evaluation.judges import size_bin as size_of  # noqa: E402
 from vlm_itl.judging.vlm.reading import read  # noqa: E402
 from vlm_itl.statistics.agreement import RATES, Estimate, agreement  # noqa: E402

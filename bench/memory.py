@@ -23,7 +23,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from vlm_itl.coco import encode  # noqa: E402
+from vlm_itl.base.coco import encode  # noqa: E402
 
 DONE = "scratch/predictions/bench/images.jsonl"
 
@@ -51,9 +51,9 @@ def write(folder: Path, number: int) -> None:
 
 def merge(folder: Path) -> None:
     """What predict does when the last batch is done; the file must be `proposals.json` over again."""
+    from vlm_itl.base.files import read_json, write_json_list
     from vlm_itl.detector.checkpoint import Progress
     from vlm_itl.detector.prediction import in_order
-    from vlm_itl.files import read_json, write_json_list
 
     os.environ["VLM_ITL_SCRATCH"] = str(folder / "scratch")
     images = read_json(folder / "pool.json")["images"]

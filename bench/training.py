@@ -30,11 +30,11 @@ from detectron2.solver.build import get_default_optimizer_params, maybe_add_grad
 from detectron2.utils.events import EventStorage  # noqa: E402
 from rates import show  # noqa: E402
 
+from vlm_itl.base.settings import Detector, Training  # noqa: E402
 from vlm_itl.detector import training as ours  # noqa: E402
 from vlm_itl.detector.config import build_config, make_deterministic  # noqa: E402
 from vlm_itl.detector.speed import faster  # noqa: E402
 from vlm_itl.detector.stream import batches, to_records  # noqa: E402
-from vlm_itl.settings import Detector, Training  # noqa: E402
 
 STOCK_NMS = proposal_utils.batched_nms
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from vlm_itl import labels as policies
+from vlm_itl.base.files import read_json, write_json
+from vlm_itl.base.stage import Stage
 from vlm_itl.detector.untrained import write_untrained
-from vlm_itl.files import read_json, write_json
-from vlm_itl.stage import Stage
 
 STAGE = Stage(
     reads={

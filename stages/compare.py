@@ -7,8 +7,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from vlm_itl.files import write_json
-from vlm_itl.stage import Stage
+from vlm_itl.base.files import write_json
+from vlm_itl.base.stage import Stage
 from vlm_itl.statistics.compare import compare, pairs
 from vlm_itl.statistics.matches import load
 

@@ -9,9 +9,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from vlm_itl.files import read_json, write_json
+from vlm_itl.base.files import read_json, write_json
+from vlm_itl.base.stage import Stage
 from vlm_itl.selection import select
-from vlm_itl.stage import Stage
 
 STAGE = Stage(
     reads={"root": "data.root of params.yaml: the user's data, COCO's annotations, or for `synthetic` a folder with a note"},

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from vlm_itl.base.files import read_json, read_jsonl, write_json
+from vlm_itl.base.stage import Stage
 from vlm_itl.evaluation.cost import human_cost
 from vlm_itl.evaluation.detection import evaluate, numbers
 from vlm_itl.evaluation.judges import judge_quality
-from vlm_itl.files import read_json, read_jsonl, write_json
 from vlm_itl.labels import counts
-from vlm_itl.stage import Stage
 from vlm_itl.statistics.matches import from_coco, save
 
 STAGE = Stage(

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from vlm_itl import gallery
-from vlm_itl.files import read_json, read_jsonl, write_json, write_text
-from vlm_itl.stage import Stage
+from vlm_itl.base.files import read_json, read_jsonl, write_json, write_text
+from vlm_itl.base.stage import Stage
 
 STAGE = Stage(
     reads={

@@ -6,11 +6,11 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from vlm_itl.files import read_json, scratch, write_json, write_jsonl
+from vlm_itl.base.files import read_json, scratch, write_json, write_jsonl
+from vlm_itl.base.settings import VlmJudge
+from vlm_itl.base.stage import Stage
 from vlm_itl.judging import judge as ask
 from vlm_itl.judging.simple import simulated_person
-from vlm_itl.settings import VlmJudge
-from vlm_itl.stage import Stage
 
 STAGE = Stage(
     reads={

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from vlm_itl import labels as policies
-from vlm_itl.coco import subset
-from vlm_itl.files import read_json, write_json
+from vlm_itl.base.coco import subset
+from vlm_itl.base.files import read_json, write_json
+from vlm_itl.base.stage import Stage
 from vlm_itl.splitting import split, statistics, table
-from vlm_itl.stage import Stage
 
 STAGE = Stage(
     reads={"train": "the selected training images", "test": "the selected test images"},

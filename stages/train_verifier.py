@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl.errors import UserError
-from vlm_itl.files import read_json, write_json
-from vlm_itl.settings import VlmJudge
-from vlm_itl.stage import Stage
+from vlm_itl.base.errors import UserError
+from vlm_itl.base.files import read_json, write_json
+from vlm_itl.base.settings import VlmJudge
+from vlm_itl.base.stage import Stage
 
 STAGE = Stage(
     reads={

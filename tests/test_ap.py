@@ -11,7 +11,7 @@ from conftest import instance
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from vlm_itl.errors import UserError
+from vlm_itl.base.errors import UserError
 from vlm_itl.evaluation.detection import evaluate
 from vlm_itl.statistics.ap import average_precision, mean_ap, swapped
 from vlm_itl.statistics.matches import from_coco, load, same_images, save

@@ -22,9 +22,9 @@ from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor, Sam
 from vlm_itl import autolabel
 from vlm_itl.autolabel.found import Found, suppress
 from vlm_itl.autolabel.grounded_sam2 import GroundedSam2Teacher, sentence
-from vlm_itl.coco import decode, encode
-from vlm_itl.errors import UserError
-from vlm_itl.settings import GroundedSam2, Sam3
+from vlm_itl.base.coco import decode, encode
+from vlm_itl.base.errors import UserError
+from vlm_itl.base.settings import GroundedSam2, Sam3
 
 CAPTIONS = {"bird": "a Red bird", "book": "book."}
 
@@ -271,7 +271,7 @@ import json, sys, time
 from pathlib import Path
 from vlm_itl import autolabel
 from vlm_itl.autolabel.grounded_sam2 import GroundedSam2Teacher
-from vlm_itl.settings import GroundedSam2
+from vlm_itl.base.settings import GroundedSam2
 
 find = GroundedSam2Teacher.find
 GroundedSam2Teacher.find = lambda *words: (time.sleep(0.3), find(*words))[1]
@@ -442,8 +442,8 @@ def test_quality_of_pseudo_labels_by_hand():
 
 
 def test_sheet_shows_each_class_and_gives_pairs_one_colour(tmp_path):
+    from vlm_itl.base.settings import Gallery
     from vlm_itl.judging.vlm.rendering import colour
-    from vlm_itl.settings import Gallery
     from vlm_itl.sheet import WIDTH, choose, draw
 
     images = [{"id": k, "file_name": f"{k}.png", "height": 40, "width": 50} for k in range(1, 8)]

@@ -10,8 +10,8 @@ import pytest
 from scipy.stats import bootstrap as scipy_bootstrap
 from test_ap import matches_of, world
 
-from vlm_itl.errors import UserError
-from vlm_itl.settings import Compare, Run
+from vlm_itl.base.errors import UserError
+from vlm_itl.base.settings import Compare, Run
 from vlm_itl.statistics import compare as statistics
 from vlm_itl.statistics.ap import average_precision, mean_ap
 from vlm_itl.statistics.compare import (

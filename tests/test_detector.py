@@ -10,8 +10,8 @@ import pytest
 from conftest import ROOT
 from tiny_detector import detector, pictures, predicted
 
-from vlm_itl.errors import UserError
-from vlm_itl.settings import Detector, Training
+from vlm_itl.base.errors import UserError
+from vlm_itl.base.settings import Detector, Training
 
 torch = pytest.importorskip("torch")
 from vlm_itl.detector.config import build_config  # noqa: E402

@@ -10,8 +10,8 @@ import pytest
 from conftest import ROOT
 
 from vlm_itl import figures
+from vlm_itl.base.files import read_json
 from vlm_itl.figures import arms, comparison, data, judges
-from vlm_itl.files import read_json
 
 HOSTILE = "$\\frac{1}{$ <b>&"
 

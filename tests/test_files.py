@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vlm_itl.files import read_json, write_json, write_json_list
+from vlm_itl.base.files import read_json, write_json, write_json_list
 
 ROWS = [
     [], [{}], [[]], [1, "two", None, 0.1, True],

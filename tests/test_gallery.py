@@ -21,10 +21,10 @@ from browser import PROGRAM, Browser
 from conftest import ROOT, instance
 
 from vlm_itl import gallery
-from vlm_itl.errors import UserError
+from vlm_itl.base.errors import UserError
+from vlm_itl.base.files import write_json, write_jsonl
+from vlm_itl.base.settings import ConfidenceJudge, Gallery, HumanJudge, NoisyJudge, Render, VlmJudge
 from vlm_itl.evaluation.judges import judge_quality
-from vlm_itl.files import write_json, write_jsonl
-from vlm_itl.settings import ConfidenceJudge, Gallery, HumanJudge, NoisyJudge, Render, VlmJudge
 
 TEMPLATE = (ROOT / "src/vlm_itl/gallery.html.jinja").read_text()
 A, B, C = (2, 2, 12, 12), (20, 2, 12, 12), (2, 22, 12, 12)

@@ -10,11 +10,11 @@ from conftest import rectangle
 from PIL import Image
 from pycocotools import mask as mask_util
 
-from vlm_itl.coco import decode
+from vlm_itl.base.coco import decode
+from vlm_itl.base.errors import UserError
+from vlm_itl.base.settings import Local, Select
 from vlm_itl.data import local
 from vlm_itl.data.instances import normalise, parse_instances, read_instances, to_rle
-from vlm_itl.errors import UserError
-from vlm_itl.settings import Local, Select
 
 
 def read(path):

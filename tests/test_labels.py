@@ -6,8 +6,8 @@ import pytest
 from conftest import instance
 
 from vlm_itl import labels
+from vlm_itl.base.settings import Run, Seconds
 from vlm_itl.evaluation.cost import human_cost
-from vlm_itl.settings import Run, Seconds
 
 BOX, FAR = (5, 5, 20, 20), (30, 20, 15, 15)
 

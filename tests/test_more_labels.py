@@ -10,8 +10,8 @@ import pytest
 from conftest import ROOT
 from tiny_detector import predicted
 
-from vlm_itl.coco import subset
-from vlm_itl.settings import Training, load
+from vlm_itl.base.coco import subset
+from vlm_itl.base.settings import Training, load
 
 pytestmark = [
     pytest.mark.timeout(3600),
@@ -28,8 +28,8 @@ SCHEDULES = {
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> tuple[Path, dict, dict]:
     """(images, training images that are not validation, test images) of the shipped settings."""
+    from vlm_itl.base.files import read_json
     from vlm_itl.data import synthetic
-    from vlm_itl.files import read_json
     from vlm_itl.selection import select
     from vlm_itl.splitting import split
 

@@ -19,11 +19,11 @@ import pytest
 import tiny_vlm
 from vlm_server import VlmServer
 
-from vlm_itl.errors import UserError
+from vlm_itl.base.errors import UserError
+from vlm_itl.base.settings import VlmJudge
 from vlm_itl.judging.vlm import Asker, Store
 from vlm_itl.judging.vlm.openai_backend import OpenAIBackend
 from vlm_itl.judging.vlm.questions import Question
-from vlm_itl.settings import VlmJudge
 
 
 def picture(seed: int = 0) -> PIL.Image.Image:

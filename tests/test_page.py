@@ -18,10 +18,10 @@ from conftest import ROOT
 from ruamel.yaml import YAML
 
 from vlm_itl import figures, page
-from vlm_itl.errors import UserError
+from vlm_itl.base.errors import UserError
+from vlm_itl.base.files import read_json, write_json
+from vlm_itl.base.settings import load
 from vlm_itl.figures import comparison as drawing
-from vlm_itl.files import read_json, write_json
-from vlm_itl.settings import load
 
 HOSTILE = "<script>document.title='owned'</script>\"><img src=x onerror=\"document.title='owned'\">"
 RUNS = {"human-1": {"judge": "human", "prev": "start"}, "looks-1": {"judge": "masks", "prev": "start"},

@@ -8,12 +8,12 @@ from conftest import instance
 from pycocotools import mask as mask_util
 from scipy.stats import mannwhitneyu
 
-from vlm_itl.coco import decode
+from vlm_itl.base.coco import decode
+from vlm_itl.base.settings import HumanJudge, Prices
 from vlm_itl.evaluation.probes import auroc, brier, choose_threshold, measure
 from vlm_itl.judging import judge
 from vlm_itl.judging.probes import GRADED, KINDS, grow, iou, make_probes, shift
 from vlm_itl.matching import all_right
-from vlm_itl.settings import HumanJudge, Prices
 
 CATEGORIES = [{"id": 1, "name": "bird"}, {"id": 2, "name": "book"}]
 

@@ -16,8 +16,8 @@ import pytest
 from conftest import ROOT
 from tiny_detector import detector, pictures, steps
 
-from vlm_itl.errors import UserError
-from vlm_itl.settings import Detector, EarlyStopping, ModelLabels, Training
+from vlm_itl.base.errors import UserError
+from vlm_itl.base.settings import Detector, EarlyStopping, ModelLabels, Training
 
 torch = pytest.importorskip("torch")
 from detectron2.modeling import build_model  # noqa: E402
@@ -261,8 +261,8 @@ import json, sys
 from pathlib import Path
 sys.path[:0] = [{root!r} + "/src", {root!r} + "/tests"]
 from tiny_detector import detector
-from vlm_itl.errors import UserError
-from vlm_itl.settings import Training
+from vlm_itl.base.errors import UserError
+from vlm_itl.base.settings import Training
 from vlm_itl.detector.processes import launch
 from vlm_itl.detector.training import train
 folder, work = Path(sys.argv[1]), Path(sys.argv[2])

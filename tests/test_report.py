@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from conftest import ROOT
 
-from vlm_itl.files import write_json
+from vlm_itl.base.files import write_json
+from vlm_itl.base.settings import Run, load
 from vlm_itl.report import arm, curve, summarise, table
-from vlm_itl.settings import Run, load
 
 
 def summary_of(tmp_path, runs, judges):

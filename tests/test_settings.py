@@ -6,8 +6,8 @@ import pytest
 from conftest import ROOT
 from ruamel.yaml import YAML
 
-from vlm_itl.errors import UserError
-from vlm_itl.settings import load, pick
+from vlm_itl.base.errors import UserError
+from vlm_itl.base.settings import load, pick
 
 yaml = YAML(typ="safe")
 

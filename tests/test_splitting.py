@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 from conftest import dataset
 
-from vlm_itl.errors import UserError
-from vlm_itl.settings import Split
+from vlm_itl.base.errors import UserError
+from vlm_itl.base.settings import Split
 from vlm_itl.splitting import split, statistics, table
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from vlm_itl import stage as stage_module
-from vlm_itl.errors import UserError
-from vlm_itl.stage import Stage
+from vlm_itl.base import stage as stage_module
+from vlm_itl.base.errors import UserError
+from vlm_itl.base.stage import Stage
 
 STAGE = Stage(
     reads={"source": "text", "extra": "text or folder"},

@@ -17,8 +17,8 @@ import pytest
 from conftest import ROOT
 from tiny_detector import detector, pictures, predicted, steps
 
-from vlm_itl.errors import UserError
-from vlm_itl.settings import EarlyStopping, ModelLabels, Training
+from vlm_itl.base.errors import UserError
+from vlm_itl.base.settings import EarlyStopping, ModelLabels, Training
 
 torch = pytest.importorskip("torch")
 from detectron2.layers.mask_ops import paste_masks_in_image  # noqa: E402  (before `faster` replaces it)
@@ -320,7 +320,7 @@ import json, sys
 from pathlib import Path
 sys.path[:0] = [{root!r} + "/src", {root!r} + "/tests"]
 from tiny_detector import detector
-from vlm_itl.settings import Training
+from vlm_itl.base.settings import Training
 from vlm_itl.detector.training import train
 folder, work, settings = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 labels = json.loads((folder / "labels.json").read_text())

@@ -10,10 +10,10 @@ import pytest
 import tiny_vlm
 import torch
 
-from vlm_itl.errors import UserError
+from vlm_itl.base.errors import UserError
+from vlm_itl.base.settings import VlmJudge
 from vlm_itl.judging.vlm.questions import Question
 from vlm_itl.judging.vlm.transformers_backend import TransformersBackend
-from vlm_itl.settings import VlmJudge
 
 
 def picture(width: int, height: int, seed: int = 0) -> PIL.Image.Image:

@@ -17,13 +17,13 @@ import pytest
 from conftest import ROOT, instance
 from PIL import Image
 
+from vlm_itl.base.coco import decode
+from vlm_itl.base.errors import UserError
+from vlm_itl.base.settings import HoldBack, Lora, Prices, Run, Verifier, VlmJudge
 from vlm_itl.calibration import Fitted, recalibrated, weakest
-from vlm_itl.coco import decode
-from vlm_itl.errors import UserError
 from vlm_itl.evaluation.probes import calibrate, choose_bands, expected_calibration_error, fit_calibration
 from vlm_itl.labels import update
 from vlm_itl.matching import all_right, matched
-from vlm_itl.settings import HoldBack, Lora, Prices, Run, Verifier, VlmJudge
 from vlm_itl.verifier.examples import Examples, shown
 from vlm_itl.verifier.parts import check, parts, together
 
@@ -379,10 +379,10 @@ def test_a_loss_that_is_not_finite_ends_it(few, pictures, base, tmp_path, monkey
 
 def test_the_shipped_model_knows_drawn_scenes(tmp_path):
     """Few drawn scenes of another seed: far above chance, from a folder of less than 3 MB."""
+    from vlm_itl.base.settings import load, pick
     from vlm_itl.data.synthetic import write_dataset
     from vlm_itl.evaluation.probes import auroc
     from vlm_itl.judging.vlm.transformers_backend import TransformersBackend
-    from vlm_itl.settings import load, pick
     from vlm_itl.verifier.batches import Asking
     from vlm_itl.verifier.training import answers, exam
 

@@ -19,12 +19,12 @@ from ruamel.yaml import YAML
 from vlm_server import VlmServer
 
 from vlm_itl import labels as policies
-from vlm_itl.errors import UserError
+from vlm_itl.base.errors import UserError
+from vlm_itl.base.settings import Run, VlmJudge, load
 from vlm_itl.evaluation.judges import judge_quality
 from vlm_itl.judging import vlm
 from vlm_itl.judging.vlm.questions import Answer, Question, fill, sections
 from vlm_itl.judging.vlm.store import key
-from vlm_itl.settings import Run, VlmJudge, load
 
 CATEGORIES = [{"id": 1, "name": "bird"}, {"id": 2, "name": "book"}]
 PROMPT = "Detected: {pred_class_names_str}. Is it {right}?"

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from .files import replacing
+from .base.files import replacing
 from .progress import state_folder
 
 EVERY = "VLM_ITL_CHECKPOINT_SECONDS"

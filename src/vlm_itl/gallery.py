@@ -15,12 +15,12 @@ from typing import Any, Literal, get_args
 import jinja2
 from tqdm import tqdm
 
-from .coco import Coco, by_image
-from .errors import UserError
+from .base.coco import Coco, by_image
+from .base.errors import UserError
+from .base.settings import Gallery, Judge, Render, VlmJudge, simulated
 from .judging.vlm import rendering
 from .labels import taken
 from .matching import all_right, iou_matrix, matched, on_crowd, partners, same_class, shared_numbers
-from .settings import Gallery, Judge, Render, VlmJudge, simulated
 
 Row = dict[str, Any]
 GroupName = Literal["right", "partly right", "wrong"]

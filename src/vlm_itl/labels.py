@@ -16,8 +16,8 @@ from typing import Any
 
 from pycocotools import mask as mask_util
 
-from .coco import Coco, by_image, empty_like
-from .settings import Run
+from .base.coco import Coco, by_image, empty_like
+from .base.settings import Run
 
 Ledger = list[dict[str, Any]]
 

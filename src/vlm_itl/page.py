@@ -22,12 +22,12 @@ from typing import Any
 import jinja2
 
 from . import report, study
-from .errors import UserError
+from .base.errors import UserError
+from .base.files import read_json, write_text
+from .base.settings import Run, Settings, load, read_yaml, simulated
 from .figures import arms as arm_figures
 from .figures import plt
 from .figures.judges import interval
-from .files import read_json, write_text
-from .settings import Run, Settings, load, read_yaml, simulated
 
 Row = dict[str, Any]
 TEMPLATE = Path(__file__).with_name("page.html.jinja")

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import UserError
-from .files import feed
+from .base.errors import UserError
+from .base.files import feed
 
 WEIGHTS = (".safetensors", ".bin", ".json", ".jinja", ".txt", ".model", ".py")
 

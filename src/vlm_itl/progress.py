@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .files import feed, scratch
+from .base.files import feed, scratch
 
 DAYS_KEPT = 14  # of what nobody went on with
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from tabulate import tabulate
 
-from .files import read_json
-from .settings import Judge, Run, simulated
+from .base.files import read_json
+from .base.settings import Judge, Run, simulated
 
 RULES = ("human", "confidence", "random", "always", "never")  # kinds of judge that compute nothing worth counting
 

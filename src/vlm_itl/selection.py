@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from .coco import Coco, by_image, subset
-from .errors import UserError
-from .settings import Select
+from .base.coco import Coco, by_image, subset
+from .base.errors import UserError
+from .base.settings import Select
 
 Part = Literal["training", "test"]
 

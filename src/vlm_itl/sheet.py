@@ -11,10 +11,10 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
 
-from .coco import Coco, by_image
+from .base.coco import Coco, by_image
+from .base.settings import Gallery, Render
 from .judging.vlm import rendering
 from .matching import partners, shared_numbers
-from .settings import Gallery, Render
 
 Row = dict[str, Any]
 WIDTH, GAP, LINE = 256, 8, 18  # pixels: of each of a sample's two pictures at most, between samples, of a line of text

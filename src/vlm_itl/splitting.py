@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from .coco import Coco
-from .errors import UserError
+from .base.coco import Coco
+from .base.errors import UserError
+from .base.settings import Split
 from .selection import classes_of, stratified
-from .settings import Split
 
 
 def split(data: Coco, settings: Split) -> tuple[set[int], set[int], set[int]]:

@@ -1,7 +1,8 @@
-"""Experiments to one tidy table: a row an experiment, run and metric. `python -m vlm_itl.study --csv study.csv`.
+"""Experiments to one tidy table, a row an experiment, run and metric; and their arms compared over the seeds of a sweep.
 
 DVC says which experiments there are and what became of them; their numbers are read from their commits, as git holds them, so that an
-experiment with other settings, other runs or without a file is no obstacle.
+experiment with other settings, other runs or without a file is no obstacle. What arms are compared by, the matches on the test images,
+comes from DVC's cache or remote.
 """
 
 from __future__ import annotations
@@ -11,24 +12,34 @@ import csv
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import dvc.api
+from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from tqdm import tqdm
 
-from .errors import UserError
-from .files import replacing
+from .base.errors import UserError
+from .base.files import replacing
+from .base.settings import Compare, load
 from .report import arm
+from .statistics import matches
+from .statistics.compare import compare
 
 Row = dict[str, Any]
 SOURCES = {"metrics/summary.json": "", "metrics/comparison.json": "comparison."}  # file of {run: {metric: number}} -> prefix
 FIXED = ("experiment", "revision", "baseline", "state", "created")
 ABOUT = ("run", "arm", "round", "judge", "policy", "simulated", "supervised", "metric", "value")
 ALWAYS = ("seed", "split.initial_fraction")  # settings that stand in the table though they be equal
+DONE = ("Success", "Committed")
+COMPARED = (  # what a row of the pooled comparison says, after baseline, settings and seeds
+    "run", "against", "simulated", "against_simulated", "answer", "difference", "low", "high", "standard_error", "p",
+    "mask_AP", "against_mask_AP", "seeds", "images", "images_needed", "seeds_needed", "resampled", "margin", "level", "power", "replicates",
+)  # fmt: skip
 
 
 def text_at(revision: str, path: str, repository: Path) -> str | None:
@@ -37,17 +48,40 @@ def text_at(revision: str, path: str, repository: Path) -> str | None:
     return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None
 
 
-def numbers_at(revision: str, path: str, repository: Path) -> dict[str, dict[str, float]]:
-    """{run: {metric: number}} of a commit; what is missing, no JSON, or no number, is left out."""
+def json_at(revision: str, path: str, repository: Path) -> Row:
+    """The rows {run: row} of a JSON file in a commit; none where it is missing or holds something else."""
     text = text_at(revision, path, repository)
     try:
         content = json.loads(text) if text else {}
     except json.JSONDecodeError:
         return {}
-    if not isinstance(content, dict):
-        return {}
-    runs = {run: row for run, row in content.items() if isinstance(row, dict)}
-    return {run: {k: v for k, v in row.items() if isinstance(v, (int, float)) and not isinstance(v, bool)} for run, row in runs.items()}
+    return {run: row for run, row in content.items() if isinstance(row, dict)} if isinstance(content, dict) else {}
+
+
+def numbers_at(revision: str, path: str, repository: Path) -> dict[str, dict[str, float]]:
+    """{run: {metric: number}} of a commit; what is no number is left out."""
+    return {
+        run: {k: v for k, v in row.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
+        for run, row in json_at(revision, path, repository).items()
+    }
+
+
+def matches_at(revision: str, runs: Iterable[str], repository: Path) -> dict[str, matches.Matches]:
+    """The matches of these runs in a commit, from DVC's cache or remote; without those that neither has.
+
+    Raises:
+        UserError: a file is there and is something else.
+    """
+    found = {}
+    outputs = DVCFileSystem(str(repository), rev=revision)
+    for run in dict.fromkeys(runs):
+        path = f"artifacts/matches/{run}.npz"
+        try:
+            content = outputs.read_bytes(path)
+        except (OSError, DvcException):
+            continue
+        found[run] = matches.load(Path(path), content)
+    return found
 
 
 def settings_at(revision: str, repository: Path) -> Row:
@@ -114,6 +148,14 @@ def experiments(commits: int, repository: Path) -> list[Row]:
     return rows
 
 
+def differing(flat: Iterable[Row]) -> list[str]:
+    """The settings of `ALWAYS`, and those that are not the same in all of these."""
+    flat, missing = list(flat), object()
+    keys = dict.fromkeys(key for values in flat for key in values)
+    unlike = [key for key in keys if len({json.dumps(v.get(key), default=str) if key in v else missing for v in flat}) > 1]
+    return list(dict.fromkeys([*ALWAYS, *unlike]))
+
+
 def table(found: list[Row], repository: Path) -> tuple[list[str], list[Row]]:
     """Column names and rows.
 
@@ -122,22 +164,63 @@ def table(found: list[Row], repository: Path) -> tuple[list[str], list[Row]]:
     """
     settings = {row["revision"]: settings_at(row["revision"], repository) for row in found}
     flat = {revision: flatten(content) for revision, content in settings.items()}
-    keys = dict.fromkeys(key for values in flat.values() for key in values)
-    missing = object()
-    differing = [key for key in keys if len({json.dumps(v.get(key), default=str) if key in v else missing for v in flat.values()}) > 1]
-    columns = list(dict.fromkeys([*ALWAYS, *differing]))
+    columns = differing(flat.values())
     rows = []
     for experiment in tqdm(found, desc="reading experiments", unit="experiment"):
         revision = experiment["revision"]
         head = {**experiment, **{key: flat[revision].get(key) for key in columns}}
         own = []
-        if experiment["state"] in ("Success", "Committed"):
+        if experiment["state"] in DONE:
             for path, prefix in SOURCES.items():
                 for run, numbers in numbers_at(revision, path, repository).items():
                     facts = about(run, settings[revision])
                     own += [{**head, **facts, "metric": prefix + name, "value": value} for name, value in numbers.items()]
         rows += own or [{**head, **dict.fromkeys(ABOUT)}]
     return [*FIXED, *columns, *ABOUT], rows
+
+
+def pooled(found: list[Row], repository: Path, how: Compare) -> tuple[list[str], list[Row], list[str]]:
+    """Arms compared over the seeds of every group of experiments: those of one baseline that differ in `seed` alone.
+
+    Returns:
+        Column names; a row a group and compared run, where `seed` lists the seeds that both runs have; what could not be read.
+
+    Raises:
+        UserError: models of one group were tested on different images.
+    """
+    settings = {row["revision"]: settings_at(row["revision"], repository) for row in found}
+    flat = {revision: flatten(content) for revision, content in settings.items()}
+    columns = [key for key in differing(flat.values()) if key != "seed"]
+    groups: dict[str, dict[str, Row]] = {}
+    for row in found:
+        if row["state"] in DONE:
+            own = {key: value for key, value in flat[row["revision"]].items() if key != "seed"}
+            group = groups.setdefault(json.dumps([row["baseline"], own], sort_keys=True, default=str), {})
+            group.setdefault(str(flat[row["revision"]].get("seed")), row)  # of equal settings any will do: they give equal outputs
+    rows, unread = [], []
+    for group in tqdm(groups.values(), desc="comparing over seeds", unit="group"):
+        sides: dict[tuple[str, str], list[dict[str, matches.Matches]]] = {}
+        for seed, experiment in sorted(group.items(), key=lambda item: (len(item[0]), item[0])):
+            whom = {
+                run: row["against"] for run, row in json_at(experiment["revision"], "metrics/comparison.json", repository).items()
+                if isinstance(row.get("against"), str)
+            }  # fmt: skip
+            names = [*whom, *whom.values()]
+            models = matches_at(experiment["revision"], names, repository)
+            unread += [f"{experiment['experiment']}: artifacts/matches/{name}.npz" for name in dict.fromkeys(names) if name not in models]
+            for run, against in whom.items():
+                if run in models and against in models:
+                    for side, name in zip(sides.setdefault((run, against), [{}, {}]), (run, against)):
+                        side[seed] = models[name]
+        one = next(iter(group.values()))
+        for (run, against), (model, reference) in sides.items():
+            rows.append({
+                "baseline": one["baseline"], **{key: flat[one["revision"]].get(key) for key in columns}, "seed": " ".join(model),
+                "run": run, "against": against, **compare(model, reference, how),
+                "simulated": about(run, settings[one["revision"]])["simulated"],
+                "against_simulated": about(against, settings[one["revision"]])["simulated"],
+            })  # fmt: skip
+    return ["baseline", *columns, "seed", *COMPARED], rows, unread
 
 
 def write(columns: list[str], rows: list[Row], csv_path: Path | None, parquet: Path | None) -> None:
@@ -168,12 +251,7 @@ def write(columns: list[str], rows: list[Row], csv_path: Path | None, parquet: P
             pyarrow.parquet.write_table(pyarrow.table(data), temporary)
 
 
-def read(path: Path) -> list[Row]:
-    """A written CSV again, its numbers as numbers.
-
-    Raises:
-        UserError: the file is missing or not such a table.
-    """
+def _read(path: Path, columns: set[str]) -> list[dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8") as stream:
             rows = list(csv.DictReader(stream))
@@ -181,8 +259,18 @@ def read(path: Path) -> list[Row]:
         raise UserError(f"{path}: no such file; `make study` writes it") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read as CSV: {error}") from None
-    if rows and not {"experiment", "run", "metric", "value", *ALWAYS} <= set(rows[0]):
-        raise UserError(f"{path}: not a study table (columns experiment, run, metric, value, {', '.join(ALWAYS)} are expected)")
+    if rows and not columns <= set(rows[0]):
+        raise UserError(f"{path}: not a table of `make study` (columns {', '.join(sorted(columns))} are expected)")
+    return rows
+
+
+def read(path: Path) -> list[Row]:
+    """A written table again, its numbers as numbers.
+
+    Raises:
+        UserError: the file is missing or not such a table.
+    """
+    rows = _read(path, {"experiment", "run", "metric", "value", *ALWAYS})
     try:
         return [
             {**row, "value": float(row["value"]) if row["value"] else None, "round": int(row["round"]) if row["round"] else None,
@@ -191,6 +279,25 @@ def read(path: Path) -> list[Row]:
             for row in rows
         ]  # fmt: skip
     except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def read_pooled(path: Path) -> list[Row]:
+    """A written pooled comparison again: rows as of `metrics/comparison.json`, with `settings` {key: text} and the rest of the columns.
+
+    Raises:
+        UserError: the file is missing or not such a table.
+    """
+    words = ("run", "against", "answer", "resampled")
+    rows = _read(path, {"baseline", "seed", *COMPARED})
+    try:
+        return [
+            {"baseline": row["baseline"], "seed": row["seed"],
+             "settings": {key: text for key, text in row.items() if key not in ("baseline", "seed", *COMPARED)},
+             **{key: row[key] if key in words else json.loads(row[key].lower() or "null") for key in COMPARED}}
+            for row in rows
+        ]  # fmt: skip
+    except json.JSONDecodeError as error:
         raise UserError(f"{path}: {error}") from None
 
 
@@ -223,20 +330,30 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table as CSV")
     parser.add_argument("--parquet", type=Path, metavar="FILE", help="write it as Parquet (needs pyarrow)")
+    parser.add_argument(
+        "--pooled", type=Path, metavar="FILE", help="write the arms compared over seeds as CSV (settings: `compare` of params.yaml)"
+    )
     parser.add_argument("--commits", type=int, default=1, metavar="N", help="experiments of the last N commits, -1: of all (default 1)")
     arguments = parser.parse_args(argv)
-    if not arguments.csv and not arguments.parquet:
-        parser.error("say where to write: --csv FILE, --parquet FILE")
+    if not arguments.csv and not arguments.parquet and not arguments.pooled:
+        parser.error("say where to write: --csv FILE, --parquet FILE, --pooled FILE")
+    here = Path(".")
     try:
-        found = experiments(arguments.commits, Path("."))
-        columns, rows = table(found, Path("."))
+        found = experiments(arguments.commits, here)
+        columns, rows = table(found, here)
         write(columns, rows, arguments.csv, arguments.parquet)
+        unread: list[str] = []
+        if arguments.pooled:
+            columns, compared, unread = pooled(found, here, load().compare)
+            write(columns, compared, arguments.pooled, None)
     except UserError as error:
         sys.exit(f"error: {error}")
     empty = [row for row in rows if row["metric"] is None]
     print(f"{len(found)} experiments and commits, {len(rows) - len(empty)} numbers")
     for row in empty:
         print(f"without numbers: {row['experiment']} ({row['state']})")
+    for what in unread:
+        print(f"not in DVC's cache, and left out of the comparison over seeds: {what}")
 
 
 if __name__ == "__main__":

@@ -15,10 +15,10 @@ import torch
 from pycocotools import mask as mask_util
 from tqdm import tqdm
 
-from ..coco import Coco, encode
-from ..errors import UserError
+from ..base.coco import Coco, encode
+from ..base.errors import UserError
+from ..base.settings import GroundedSam2, Sam3
 from ..progress import Progress, digest_of
-from ..settings import GroundedSam2, Sam3
 from .found import Found, Pixels
 from .grounded_sam2 import GroundedSam2Teacher
 from .sam3 import Sam3Teacher

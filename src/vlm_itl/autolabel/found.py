@@ -11,9 +11,9 @@ import transformers
 from numpy.typing import NDArray
 from torchvision.ops import nms
 
-from ..errors import UserError
+from ..base.errors import UserError
+from ..base.settings import Teacher
 from ..pretrained import loading
-from ..settings import Teacher
 
 Pixels = NDArray[np.uint8]  # height x width x 3, RGB
 

@@ -9,8 +9,8 @@ import torch
 from torchvision.ops import clip_boxes_to_image
 from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor, Sam2Model, Sam2Processor
 
+from ..base.settings import GroundedSam2
 from ..pretrained import identity
-from ..settings import GroundedSam2
 from .found import Found, Pixels, choose_device, load_model, load_processor, precision, sound, suppress
 
 DETECTOR, SEGMENTER = "autolabels: detector", "autolabels: segmenter"  # keys of params.yaml

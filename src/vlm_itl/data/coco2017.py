@@ -15,11 +15,11 @@ from urllib.request import url2pathname
 
 from tqdm import tqdm
 
-from ..coco import Coco, subset
-from ..errors import UserError
-from ..files import feed, scratch
+from ..base.coco import Coco, subset
+from ..base.errors import UserError
+from ..base.files import feed, scratch
+from ..base.settings import Coco2017, Select
 from ..selection import Part, category_ids, select
-from ..settings import Coco2017, Select
 from .fetch import IN_A_ROW, Wanted, fetch
 from .instances import normalise, parse_instances, picture_path, picture_problem, read_instances
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from urllib3.exceptions import InvalidHeader, MaxRetryError
 from urllib3.util.retry import Retry
 
-from ..files import replacing
+from ..base.files import replacing
 
 AGAIN = (408, 429, 500, 502, 503, 504)  # HTTP statuses that another try may mend
 LONGEST_WAIT = 300.0  # seconds that a Retry-After may ask for

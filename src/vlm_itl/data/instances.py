@@ -15,8 +15,8 @@ import PIL.Image
 import PIL.ImageOps
 from pycocotools import mask as mask_util
 
-from ..coco import Coco, Rle
-from ..errors import UserError
+from ..base.coco import Coco, Rle
+from ..base.errors import UserError
 
 Pixels = Annotated[int, msgspec.Meta(ge=1)]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..coco import Coco, subset
-from ..errors import UserError
+from ..base.coco import Coco, subset
+from ..base.errors import UserError
+from ..base.settings import Local, LocalPart, Select
 from ..selection import Part, category_ids, select
-from ..settings import Local, LocalPart, Select
 from .instances import normalise, picture_path, picture_problem, read_instances
 
 

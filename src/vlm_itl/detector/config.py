@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode, get_cfg
 
-from ..errors import UserError
-from ..settings import Detector
+from ..base.errors import UserError
+from ..base.settings import Detector
 from . import backbone  # noqa: F401  (registers the small backbone)
 
 

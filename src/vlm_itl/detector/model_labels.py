@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from detectron2.structures import Boxes, Instances
 
-from ..coco import Coco
-from ..settings import ModelLabels
+from ..base.coco import Coco
+from ..base.settings import ModelLabels
 from .processes import total, world
 from .sharing import SharedBatchNorm
 from .stream import Sample, derived_seed

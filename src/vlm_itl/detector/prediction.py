@@ -19,8 +19,8 @@ from detectron2.structures import Instances
 from pycocotools import mask as mask_util
 from tqdm import tqdm
 
-from ..coco import Coco, encode
-from ..files import write_json_list
+from ..base.coco import Coco, encode
+from ..base.files import write_json_list
 from .checkpoint import Progress, key_of
 from .config import load_config, make_deterministic
 from .processes import gathered, of_first, rank, world

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import ProcessException, ProcessRaisedException, spawn
 
-from ..errors import UserError
+from ..base.errors import UserError
 from .config import choose_device
 
 # tensors of a GPU go over NCCL, Python objects and counts over gloo

@@ -16,7 +16,7 @@ from detectron2.data import transforms as T
 from detectron2.data.detection_utils import build_augmentation
 from detectron2.structures import BoxMode
 
-from ..coco import Coco, by_image
+from ..base.coco import Coco, by_image
 from .processes import rank, world
 
 Sample = dict[str, Any]

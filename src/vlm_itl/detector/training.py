@@ -20,12 +20,12 @@ from detectron2.solver.build import get_default_optimizer_params
 from detectron2.utils.events import EventStorage
 from tqdm import tqdm
 
+from ..base.coco import Coco
+from ..base.errors import UserError
+from ..base.files import replacing
+from ..base.settings import Detector, EarlyStopping, Training
 from ..checkpoint import Checkpoint, save_torch
-from ..coco import Coco
-from ..errors import UserError
 from ..evaluation.detection import average_precision
-from ..files import replacing
-from ..settings import Detector, EarlyStopping, Training
 from .checkpoint import key_of
 from .config import build_config, make_deterministic
 from .model_labels import Losses, believed

@@ -10,8 +10,8 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 
-from ..errors import UserError
-from ..settings import Detector
+from ..base.errors import UserError
+from ..base.settings import Detector
 
 # Detectron2's names; its checkpointer downloads them on first use
 IMAGENET = {50: "detectron2://ImageNetPretrained/MSRA/R-50.pkl", 101: "detectron2://ImageNetPretrained/MSRA/R-101.pkl"}

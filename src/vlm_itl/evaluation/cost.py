@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..base.settings import Seconds
 from ..labels import Ledger
-from ..settings import Seconds
 
 
 def human_cost(ledger: Ledger, seconds: Seconds) -> dict[str, Any]:

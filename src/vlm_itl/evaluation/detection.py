@@ -13,7 +13,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from ..coco import Coco
+from ..base.coco import Coco
 
 
 def evaluate(truth: Coco, results: list[dict[str, Any]]) -> dict[str, COCOeval]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ..coco import Coco, by_image
+from ..base.coco import Coco, by_image
 from ..labels import taken
 from ..matching import all_right, matched
 

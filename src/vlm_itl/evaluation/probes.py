@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.stats import rankdata
 
+from ..base.coco import Coco, by_image
+from ..base.errors import UserError
+from ..base.settings import Prices
 from ..calibration import Fitted, logit, weakest
-from ..coco import Coco, by_image
-from ..errors import UserError
 from ..labels import taken
 from ..matching import all_right, matched
-from ..settings import Prices
 
 Row = dict[str, Any]
 BINS = np.linspace(0, 1, 11)

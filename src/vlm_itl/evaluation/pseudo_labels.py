@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..coco import Coco, by_image
+from ..base.coco import Coco, by_image
 from ..matching import all_right, on_crowd, partners
 from .detection import average_precision
 

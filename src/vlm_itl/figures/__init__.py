@@ -15,7 +15,7 @@ matplotlib.use("agg")
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from ..files import replacing
+from ..base.files import replacing
 
 # Okabe and Ito (2008), colours that the colour-blind can tell apart, without the yellow that white paper swallows; black comes first
 COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..coco import Coco, by_image
-from ..settings import ConfidenceJudge, ConstantJudge, HumanJudge, Judge, NoisyJudge, RandomJudge, VlmJudge
+from ..base.coco import Coco, by_image
+from ..base.settings import ConfidenceJudge, ConstantJudge, HumanJudge, Judge, NoisyJudge, RandomJudge, VlmJudge
 from . import simple
 
 Verdict = dict[str, Any]

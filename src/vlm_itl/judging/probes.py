@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as mask_util
 from scipy import ndimage
 
-from ..coco import Coco, by_image, decode, encode
+from ..base.coco import Coco, by_image, decode, encode
 
 Mask = NDArray[np.bool_]
 Row = dict[str, Any]

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..coco import Coco, by_image
+from ..base.coco import Coco, by_image
+from ..base.settings import ConfidenceJudge, HumanJudge, NoisyJudge, RandomJudge
 from ..matching import all_right
-from ..settings import ConfidenceJudge, HumanJudge, NoisyJudge, RandomJudge
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from ..errors import UserError
-from ..settings import Compare, Run
+from ..base.errors import UserError
+from ..base.settings import Compare, Run
 from .ap import average_precision, mean_ap, swapped
 from .matches import Matches, same_images
 
@@ -58,25 +58,6 @@ def compare(model: Seeds, reference: Seeds, settings: Compare) -> dict[str, Any]
         "images": images, "seeds": len(seeds), "resampled": "images" if len(seeds) == 1 else "seeds and images",
         "margin": settings.margin, "level": settings.level, "power": settings.power, "replicates": settings.replicates,
     }  # fmt: skip
-
-
-def compare_arms(arms: Mapping[str, Seeds], reference: str, settings: Compare) -> dict[str, dict[str, Any]]:
-    """`compare` of every arm with the arm `reference`, over the seeds that both have: {arm: row with `against`}.
-
-    An arm that shares no seed with the reference (its experiments failed) is left out.
-
-    Raises:
-        UserError: no such reference, or models tested on different images (another split or data seed).
-    """
-    if reference not in arms:
-        raise UserError(f"no arm '{reference}' to compare with (there are: {', '.join(arms) or 'none'})")
-    rows = {}
-    for name, seeds in arms.items():
-        shared = [s for s in seeds if s in arms[reference]]
-        if name != reference and shared:
-            model, other = ({s: side[s] for s in shared} for side in (seeds, arms[reference]))
-            rows[name] = {"against": reference, **compare(model, other, settings)}
-    return rows
 
 
 def _list(seeds: Seeds) -> str:

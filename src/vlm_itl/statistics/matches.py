@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UserError
-from ..files import replacing
+from ..base.errors import UserError
+from ..base.files import replacing
 
 if TYPE_CHECKING:
     from pycocotools.cocoeval import COCOeval

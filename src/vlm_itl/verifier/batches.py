@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from ..coco import Coco
+from ..base.coco import Coco
+from ..base.settings import VlmJudge
 from ..judging.vlm.composing import Composer
 from ..judging.vlm.questions import Question
 from ..judging.vlm.transformers_backend import TransformersBackend
-from ..settings import VlmJudge
 from .examples import Example
 
 

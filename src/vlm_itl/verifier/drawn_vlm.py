@@ -29,13 +29,13 @@ from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from ..coco import decode
+from ..base.coco import decode
+from ..base.settings import Render, VlmJudge
 from ..data.synthetic import CATEGORIES, write_dataset
 from ..evaluation.probes import auroc
 from ..judging.vlm import rendering
 from ..judging.vlm.transformers_backend import TransformersBackend
 from ..matching import iou_matrix
-from ..settings import Render, VlmJudge
 from .batches import Asking, Batch, Batches, answer_loss, first_logits, loader
 from .examples import Example, Examples
 

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from pycocotools import mask as mask_util
 
-from ..coco import Coco, by_image
-from ..errors import UserError
+from ..base.coco import Coco, by_image
+from ..base.errors import UserError
 from ..judging.probes import KINDS, Case
 from ..matching import all_right, iou_matrix, matched
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 
-from ..coco import Coco, by_image, subset
-from ..errors import UserError
-from ..settings import HoldBack
+from ..base.coco import Coco, by_image, subset
+from ..base.errors import UserError
+from ..base.settings import HoldBack
 
 FEWEST = 3  # images to learn from, and to measure on
 

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ..base.coco import Coco
+from ..base.errors import UserError
+from ..base.settings import Lora, Verifier, VlmJudge
 from ..calibration import recalibrated
 from ..checkpoint import Checkpoint
-from ..coco import Coco
-from ..errors import UserError
 from ..evaluation.probes import auroc, brier, expected_calibration_error, fit_calibration
 from ..judging.vlm.transformers_backend import TransformersBackend
 from ..pretrained import loading
 from ..progress import digest_of
-from ..settings import Lora, Verifier, VlmJudge
 from .batches import Asking, Batch, Batches, answer_loss, first_logits, loader
 from .examples import Example, Examples
 from .parts import check, together

@@ -13,9 +13,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ...base.coco import Coco
+from ...base.settings import VlmJudge
 from ...calibration import Fitted, recalibrated, weakest
-from ...coco import Coco
-from ...settings import VlmJudge
 from .composing import Composer, Row
 from .questions import Answer, Backend, Question
 from .reading import Outcome, read

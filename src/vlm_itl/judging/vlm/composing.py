@@ -6,8 +6,8 @@ import functools
 from pathlib import Path
 from typing import Any, Literal
 
-from ...coco import Coco, by_image
-from ...settings import VlmJudge
+from ...base.coco import Coco, by_image
+from ...base.settings import VlmJudge
 from . import rendering
 from .questions import Question, fill, sections
 

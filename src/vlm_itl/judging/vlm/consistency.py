@@ -18,8 +18,8 @@ from typing import Any
 
 import PIL.Image
 
-from ...coco import Coco
-from ...settings import VlmJudge
+from ...base.coco import Coco
+from ...base.settings import VlmJudge
 from . import Asker, make_backend
 from .composing import Composer, Row, Subject
 from .questions import Backend, Question

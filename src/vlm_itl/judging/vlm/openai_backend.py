@@ -18,8 +18,8 @@ import openai
 import PIL.Image
 from openai.types.chat import ChatCompletion
 
-from ...errors import UserError
-from ...settings import VlmJudge
+from ...base.errors import UserError
+from ...base.settings import VlmJudge
 from .questions import Answer, Question, option_of, word
 
 IN_A_ROW = 20  # questions in a row without an answer after which the rest is not asked

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import PIL.Image
 
-from ...errors import UserError
+from ...base.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import PIL.ImageOps
 from numpy.typing import NDArray
 from pycocotools import mask as mask_util
 
-from ...settings import Render
+from ...base.settings import Render
 
 Pixels = NDArray[np.uint8]  # height x width x 3, RGB
 

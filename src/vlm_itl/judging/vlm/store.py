@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ...errors import UserError
+from ...base.errors import UserError
 from .questions import Answer, Question
 
 WAIT = 60  # seconds for another process

@@ -20,9 +20,9 @@ import transformers
 from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from ...errors import UserError
+from ...base.errors import UserError
+from ...base.settings import VlmJudge
 from ...pretrained import identity, loading
-from ...settings import VlmJudge
 from .questions import Answer, Question, option_of, word
 
 KEY = "judges: model"  # of params.yaml

@@ -556,7 +556,7 @@ def pick(settings: Settings, key: str) -> Any:
 
 
 def main() -> None:
-    """Check params.yaml before `dvc repro` starts: `python -m vlm_itl.settings`."""
+    """Check params.yaml before `dvc repro` starts: `python -m vlm_itl.base.settings`."""
     try:
         load()
     except UserError as error:

@@ -1,0 +1,1 @@
+"""What every stage is built on: its command line, the settings, files, errors and COCO tables. A change here runs everything again."""
