@@ -49,7 +49,7 @@ def study(images: int, seeds: int, replicates: int, true: float, number: int) ->
     a, b = draw(images, seeds, np.random.default_rng([number, images, seeds]))
     drawn = bootstrap(a, b, replicates, number)
     differences = np.array([map_of(a[s]) - map_of(b[s]) for s in a])
-    ours = confidence(differences, drawn, images, 0.95)
+    ours = confidence(differences, drawn, 0.95)
     rows = hierarchical(drawn, number)
     low, high = np.quantile(rows, [0.025, 0.975])
     half = norm.ppf(0.975) * rows.std(ddof=1)

@@ -18,12 +18,12 @@ from vlm_itl.statistics.compare import (
     Interval,
     bootstrap,
     compare,
-    compare_arms,
     confidence,
     hierarchical,
     needed,
     non_inferior,
     pairs,
+    quantile_of_sum,
     sign_flip,
 )
 from vlm_itl.statistics.matches import save
@@ -101,13 +101,20 @@ def test_hierarchical_by_hand():
 
 
 def test_interval_over_seeds_by_hand():
-    """Differences 1 and 3: s^2 / S = 1. Images add (means of the rows 1 and 3) a variance of 2 over 9 images."""
-    interval = confidence(np.array([1.0, 3.0]), np.array([[0.0, 2.0], [2.0, 4.0]]), images=9, level=0.95)
-    freedom = 3**2 / (1**2 / 1 + 2**2 / 8)  # 6: Student's t at .975 is 2.4469
-    assert freedom == 6
+    """Differences 1 and 3: s^2 / S = 1. Images add (means of the rows 1 and 3) a variance of 2."""
+    interval = confidence(np.array([1.0, 3.0]), np.array([[0.0, 2.0], [2.0, 4.0]]), level=0.95)
+    random = np.random.default_rng(0)
+    drawn = 2**0.5 * random.normal(size=1_000_000) + random.standard_t(1, size=1_000_000)
     assert interval.standard_error == pytest.approx(3**0.5)
-    assert (interval.low, interval.high) == (pytest.approx(2 - 2.4469 * 3**0.5, abs=1e-3), pytest.approx(2 + 2.4469 * 3**0.5, abs=1e-3))
+    assert interval.high - 2 == pytest.approx(2 - interval.low) == pytest.approx(np.quantile(np.abs(drawn), 0.95), rel=0.01)
     assert (interval.from_images, interval.from_seeds) == (2, 1)
+
+
+def test_the_sum_of_a_normal_and_a_student():
+    """Either alone is its own quantile; both are between it and the sum of the two."""
+    assert quantile_of_sum(0.975, 4, 0, 2) == pytest.approx(2 * 1.959964, abs=1e-5)
+    assert quantile_of_sum(0.975, 0, 4, 2) == pytest.approx(2 * 4.302653, abs=1e-3)
+    assert 4.302653 < quantile_of_sum(0.975, 1, 1, 2) < 1.959964 + 4.302653
 
 
 def test_seeds_that_agree_are_one_and_seeds_that_do_not_widen():
@@ -182,14 +189,6 @@ def test_other_images_or_seeds_are_refused():
         compare({1: a, 2: a}, {1: b}, QUICK)
     with pytest.raises(UserError, match="none and none"):
         compare({}, {}, QUICK)
-
-
-def test_arms_are_compared_over_the_seeds_they_share():
-    a, b = two_arms()
-    arms = {"human": {1: a, 2: a, 3: a}, "vlm": {1: b, 2: b}, "failed": {}, "other": {9: b}}
-    assert compare_arms(arms, "human", QUICK) == {"vlm": {"against": "human", **compare({1: b, 2: b}, {1: a, 2: a}, QUICK)}}
-    with pytest.raises(UserError, match="no arm 'person' to compare with"):
-        compare_arms(arms, "person", QUICK)
 
 
 def runs(**of: tuple[str, str]) -> dict[str, Run]:

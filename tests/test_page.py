@@ -17,7 +17,7 @@ from browser import PROGRAM, Browser
 from conftest import ROOT
 from ruamel.yaml import YAML
 
-from vlm_itl import figures, page
+from vlm_itl import figures, page, study
 from vlm_itl.base.errors import UserError
 from vlm_itl.base.files import read_json, write_json
 from vlm_itl.base.settings import load
@@ -123,8 +123,12 @@ class Tables(HTMLParser):
             self._table[-1][-1] += data
 
 
-def made() -> str:
-    return page.render(page.collect(load()))
+def made(**tables: Path) -> str:
+    return page.render(page.collect(load(), **tables))
+
+
+def git(*words: str) -> None:
+    subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *words], check=True, capture_output=True)
 
 
 def words(text: str) -> str:
@@ -143,7 +147,7 @@ def test_tables_say_what_the_files_say(project):
         found = read_json(Path(f"metrics/detection/{row[0].split()[0]}.json"))["mask"]
         assert row[1:] == [f"{found['AP']:.3f}", "0.500", "-", f"{found['per_class'][HOSTILE]:.3f}", "-"]
     assert [row[0].split()[0] for row in tables["comparison"][1:]] == ["looks-1", "sim-1", "all"]
-    assert tables["comparison"][1][2:] == ["0.288", "\u22121.2", "\u22123.0 to +0.5", "<0.001", "cannot tell", "1,234"]
+    assert tables["comparison"][1][2:] == ["1", "0.288", "\u22121.2", "\u22123.0 to +0.5", "<0.001", "cannot tell", "1,234"]
     assert tables["quality"][2][2:5] == ["32", "10", "2"]
     assert [row[0].split()[0] for row in tables["quality"][1:]] == ["human-1", "looks-1", "sim-1"]  # and not who judges nothing
     assert tables["quality"][1][5].startswith("0.75 0.4")  # 9 of 12 with its Wilson interval
@@ -209,15 +213,14 @@ def test_a_broken_file_is_one_line(project):
 
 def test_it_names_the_revision_and_what_differs_from_it(project):
     assert "none: not in a git repository" in words(made())
-    run = lambda *w: subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *w], check=True, capture_output=True)  # noqa: E731
     outs = [
         {"path": "metrics/summary.json", "md5": page.md5(Path("metrics/summary.json"))},
         {"path": "metrics/comparison.json", "md5": "0" * 32},
     ]
     Path("dvc.lock").write_text(json.dumps({"stages": {"report": {"outs": outs}}}))
-    run("init", "-q")
-    run("add", "params.yaml", "dvc.lock", "metrics")
-    run("commit", "-qm", "first")
+    git("init", "-q")
+    git("add", "params.yaml", "dvc.lock", "metrics")
+    git("commit", "-qm", "first")
     said = words(made())
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
     assert f"git checkout {commit}" in said
@@ -228,6 +231,48 @@ def test_it_names_the_revision_and_what_differs_from_it(project):
     assert made() == made()  # no clock in it
     Path("params.yaml").write_text(Path("params.yaml").read_text() + "# more\n")
     assert "differs from the commit in params.yaml" in words(made())
+
+
+def test_the_verdict_is_the_sweeps_where_that_has_this_commits_experiment(project):
+    """Else, and where dvc.lock has changed since, it is of the one seed that ran here; the table shows every group."""
+    outs = [{"path": f"artifacts/matches/{run}.npz", "md5": run} for run in RUNS]
+    Path("dvc.lock").write_text(json.dumps({"stages": {"evaluate": {"cmd": "test", "outs": outs}}}))
+    git("init", "-q")
+    git("add", "params.yaml", "dvc.lock", "metrics")
+    git("commit", "-qm", "first")
+    own = study.lineages_at("HEAD", Path("."))["looks-1", "human-1"].key
+    columns = ["group", "seed", "split.initial_fraction", *study.COMPARED]
+    ours = {"group": own, "seed": "1 2 3", "split.initial_fraction": 0.2, "run": "looks-1", "simulated": False, "against_simulated": True,
+            **compared(-0.002, -0.009, 0.005, "yes", seeds=3, resampled="seeds and images")}  # fmt: skip
+    other = {**ours, "group": "another", "split.initial_fraction": 0.4, **compared(-0.05, -0.06, -0.04, "no", seeds=3)}
+    tables = {}
+    for name, rows in (("both", [other, ours]), ("other", [other])):
+        tables[name] = Path(f"{name}.csv")
+        study.write(columns, rows, tables[name], None)
+    said = words(made(pooled_csv=tables["both"]))
+    assert "within 1.0 mAP point of the arm human simulated: yes." in said
+    assert "95 % interval \u22120.9 to +0.5; 120 test images, 3 seeds (1, 2, 3) of the sweep." in said
+    assert "no experiment of this commit" not in said
+    found = Tables(made(pooled_csv=tables["both"])).rows
+    assert found["comparison"][1][2:5] == ["3", "0.298", "\u22120.2"]
+    assert found["pooled"][1:] == [
+        ["0.4", "looks-1", "human-1 simulated", "1, 2, 3", "\u22125.0", "\u22126.0 to \u22124.0", "<0.001", "no"],
+        ["0.2", "looks-1", "human-1 simulated", "1, 2, 3", "\u22120.2", "\u22120.9 to +0.5", "<0.001", "yes"],
+    ]
+    said = words(made(pooled_csv=tables["other"]))
+    assert "human simulated: cannot tell." in said
+    assert "The sweep holds no experiment of this commit with several seeds" in said
+    Path("dvc.lock").write_text(Path("dvc.lock").read_text() + "\n")
+    assert "human simulated: cannot tell." in words(made(pooled_csv=tables["both"]))
+
+
+def test_tables_of_a_study_that_are_none(project):
+    with pytest.raises(UserError, match=r"gone\.csv: no such file; `make study` writes it"):
+        made(pooled_csv=Path("gone.csv"))
+    Path("odd.csv").write_text("a,b\n1,2\n")
+    for name in ("study_csv", "pooled_csv"):
+        with pytest.raises(UserError, match=r"odd\.csv: not a table of `make study` \(columns .*run"):
+            made(**{name: Path("odd.csv")})
 
 
 def test_the_template_needs_nothing_from_elsewhere():

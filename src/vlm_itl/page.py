@@ -27,6 +27,7 @@ from .base.files import read_json, write_text
 from .base.settings import Run, Settings, load, read_yaml, simulated
 from .figures import arms as arm_figures
 from .figures import plt
+from .figures.comparison import differences
 from .figures.judges import interval
 
 Row = dict[str, Any]
@@ -96,6 +97,11 @@ def git(*words: str) -> str | None:
     return done.stdout.rstrip("\n") if done.returncode == 0 else None
 
 
+def changed() -> list[str]:
+    """Tracked files that differ from the commit."""
+    return [line[3:] for line in (git("status", "--porcelain", "--untracked-files=no") or "").splitlines()]
+
+
 def provenance(shown: list[Path]) -> Provenance:
     """Which state of the project this is, and whether the files shown are those that dvc.lock records for it."""
     lock = Path("dvc.lock")
@@ -104,10 +110,9 @@ def provenance(shown: list[Path]) -> Provenance:
         for stage in ((read_yaml(lock) or {}).get("stages") or {}).values():
             recorded |= {out["path"]: out["md5"] for out in stage.get("outs", []) if "md5" in out}
     known = [path for path in shown if str(path) in recorded]
-    status = git("status", "--porcelain", "--untracked-files=no")
     return Provenance(
         commit=git("rev-parse", "HEAD"), committed=git("show", "-s", "--format=%cs", "HEAD"),
-        branch=git("branch", "--show-current") or None, dirty=[line[3:] for line in (status or "").splitlines()],
+        branch=git("branch", "--show-current") or None, dirty=changed(),
         params=md5(Path("params.yaml")), lock=md5(lock) if lock.exists() else None,
         other=[str(path) for path in shown if path not in known or md5(path) != recorded[str(path)]], checked=len(known),
         versions={"Python": platform.python_version(), **{name: version(name) for name in ("dvc", "torch", "detectron2", "pycocotools")
@@ -149,12 +154,33 @@ def sweep_figure(rows: list[Row]) -> Figure | None:
     points = study.sweep_points(rows)
     if not points:
         return None
-    drawn, stream = arm_figures.sweep(points), io.BytesIO()
-    drawn.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
-    plt.close(drawn)
     caption = ("The sweep: mask AP against all human hours, one cluster an initial fraction, means over seeds with bars from the lowest to "
                "the highest seed. Arms at equal hours are drawn a little beside each other.")  # fmt: skip
-    return Figure("sweep", caption, data_url(stream.getvalue(), "image/svg+xml"))
+    return Figure("sweep", caption, inline(arm_figures.sweep(points)))
+
+
+def over_seeds(pooled: list[Row], changed: list[str]) -> dict[str, Row]:
+    """Of a sweep's comparison the rows of this commit's own experiment with several seeds: {run: row}.
+
+    Args:
+        pooled: see `study.read_pooled`.
+        changed: files that differ from the commit; with another dvc.lock the outputs shown here are not the commit's.
+    """
+    if "dvc.lock" in changed:
+        return {}
+    groups = {made_of.key for made_of in study.lineages_at("HEAD", Path(".")).values() if made_of}
+    return {row["run"]: row for row in pooled if row["group"] in groups and row["seeds"] > 1}
+
+
+def comparison_figure(rows: dict[str, Row], settings: Settings) -> Figure:
+    return Figure("comparison", FIGURES["comparison"], inline(differences(rows, report.labels(settings.runs, settings.judges))))
+
+
+def inline(drawn: Any) -> str:
+    stream = io.BytesIO()
+    drawn.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    plt.close(drawn)
+    return data_url(stream.getvalue(), "image/svg+xml")
 
 
 def experiments_table(rows: list[Row]) -> list[Row]:
@@ -171,8 +197,11 @@ def experiments_table(rows: list[Row]) -> list[Row]:
     return list(found.values())
 
 
-def collect(settings: Settings, study_csv: Path | None = None) -> Row:
+def collect(settings: Settings, study_csv: Path | None = None, pooled_csv: Path | None = None) -> Row:
     """Everything that the page shows, from the repository's top folder; what is not there is None or absent.
+
+    Args:
+        study_csv, pooled_csv: what `make study` wrote.
 
     Raises:
         UserError: a file is there and broken.
@@ -208,6 +237,11 @@ def collect(settings: Settings, study_csv: Path | None = None) -> Row:
             shown.append(path)
             sheets.append(Figure(name, f"Pseudo-labels of {name} beside the true masks.", data_url(path.read_bytes(), "image/jpeg")))
     rows = study.read(study_csv) if study_csv else []
+    pooled = study.read_pooled(pooled_csv) if pooled_csv else []
+    seeds = over_seeds(pooled, changed()) if pooled else {}
+    if seeds:
+        comparison = (comparison or {}) | seeds
+        figures["comparison"] = comparison_figure(comparison, settings)
     content: Row = {
         "settings": settings,
         "summary": summary,
@@ -230,6 +264,8 @@ def collect(settings: Settings, study_csv: Path | None = None) -> Row:
         "examples": examples,
         "sweep": sweep_figure(rows) if rows else None,
         "experiments": experiments_table(rows),
+        "pooled": pooled,
+        "over_seeds": seeds,
         "params": Path("params.yaml").read_text(encoding="utf-8"),
     }
     wanted = ["metrics/summary.json", "metrics/comparison.json", *(f"artifacts/report/{name}.svg" for name in FIGURES)]
@@ -258,9 +294,10 @@ def main(argv: list[str] | None = None) -> None:
         "--page", type=Path, default=Path("artifacts/report/index.html"), metavar="FILE", help="what to write (default %(default)s)"
     )
     parser.add_argument("--study", type=Path, metavar="FILE", help="a table of `vlm_itl.study`, CSV: the page also shows that sweep")
+    parser.add_argument("--pooled", type=Path, metavar="FILE", help="and its arms over seeds, of `--pooled`")
     arguments = parser.parse_args(argv)
     try:
-        content = collect(load(), arguments.study)
+        content = collect(load(), arguments.study, arguments.pooled)
         write_text(arguments.page, render(content))
     except UserError as error:
         sys.exit(f"error: {error}")

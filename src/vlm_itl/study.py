@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import json
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import dvc.api
+import yaml
 from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
 from ruamel.yaml import YAML
@@ -26,17 +28,19 @@ from tqdm import tqdm
 from .base.errors import UserError
 from .base.files import replacing
 from .base.settings import Compare, load
+from .lineage import Lineage, lineage
 from .report import arm
 from .statistics import matches
 from .statistics.compare import compare
 
 Row = dict[str, Any]
-SOURCES = {"metrics/summary.json": "", "metrics/comparison.json": "comparison."}  # file of {run: {metric: number}} -> prefix
+COMPARISON, MATCHES = "metrics/comparison.json", "artifacts/matches/{}.npz"
+SOURCES = {"metrics/summary.json": "", COMPARISON: "comparison."}  # file of {run: {metric: number}} -> prefix
 FIXED = ("experiment", "revision", "baseline", "state", "created")
 ABOUT = ("run", "arm", "round", "judge", "policy", "simulated", "supervised", "metric", "value")
 ALWAYS = ("seed", "split.initial_fraction")  # settings that stand in the table though they be equal
 DONE = ("Success", "Committed")
-COMPARED = (  # what a row of the pooled comparison says, after baseline, settings and seeds
+COMPARED = (  # what a row of the pooled comparison says, after group, seeds and settings
     "run", "against", "simulated", "against_simulated", "answer", "difference", "low", "high", "standard_error", "p",
     "mask_AP", "against_mask_AP", "seeds", "images", "images_needed", "seeds_needed", "resampled", "margin", "level", "power", "replicates",
 )  # fmt: skip
@@ -66,22 +70,24 @@ def numbers_at(revision: str, path: str, repository: Path) -> dict[str, dict[str
     }
 
 
-def matches_at(revision: str, runs: Iterable[str], repository: Path) -> dict[str, matches.Matches]:
-    """The matches of these runs in a commit, from DVC's cache or remote; without those that neither has.
+@functools.cache
+def outputs_of(revision: str, repository: Path) -> DVCFileSystem:
+    """The outputs of a commit, from DVC's cache or remote."""
+    return DVCFileSystem(str(repository), rev=revision)
+
+
+def matches_at(revision: str, run: str, repository: Path) -> matches.Matches | None:
+    """A run's matches in a commit, None where they cannot be had.
 
     Raises:
-        UserError: a file is there and is something else.
+        UserError: they are something else.
     """
-    found = {}
-    outputs = DVCFileSystem(str(repository), rev=revision)
-    for run in dict.fromkeys(runs):
-        path = f"artifacts/matches/{run}.npz"
-        try:
-            content = outputs.read_bytes(path)
-        except (OSError, DvcException):
-            continue
-        found[run] = matches.load(Path(path), content)
-    return found
+    path = MATCHES.format(run)
+    try:
+        content = outputs_of(revision, repository).read_bytes(path)
+    except Exception:  # each kind of remote has errors of its own
+        return None
+    return matches.load(Path(path), content)
 
 
 def settings_at(revision: str, repository: Path) -> Row:
@@ -179,48 +185,58 @@ def table(found: list[Row], repository: Path) -> tuple[list[str], list[Row]]:
     return [*FIXED, *columns, *ABOUT], rows
 
 
+def lineages_at(revision: str, repository: Path) -> dict[tuple[str, str], Lineage | None]:
+    """{(run, run it is held against): what their models and the test hang on} of a commit's comparison; see `lineage.lineage` for None."""
+    try:
+        lock = yaml.load(text_at(revision, "dvc.lock", repository) or "", yaml.CSafeLoader)
+    except yaml.YAMLError:
+        lock = None
+
+    def tracked(folder: str) -> str:
+        return subprocess.run(["git", "ls-tree", "-r", revision, "--", folder], cwd=repository, capture_output=True, text=True).stdout
+
+    pairs = [(run, row["against"]) for run, row in json_at(revision, COMPARISON, repository).items() if isinstance(row.get("against"), str)]
+    return {pair: lineage(lock if isinstance(lock, dict) else {}, map(MATCHES.format, pair), tracked) for pair in pairs}
+
+
 def pooled(found: list[Row], repository: Path, how: Compare) -> tuple[list[str], list[Row], list[str]]:
-    """Arms compared over the seeds of every group of experiments: those of one baseline that differ in `seed` alone.
+    """Arms compared over seeds: of every run and the one it is held against, the experiments that differ in nothing but `seed`.
 
     Returns:
-        Column names; a row a group and compared run, where `seed` lists the seeds that both runs have; what could not be read.
+        Column names; a row a group of such experiments, where `seed` lists the seeds; what was left out, in words.
 
     Raises:
-        UserError: models of one group were tested on different images.
+        UserError: the matches of a commit are something else.
     """
     settings = {row["revision"]: settings_at(row["revision"], repository) for row in found}
     flat = {revision: flatten(content) for revision, content in settings.items()}
     columns = [key for key in differing(flat.values()) if key != "seed"]
-    groups: dict[str, dict[str, Row]] = {}
+    groups: dict[tuple[str, str, str], dict[str, Row]] = {}
+    left_out = []
     for row in found:
         if row["state"] in DONE:
-            own = {key: value for key, value in flat[row["revision"]].items() if key != "seed"}
-            group = groups.setdefault(json.dumps([row["baseline"], own], sort_keys=True, default=str), {})
-            group.setdefault(str(flat[row["revision"]].get("seed")), row)  # of equal settings any will do: they give equal outputs
-    rows, unread = [], []
-    for group in tqdm(groups.values(), desc="comparing over seeds", unit="group"):
-        sides: dict[tuple[str, str], list[dict[str, matches.Matches]]] = {}
-        for seed, experiment in sorted(group.items(), key=lambda item: (len(item[0]), item[0])):
-            whom = {
-                run: row["against"] for run, row in json_at(experiment["revision"], "metrics/comparison.json", repository).items()
-                if isinstance(row.get("against"), str)
-            }  # fmt: skip
-            names = [*whom, *whom.values()]
-            models = matches_at(experiment["revision"], names, repository)
-            unread += [f"{experiment['experiment']}: artifacts/matches/{name}.npz" for name in dict.fromkeys(names) if name not in models]
-            for run, against in whom.items():
-                if run in models and against in models:
-                    for side, name in zip(sides.setdefault((run, against), [{}, {}]), (run, against)):
-                        side[seed] = models[name]
-        one = next(iter(group.values()))
-        for (run, against), (model, reference) in sides.items():
+            for pair, made_of in lineages_at(row["revision"], repository).items():
+                if made_of is None:
+                    left_out.append(f"{row['experiment']}, {pair[0]}: dvc.lock does not fit together; `dvc repro` and commit")
+                else:
+                    groups.setdefault((made_of.key, *pair), {}).setdefault(made_of.seed, row)
+    rows = []
+    for (group, run, against), seeds in tqdm(groups.items(), desc="comparing over seeds", unit="comparison"):
+        model, reference = {}, {}
+        for seed, row in sorted(seeds.items(), key=lambda item: (len(item[0]), item[0])):
+            ours, theirs = (matches_at(row["revision"], name, repository) for name in (run, against))
+            if ours and theirs:
+                model[seed], reference[seed] = ours, theirs
+            else:
+                left_out.append(f"{row['experiment']}, {run}: its matches are neither in DVC's cache nor in a remote")
+        if model:
+            first = next(iter(seeds.values()))["revision"]
             rows.append({
-                "baseline": one["baseline"], **{key: flat[one["revision"]].get(key) for key in columns}, "seed": " ".join(model),
-                "run": run, "against": against, **compare(model, reference, how),
-                "simulated": about(run, settings[one["revision"]])["simulated"],
-                "against_simulated": about(against, settings[one["revision"]])["simulated"],
+                "group": group, "seed": " ".join(model), **{key: flat[first].get(key) for key in columns}, "run": run, "against": against,
+                **{name: about(one, settings[first])["simulated"] for name, one in (("simulated", run), ("against_simulated", against))},
+                **compare(model, reference, how),
             })  # fmt: skip
-    return ["baseline", *columns, "seed", *COMPARED], rows, unread
+    return ["group", "seed", *columns, *COMPARED], rows, left_out
 
 
 def write(columns: list[str], rows: list[Row], csv_path: Path | None, parquet: Path | None) -> None:
@@ -289,11 +305,11 @@ def read_pooled(path: Path) -> list[Row]:
         UserError: the file is missing or not such a table.
     """
     words = ("run", "against", "answer", "resampled")
-    rows = _read(path, {"baseline", "seed", *COMPARED})
+    rows = _read(path, {"group", "seed", *COMPARED})
     try:
         return [
-            {"baseline": row["baseline"], "seed": row["seed"],
-             "settings": {key: text for key, text in row.items() if key not in ("baseline", "seed", *COMPARED)},
+            {"group": row["group"], "seed": row["seed"],
+             "settings": {key: text for key, text in row.items() if key not in ("group", "seed", *COMPARED)},
              **{key: row[key] if key in words else json.loads(row[key].lower() or "null") for key in COMPARED}}
             for row in rows
         ]  # fmt: skip
@@ -308,7 +324,7 @@ def sweep_points(rows: list[Row]) -> list[Row]:
         if row["run"]:
             one = numbers.setdefault((row["revision"], row["run"]), {**row, "metrics": {}})
             one["metrics"][row["metric"]] = row["value"]
-    points = []
+    points: list[Row] = []
     for (revision, run), row in numbers.items():
         if run == "start":
             continue
@@ -321,7 +337,8 @@ def sweep_points(rows: list[Row]) -> list[Row]:
              "supervised": row["supervised"],  "human_hours": one["metrics"]["human_hours"], "mask_AP": one["metrics"]["mask_AP"]}
             for one in chain if one["metrics"].get("human_hours") is not None and one["metrics"].get("mask_AP") is not None
         ]  # fmt: skip
-    return points
+    # a sweep may hold its baseline once more; equal settings give equal numbers, which are one training's
+    return list({(*((k, v) for k, v in p.items() if k != "experiment"),): p for p in reversed(points)}.values())[::-1]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -342,9 +359,9 @@ def main(argv: list[str] | None = None) -> None:
         found = experiments(arguments.commits, here)
         columns, rows = table(found, here)
         write(columns, rows, arguments.csv, arguments.parquet)
-        unread: list[str] = []
+        left_out: list[str] = []
         if arguments.pooled:
-            columns, compared, unread = pooled(found, here, load().compare)
+            columns, compared, left_out = pooled(found, here, load().compare)
             write(columns, compared, arguments.pooled, None)
     except UserError as error:
         sys.exit(f"error: {error}")
@@ -352,8 +369,10 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{len(found)} experiments and commits, {len(rows) - len(empty)} numbers")
     for row in empty:
         print(f"without numbers: {row['experiment']} ({row['state']})")
-    for what in unread:
-        print(f"not in DVC's cache, and left out of the comparison over seeds: {what}")
+    if all(row["state"] == "Committed" for row in found):
+        print("no experiment began at these commits; --commits N (COMMITS=N make study) looks further back, -1 at all")
+    for what in left_out:
+        print(f"left out of the comparison over seeds: {what}")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
-from scipy.stats import t as student
+from scipy.optimize import brentq
+from scipy.stats import chi2, norm, t
 
 from ..base.errors import UserError
 from ..base.settings import Compare, Run
@@ -45,7 +45,7 @@ def compare(model: Seeds, reference: Seeds, settings: Compare) -> dict[str, Any]
     }  # fmt: skip
     if not np.isnan(ap).any():
         difference = ap[0] - ap[1]
-        interval = confidence(difference, bootstrap(model, reference, settings.replicates, settings.seed), images, settings.level)
+        interval = confidence(difference, bootstrap(model, reference, settings.replicates, settings.seed), settings.level)
         p = sign_flip(model, reference, settings.replicates, settings.seed)
         images_needed, seeds_needed = needed(interval, images, len(seeds), settings)
         found |= {
@@ -112,18 +112,19 @@ def hierarchical(replicates: NDArray[np.float64], seed: int = 0) -> NDArray[np.f
     return np.take_along_axis(replicates, drawn, axis=1).mean(axis=1)
 
 
-def confidence(differences: NDArray[np.float64], replicates: NDArray[np.float64], images: int, level: float) -> Interval:
+def confidence(differences: NDArray[np.float64], replicates: NDArray[np.float64], level: float) -> Interval:
     """The two-sided interval of the mean of S seeds' differences.
 
     One seed: the percentiles of the bootstrap over images (Efron and Tibshirani 1993, chapter 13).
-    Several: difference -+ t x standard error. The squared error is the bootstrap's variance over images plus s^2 / S, the variance between
-    seeds, and t has Satterthwaite's (1946) degrees of freedom. The percentiles of `hierarchical` are too narrow for the few seeds that
-    anybody trains: resampling three of them finds two thirds of their variance, and knows of no t.
+    Several: difference -+ q. Two errors add up: one of the images, normal, with the bootstrap's variance; one of the seeds, s / sqrt(S)
+    times Student's t of S - 1 degrees of freedom, since s is itself known from few. q is the quantile of their sum, Behrens and Fisher's
+    for means with two unknown variances (Fisher 1935), and near t's where the seeds differ much, near the normal where they hardly do.
+    The percentiles of `hierarchical` are too narrow for the few seeds that anybody trains: resampling three of them finds two thirds of
+    their variance, and knows of no t.
 
     Args:
         differences: (S,) on the test images as they are.
         replicates: (R, S), see `bootstrap`.
-        images: of the test set.
     """
     seeds, mean, tail = len(differences), float(differences.mean()), (1 - level) / 2
     from_images = float(replicates.mean(axis=1).var(ddof=1)) if len(replicates) > 1 else 0.0
@@ -132,11 +133,18 @@ def confidence(differences: NDArray[np.float64], replicates: NDArray[np.float64]
         return Interval(mean, float(low), float(high), math.sqrt(from_images), from_images, 0.0)
     from_seeds = float(differences.var(ddof=1)) / seeds
     variance = from_images + from_seeds
-    half = 0.0
-    if variance > 0:
-        freedom = variance**2 / (from_seeds**2 / (seeds - 1) + from_images**2 / max(1, images - 1))
-        half = float(student.ppf(1 - tail, freedom)) * math.sqrt(variance)
+    half = quantile_of_sum(1 - tail, from_images, from_seeds, seeds - 1) if variance > 0 else 0.0
     return Interval(mean, mean - half, mean + half, math.sqrt(variance), from_images, from_seeds)
+
+
+def quantile_of_sum(level: float, normal: float, student: float, freedom: int) -> float:
+    """Quantile above the median of sqrt(`normal`) Z + sqrt(`student`) T: Z standard normal, T Student's t with so many degrees of freedom.
+
+    T is normal with variance `freedom` / chi^2, so the sum is a mixture of normals; 2,000 equally likely values of chi^2 stand for all.
+    """
+    mixed = normal + student * freedom / chi2.ppf((np.arange(2000) + 0.5) / 2000, freedom)
+    top = math.sqrt(normal) * norm.ppf(level) + math.sqrt(student) * t.ppf(level, freedom)
+    return float(brentq(lambda x: norm.cdf(x / np.sqrt(mixed)).mean() - level, 0, 2 * top))
 
 
 def sign_flip(model: Seeds, reference: Seeds, replicates: int, seed: int) -> float:

@@ -1,0 +1,64 @@
+"""What outputs hang on, by the dvc.lock of a commit: commands, settings, code and data of every stage behind them, and the seed apart.
+
+Two experiments with the same outputs' `key` are the same experiment with two seeds, whatever else their commits differ in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Lineage:
+    key: str  # of everything but the seed
+    seed: str  # `seed` of params.yaml; empty where no stage asked for it
+
+
+def lineage(lock: dict[str, Any], outputs: Iterable[str], tracked: Callable[[str], str]) -> Lineage | None:
+    """What these outputs were made of.
+
+    Args:
+        lock: content of dvc.lock.
+        outputs: paths.
+        tracked: what git holds under a folder in which outputs lie too, since DVC's hash of that folder is theirs as well.
+
+    Returns:
+        None where dvc.lock does not record them, where a stage read something else than what another is recorded to have written (one of
+        them was run by itself), or where the stages ran with several seeds.
+    """
+    stages = lock.get("stages") or {}
+    made = {out["path"]: (name, out.get("md5")) for name, stage in stages.items() for out in stage.get("outs") or []}
+    if any(path not in made for path in outputs):
+        return None
+    todo = [made[path][0] for path in outputs]
+    seen: dict[str, list[Any]] = {}
+    seeds: set[Any] = set()
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        settings = dict((stages[name].get("params") or {}).get("params.yaml") or {})
+        if "seed" in settings:
+            seeds.add(settings.pop("seed"))
+        facts: list[Any] = [stages[name].get("cmd"), settings]
+        for dep in stages[name].get("deps") or []:
+            path = dep["path"]
+            inside = [stage for out, (stage, _) in made.items() if out.startswith(f"{path}/")]
+            if path in made:
+                if made[path][1] != dep.get("md5"):
+                    return None
+                todo.append(made[path][0])
+            elif inside:
+                todo += inside
+                facts.append([path, tracked(path)])
+            else:
+                facts.append([path, dep.get("md5")])
+        seen[name] = facts
+    if len(seeds) > 1:
+        return None
+    key = hashlib.md5(json.dumps(sorted(seen.items()), sort_keys=True, default=str).encode()).hexdigest()
+    return Lineage(key, "".join(map(str, seeds)))
