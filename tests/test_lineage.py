@@ -42,6 +42,7 @@ def with_seed(stages, seed) -> None:
 def test_another_seed_is_the_same_lineage():
     one, two = of(), of(lambda stages: with_seed(stages, 2))
     assert (one.key, one.seed, two.seed) == (two.key, "1", "2")
+    assert of(outputs=iter(["out/matches.npz"])) == one
 
 
 def test_what_is_not_upstream_does_not_matter():

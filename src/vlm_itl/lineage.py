@@ -30,7 +30,7 @@ def lineage(lock: dict[str, Any], outputs: Iterable[str], tracked: Callable[[str
         None where dvc.lock does not record them, where a stage read something else than what another is recorded to have written (one of
         them was run by itself), or where the stages ran with several seeds.
     """
-    stages = lock.get("stages") or {}
+    outputs, stages = list(outputs), lock.get("stages") or {}
     made = {out["path"]: (name, out.get("md5")) for name, stage in stages.items() for out in stage.get("outs") or []}
     if any(path not in made for path in outputs):
         return None
