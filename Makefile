@@ -14,8 +14,9 @@ help:  ## show this list
 
 setup: $(VENV)/.ready  ## make .venv from the locked, hashed requirements (about 5 GB)
 
-# uv installs everything; pip only brings uv. Compiled once here, since many images forbid Python to keep what it compiles. Detectron2's wheel is tagged for Python 3.10 but is plain Python where its compiled part
-# does not load, which Mask R-CNN does not need: hence --python-version and --target.
+# uv installs everything; pip only brings uv. Bytecode is compiled here, since many images forbid Python to keep what it compiles.
+# Detectron2's wheel is tagged for Python 3.10 but is plain Python where its compiled part does not load, which Mask R-CNN does not need:
+# hence --python-version and --target.
 $(VENV)/.ready: requirements.lock requirements-detectron2.lock Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' || \
 	  { echo "error: $(PYTHON) is $$($(PYTHON) --version); Python 3.10 to 3.12 is needed: make PYTHON=python3.11 ..."; exit 1; }

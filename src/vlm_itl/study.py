@@ -76,6 +76,7 @@ def outputs_of(revision: str, repository: Path) -> DVCFileSystem:
     return DVCFileSystem(str(repository), rev=revision)
 
 
+@functools.lru_cache(maxsize=64)  # many runs are held against the same one, and a remote may be far
 def matches_at(revision: str, run: str, repository: Path) -> matches.Matches | None:
     """A run's matches in a commit, None where they cannot be had.
 
@@ -162,13 +163,16 @@ def differing(flat: Iterable[Row]) -> list[str]:
     return list(dict.fromkeys([*ALWAYS, *unlike]))
 
 
-def table(found: list[Row], repository: Path) -> tuple[list[str], list[Row]]:
+def table(found: list[Row], settings: dict[str, Row], repository: Path) -> tuple[list[str], list[Row]]:
     """Column names and rows.
 
     An experiment that failed or waits has one row without run, metric and value, so that it is not forgotten. Columns of settings are
     those of `ALWAYS`, and those that differ between experiments.
+
+    Args:
+        found: see `experiments`.
+        settings: by revision, see `settings_at`.
     """
-    settings = {row["revision"]: settings_at(row["revision"], repository) for row in found}
     flat = {revision: flatten(content) for revision, content in settings.items()}
     columns = differing(flat.values())
     rows = []
@@ -199,8 +203,13 @@ def lineages_at(revision: str, repository: Path) -> dict[tuple[str, str], Lineag
     return {pair: lineage(lock if isinstance(lock, dict) else {}, map(MATCHES.format, pair), tracked) for pair in pairs}
 
 
-def pooled(found: list[Row], repository: Path, how: Compare) -> tuple[list[str], list[Row], list[str]]:
+def pooled(found: list[Row], settings: dict[str, Row], repository: Path, how: Compare) -> tuple[list[str], list[Row], list[str]]:
     """Arms compared over seeds: of every run and the one it is held against, the experiments that differ in nothing but `seed`.
+
+    Args:
+        found: see `experiments`.
+        settings: by revision, see `settings_at`.
+        how: of the comparison.
 
     Returns:
         Column names; a row a group of such experiments, where `seed` lists the seeds; what was left out, in words.
@@ -208,7 +217,6 @@ def pooled(found: list[Row], repository: Path, how: Compare) -> tuple[list[str],
     Raises:
         UserError: the matches of a commit are something else.
     """
-    settings = {row["revision"]: settings_at(row["revision"], repository) for row in found}
     flat = {revision: flatten(content) for revision, content in settings.items()}
     columns = [key for key in differing(flat.values()) if key != "seed"]
     groups: dict[tuple[str, str, str], dict[str, Row]] = {}
@@ -324,7 +332,7 @@ def sweep_points(rows: list[Row]) -> list[Row]:
         if row["run"]:
             one = numbers.setdefault((row["revision"], row["run"]), {**row, "metrics": {}})
             one["metrics"][row["metric"]] = row["value"]
-    points: list[Row] = []
+    points: dict[tuple[Any, ...], Row] = {}
     for (revision, run), row in numbers.items():
         if run == "start":
             continue
@@ -332,13 +340,15 @@ def sweep_points(rows: list[Row]) -> list[Row]:
         chain = [row]
         if row["round"] == 1 and not row["supervised"] and (revision, "start") in numbers:
             chain.insert(0, numbers[revision, "start"])
-        points += [
-            {"experiment": row["experiment"], "fraction": row["fraction"], "arm": label, "round": one["round"],
-             "supervised": row["supervised"],  "human_hours": one["metrics"]["human_hours"], "mask_AP": one["metrics"]["mask_AP"]}
-            for one in chain if one["metrics"].get("human_hours") is not None and one["metrics"].get("mask_AP") is not None
-        ]  # fmt: skip
-    # a sweep may hold its baseline once more; equal settings give equal numbers, which are one training's
-    return list({(*((k, v) for k, v in p.items() if k != "experiment"),): p for p in reversed(points)}.values())[::-1]
+        for one in chain:
+            if one["metrics"].get("human_hours") is not None and one["metrics"].get("mask_AP") is not None:
+                point = {
+                    "fraction": row["fraction"], "arm": label, "round": one["round"], "supervised": row["supervised"],
+                    "human_hours": one["metrics"]["human_hours"], "mask_AP": one["metrics"]["mask_AP"],
+                }  # fmt: skip
+                # a sweep may hold its baseline once more; equal settings give equal numbers, which are one training's
+                points.setdefault((row["seed"], *point.values()), {"experiment": row["experiment"], **point})
+    return list(points.values())
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -357,11 +367,12 @@ def main(argv: list[str] | None = None) -> None:
     here = Path(".")
     try:
         found = experiments(arguments.commits, here)
-        columns, rows = table(found, here)
+        settings = {row["revision"]: settings_at(row["revision"], here) for row in found}
+        columns, rows = table(found, settings, here)
         write(columns, rows, arguments.csv, arguments.parquet)
         left_out: list[str] = []
         if arguments.pooled:
-            columns, compared, left_out = pooled(found, here, load().compare)
+            columns, compared, left_out = pooled(found, settings, here, load().compare)
             write(columns, compared, arguments.pooled, None)
     except UserError as error:
         sys.exit(f"error: {error}")
