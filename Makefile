@@ -42,8 +42,10 @@ report: setup  ## write artifacts/report/index.html from the outputs that are th
 study: setup  ## experiments of the last commit (COMMITS=-1: of all) to artifacts/report/study.csv, arms over seeds to pooled.csv
 	@PYTHONPATH=src python -m vlm_itl.study --csv $(STUDY) --pooled $(POOLED) --commits $(COMMITS)
 
-test: setup  ## run the test suite
-	python -m pytest
+WORKERS ?= 2
+
+test: setup  ## run the test suite, in WORKERS processes (2) of one thread each
+	OMP_NUM_THREADS=1 python -m pytest -n $(WORKERS) --dist loadgroup
 
 test-long: setup  ## the test that takes 25 minutes: more labels, higher AP
 	VLM_ITL_LONG_TESTS=1 python -m pytest -s tests/test_more_labels.py

@@ -18,6 +18,14 @@ ROOT = Path(__file__).resolve().parents[1]
 PHOTOS = ROOT.parent / "shared" / "data" / "coco-photos"
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one clone stay in one of pytest-xdist's workers: making the clone is most of the work."""
+    for item in items:
+        if item.get_closest_marker("pipeline"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 def rectangle(height: int, width: int, x: int, y: int, w: int, h: int) -> dict:
     """RLE of a filled rectangle."""
     mask = np.zeros((height, width), dtype=bool)

@@ -138,35 +138,53 @@ def test_commands_of_a_dvc_user(first):
 
 
 def test_a_queue_of_experiments_and_the_table_of_them(first, tmp_path):
-    """Two that differ in a price and one that fails: the failed one stops nothing, what they share is not run again, and all are listed."""
+    """By two workers, one that fails, two of another price, two of another seed: what they share is run once, and all are in the tables."""
     head = first.run("git", "rev-parse", "HEAD").stdout.strip()
     first.run("dvc", "exp", "run", "dvc.yaml", "--queue", "-n", "bad", "-S", "judges.human.iou=7")
     first.run("dvc", "exp", "run", "dvc.yaml", "--queue", "-S", "evaluate.seconds.verify=1.6,9")
-    first.run("dvc", "queue", "start", "-j", "1")
-    end = time.monotonic() + 400
+    first.run("dvc", "exp", "run", "dvc.yaml", "--queue", "-S", "seed=2,3")
+    first.run("dvc", "queue", "start", "-j", "2")
+    end = time.monotonic() + 900
     while "Queued" in (status := first.run("dvc", "queue", "status").stdout) or "Running" in status:
         assert time.monotonic() < end, status
         time.sleep(2)
-    assert (status.count("Success"), status.count("Failed")) == (2, 1), status
+    assert (status.count("Success"), status.count("Failed")) == (4, 1), status
     done = re.findall(r"^(\w+)\s.*Success", status, re.MULTILINE)
-    for task in done:
-        stages = ran(first.run("dvc", "queue", "logs", task).stdout)
+    apart = [ran(first.run("dvc", "queue", "logs", task).stdout) for task in done]
+    assert sorted("pretrain" in stages for stages in apart) == [False, False, True, True]
+    for stages in apart:
         assert "report" in stages
-        assert not [name for name in stages if name.split("@")[0] in ("download", "split", "pretrain", "judge", "train", "predict")]
+        again = {name.split("@")[0] for name in stages}
+        assert not again & {"download", "split"}
+        assert "pretrain" in stages or not again & {"judge", "train", "predict"}
     assert "judges.human.iou" in first.run("dvc", "queue", "logs", "bad").stdout
-    first.run(sys.executable, "-m", "vlm_itl.study", "--csv", str(tmp_path / "study.csv"), "--commits", "-1", PYTHONPATH="src")
+    tables = ["--csv", str(tmp_path / "study.csv"), "--pooled", str(tmp_path / "pooled.csv")]
+    said = first.run(sys.executable, "-m", "vlm_itl.study", *tables, "--commits", "-1", PYTHONPATH="src").stdout
+    assert "left out" not in said
     rows = study.read(tmp_path / "study.csv")
     hours = {r["evaluate.seconds.verify"]: r["value"] for r in rows if (r["run"], r["metric"]) == ("human-1", "human_hours")}
     asked = next(r["value"] for r in rows if (r["run"], r["metric"]) == ("human-1", "asked"))
     assert hours["9"] - hours["1.6"] == pytest.approx(asked * 7.4 / 3600, abs=1e-5)
     assert asked > 0
     assert set(hours) == {"1.6", "3", "9"}
+    compared = {row["seed"]: row for row in study.read_pooled(tmp_path / "pooled.csv")}
+    assert set(compared) == {"1", "1 2 3"}  # the prices' experiments are two groups of one seed
+    over_seeds = compared["1 2 3"]
+    each = {
+        r["seed"]: r["value"] for r in rows
+        if (r["run"], r["metric"], r["evaluate.seconds.verify"]) == ("vlm-sim-1", "comparison.difference", "3")
+    }  # fmt: skip
+    assert set(each) == {"1", "2", "3"}
+    assert over_seeds["difference"] == pytest.approx(sum(each.values()) / 3, abs=2e-6)
+    assert (over_seeds["run"], over_seeds["against"], over_seeds["seeds"], over_seeds["simulated"]) == ("vlm-sim-1", "human-1", 3, True)
     (bad,) = (r for r in rows if r["state"] == "Failed")
     assert (bad["experiment"], bad["judges.human.iou"], bad["run"], bad["value"]) == ("bad", "7", "", None)
     assert {r["revision"] for r in rows} >= {head}
-    made = first.run(sys.executable, "-m", "vlm_itl.page", "--study", str(tmp_path / "study.csv"), PYTHONPATH="src")
+    made = first.run(sys.executable, "-m", "vlm_itl.page", "--study", tables[1], "--pooled", tables[3], PYTHONPATH="src")
     assert "missing" not in made.stdout
-    assert "bad" in first.text("artifacts/report/index.html")
+    shown = first.text("artifacts/report/index.html")
+    assert "bad" in shown
+    assert "3 seeds (1, 2, 3) of the sweep" in shown
     (first.folder / "artifacts/report/index.html").unlink()  # not of the graph: the other clone has none
     assert first.run("git", "status", "--porcelain").stdout == ""
 

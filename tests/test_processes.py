@@ -257,8 +257,9 @@ def test_a_loss_that_is_not_finite_ends_all(data, tmp_path):
 # killed and started again
 
 SCRIPT = """
-import json, sys
+import json, signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # as shells have it in what they start in the background
 sys.path[:0] = [{root!r} + "/src", {root!r} + "/tests"]
 from tiny_detector import detector
 from vlm_itl.base.errors import UserError

@@ -25,11 +25,12 @@ def summary_of(tmp_path, runs, judges):
 
 def test_table_names_simulated_judges_and_shows_absent_numbers(tmp_path):
     settings = load(ROOT / "params.yaml")
-    rows = table(summary_of(tmp_path, settings.runs, settings.judges)).splitlines()[2:]
-    assert len(rows) == 1 + len(settings.runs)
+    runs = settings.runs | {f"{judge}-1": Run(judge=judge, prev="start") for judge in ("vlm", "vlm-sim", "bands")}
+    rows = table(summary_of(tmp_path, runs, settings.judges)).splitlines()[2:]
+    assert len(rows) == 1 + len(runs)
     for row in rows:
         name = row.split()[0]
-        judge = settings.runs[name].judge if name != "start" else "never"
+        judge = runs[name].judge if name != "start" else "never"
         assert ("(simulated)" in row) == (judge in ("human", "vlm-sim", "bands")), row
         assert " - " in row  # box AP, absent: neither 0 nor nan
         assert "nan" not in row

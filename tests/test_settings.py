@@ -55,14 +55,16 @@ WRONG = {
     "judges.vlm-sim.recal: unknown key": lambda p: p["judges"]["vlm-sim"].update(recal=0.5),
     "runs.human-1.judge: no judge 'nobody' in judges": lambda p: p["runs"]["human-1"].update(judge="nobody"),
     "probed: no judge 'nobody' in judges": lambda p: p.update(probed=["nobody"]),
-    "runs.bands-1.judge: 'bands' is calibrated, so calibrations needs a line bands:": lambda p: p["calibrations"].pop("bands"),
+    "runs.calibrated-1.judge: 'calibrated' is calibrated, so calibrations needs a line calibrated:": lambda p: p["calibrations"].clear(),
     "calibrations.bands.probed: 'human' has to be another judge, and in probed": lambda p: p["calibrations"].update(
         bands={"probed": "human"}
     ),
     "calibrations.nobody: no judge 'nobody'": lambda p: p["calibrations"].update(nobody={"probed": "vlm"}),
-    "verifiers.verifier.base: no judge 'human' of kind vlm": lambda p: p["verifiers"]["verifier"].update(base="human"),
-    "verifiers.verifier.base: a judge cannot start from itself": lambda p: p["verifiers"]["verifier"].update(base="verifier"),
-    "verifiers.verifier: .*batch_size is no multiple of accumulate": lambda p: p["verifiers"]["verifier"].update(accumulate=5),
+    "verifiers.verifier.base: no judge 'human' of kind vlm": lambda p: p["verifiers"].update(verifier={"base": "human"}),
+    "verifiers.verifier.base: a judge cannot start from itself": lambda p: p["verifiers"].update(verifier={"base": "verifier"}),
+    "verifiers.verifier: .*batch_size is no multiple of accumulate": lambda p: p["verifiers"].update(
+        verifier={"base": "vlm", "accumulate": 5}
+    ),
     "hold_back: .*leave no image to train on": lambda p: p["hold_back"].update(held_out=0.5, mistakes=0.5),
     "judges.bands: .*they come with calibrated: true": lambda p: p["judges"].update(
         bands={"kind": "vlm", "model": "x", "human": {"kind": "human"}}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from pipeline import Clone, shrink, stages_of
 
+pytestmark = pytest.mark.pipeline
+
 TRAINING = {"pretrain-part@verifier", "predict-unseen@verifier", "train-verifier@verifier"}
 
 

@@ -126,6 +126,8 @@ def _join(device: str, gpu: int, where: str, number: int, processes: int) -> Non
 
 def _child(number: int, processes: int, device: str, threads: int, folder: Path, function: Callable[..., Any], arguments: Any) -> None:
     """One of the processes; leaves `folder/result`, `folder/error.NUMBER` (an error meant for people) or `folder/bug.NUMBER`."""
+    # spawn ends the children of a killed parent by SIGINT, which shells have ignored in what they start in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all are on this machine, which may have no network
     torch.set_num_threads(threads)
     _join(device, number, f"file://{folder}/store", number, processes)
