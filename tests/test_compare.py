@@ -92,6 +92,12 @@ def test_no_instance_anywhere_is_null():
     json.dumps(row, allow_nan=False)
 
 
+def test_two_models_that_find_nothing_say_nothing():
+    truth, _ = world(3)
+    row = compare({0: matches_of(truth, [])}, {0: matches_of(truth, [])}, QUICK)
+    assert (row["mask_AP"], row["difference"], row["answer"], row["images_needed"]) == (0, 0, "cannot tell", None)
+
+
 def test_hierarchical_by_hand():
     """Two seeds: a replicate takes the first's difference twice, the second's twice or their mean, with P = 1/4, 1/4, 1/2."""
     drawn = hierarchical(np.tile([[1.0, 3.0]], (4000, 1)))

@@ -241,8 +241,9 @@ def test_the_verdict_is_the_sweeps_where_that_has_this_commits_experiment(projec
     git("add", "params.yaml", "dvc.lock", "metrics")
     git("commit", "-qm", "first")
     own = study.lineages_at("HEAD", Path("."))["looks-1", "human-1"].key
-    columns = ["group", "seed", "split.initial_fraction", *study.COMPARED]
-    ours = {"group": own, "seed": "1 2 3", "split.initial_fraction": 0.2, "run": "looks-1", "simulated": False, "against_simulated": True,
+    columns = ["group", "seed", "split.initial_fraction", "judges.human.iou", *study.COMPARED]
+    ours = {"group": own, "seed": "1 2 3", "split.initial_fraction": 0.2, "judges.human.iou": 0.6, "run": "looks-1",
+            "simulated": False, "against_simulated": True,
             **compared(-0.002, -0.009, 0.005, "yes", seeds=3, resampled="seeds and images")}  # fmt: skip
     other = {**ours, "group": "another", "split.initial_fraction": 0.4, **compared(-0.05, -0.06, -0.04, "no", seeds=3)}
     tables = {}

@@ -27,7 +27,8 @@ BLOCK = 200  # replicates drawn at a time
 def compare(model: Seeds, reference: Seeds, settings: Compare) -> dict[str, Any]:
     """The row of `metrics/comparison.json` (docs/architecture.md, "Statistics") but for `against`.
 
-    Numbers are null where a model has no mAP, because no test image shows an instance; the answer is then `cannot tell`.
+    Numbers are null where a model has no mAP, because no test image shows an instance; the answer is then `cannot tell`. So it is of two
+    models that find nothing: they are alike, and that says nothing about their judges.
 
     Raises:
         UserError: other seeds or other test images on the two sides, or none.
@@ -47,11 +48,12 @@ def compare(model: Seeds, reference: Seeds, settings: Compare) -> dict[str, Any]
         difference = ap[0] - ap[1]
         interval = confidence(difference, bootstrap(model, reference, settings.replicates, settings.seed), settings.level)
         p = sign_flip(model, reference, settings.replicates, settings.seed)
-        images_needed, seeds_needed = needed(interval, images, len(seeds), settings)
+        answer = non_inferior(interval.low, interval.high, settings.margin) if ap.any() else "cannot tell"
+        images_needed, seeds_needed = needed(interval, images, len(seeds), settings) if ap.any() else (None, None)
         found |= {
             "difference": _number(interval.difference), "low": _number(interval.low), "high": _number(interval.high),
             "standard_error": _number(interval.standard_error), "p": _number(p),
-            "answer": non_inferior(interval.low, interval.high, settings.margin),
+            "answer": answer,
             "images_needed": images_needed, "seeds_needed": seeds_needed,
         }  # fmt: skip
     return found | {
