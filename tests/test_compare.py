@@ -113,7 +113,17 @@ def test_interval_over_seeds_by_hand():
     drawn = 2**0.5 * random.normal(size=1_000_000) + random.standard_t(1, size=1_000_000)
     assert interval.standard_error == pytest.approx(3**0.5)
     assert interval.high - 2 == pytest.approx(2 - interval.low) == pytest.approx(np.quantile(np.abs(drawn), 0.95), rel=0.01)
-    assert (interval.from_images, interval.from_seeds) == (2, 1)
+    assert (interval.from_images, interval.shared, interval.from_seeds) == (2, 2, 1)
+
+
+def test_what_images_do_to_one_model_alone_counts_once():
+    """Differences that vary over images independently, by 1 each: nothing in common, and s^2 knows the rest."""
+    rows = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]]) * 0.75**0.5
+    interval = confidence(np.array([1.0, 3.0]), rows, level=0.95)
+    assert interval.from_images == pytest.approx(0.5)
+    assert interval.shared == pytest.approx(0, abs=1e-12)
+    assert (interval.standard_error, interval.from_seeds) == (pytest.approx(1), 1)
+    assert interval.high - interval.difference == pytest.approx(12.7062, rel=1e-3)  # Student's of one degree of freedom
 
 
 def test_the_sum_of_a_normal_and_a_student():
@@ -178,13 +188,13 @@ def test_the_three_answers():
 
 def test_what_is_needed_by_hand():
     """margin .01, level .95, power .8: the standard error must be .01 / (1.95996 + .84162) = .0035694."""
-    one = Interval(0, 0, 0, 0.02, from_images=0.0004, from_seeds=0)
+    one = Interval(0, 0, 0, 0.02, from_images=0.0004, shared=0.0004, from_seeds=0)
     assert needed(one, 260, 1, Compare()) == (int(np.ceil(260 * 0.0004 / 0.0035694**2)), None)
-    several = Interval(0, 0, 0, 0.003, from_images=0.000004, from_seeds=0.000006)
+    several = Interval(0, 0, 0, 0.003, from_images=0.000004, shared=0.000003, from_seeds=0.000006)
     allowed = 0.0035694**2
-    expected = (int(np.ceil(260 * 4e-6 / (allowed - 6e-6))), int(np.ceil(3 * 6e-6 / (allowed - 4e-6))))
+    expected = (int(np.ceil(260 * 4e-6 / (allowed - 5e-6))), int(np.ceil(3 * 6e-6 / (allowed - 3e-6))))
     assert needed(several, 260, 3, Compare()) == expected
-    assert needed(Interval(0, 0, 0, 1, from_images=1.0, from_seeds=1.0), 260, 3, Compare()) == (None, None)
+    assert needed(Interval(0, 0, 0, 1, from_images=1.0, shared=1.0, from_seeds=1.0), 260, 3, Compare()) == (None, None)
 
 
 def test_other_images_or_seeds_are_refused():

@@ -94,13 +94,20 @@ def bootstrap(model: Seeds, reference: Seeds, replicates: int, seed: int) -> NDA
 
 @dataclass(frozen=True)
 class Interval:
-    """A difference with its two-sided interval, and what its variance is made of (the squares of a standard error)."""
+    """A difference with its two-sided interval, and what its variance is made of (squares of standard errors).
+
+    Attributes:
+        from_images: over test images, of these trained models.
+        shared: the part of `from_images` that the models of all seeds have in common; the rest is each model's own luck with the images.
+        from_seeds: over seeds, that luck included. The whole variance is `shared` + `from_seeds`.
+    """
 
     difference: float
     low: float
     high: float
     standard_error: float
     from_images: float
+    shared: float
     from_seeds: float
 
 
@@ -118,11 +125,12 @@ def confidence(differences: NDArray[np.float64], replicates: NDArray[np.float64]
     """The two-sided interval of the mean of S seeds' differences.
 
     One seed: the percentiles of the bootstrap over images (Efron and Tibshirani 1993, chapter 13).
-    Several: difference -+ q. Two errors add up: one of the images, normal, with the bootstrap's variance; one of the seeds, s / sqrt(S)
-    times Student's t of S - 1 degrees of freedom, since s is itself known from few. q is the quantile of their sum, Behrens and Fisher's
-    for means with two unknown variances (Fisher 1935), and near t's where the seeds differ much, near the normal where they hardly do.
-    The percentiles of `hierarchical` are too narrow for the few seeds that anybody trains: resampling three of them finds two thirds of
-    their variance, and knows of no t.
+    Several: difference -+ q. Seeds and images are crossed, so two errors add up: that of the images in common to all models, normal, whose
+    variance is the mean covariance of two seeds' bootstrap differences; and that of the seeds, s / sqrt(S) times Student's t of S - 1
+    degrees of freedom, since s is itself known from few. What images do to one model alone is in s already, and counted there only. q
+    is the quantile of the sum, Behrens and Fisher's for means with two unknown variances (Fisher 1935), and near t's where the seeds
+    differ much, near the normal where they hardly do. The percentiles of `hierarchical` are too narrow for the few seeds that anybody
+    trains: resampling three of them finds two thirds of their variance, and knows of no t.
 
     Args:
         differences: (S,) on the test images as they are.
@@ -132,11 +140,13 @@ def confidence(differences: NDArray[np.float64], replicates: NDArray[np.float64]
     from_images = float(replicates.mean(axis=1).var(ddof=1)) if len(replicates) > 1 else 0.0
     if seeds == 1:
         low, high = np.quantile(replicates[:, 0], [tail, 1 - tail])
-        return Interval(mean, float(low), float(high), math.sqrt(from_images), from_images, 0.0)
+        return Interval(mean, float(low), float(high), math.sqrt(from_images), from_images, from_images, 0.0)
+    each = float(replicates.var(axis=0, ddof=1).mean()) if len(replicates) > 1 else 0.0
+    shared = max(0.0, (seeds * from_images - each) / (seeds - 1))  # the variance of a mean is (each + (S - 1) covariance) / S
     from_seeds = float(differences.var(ddof=1)) / seeds
-    variance = from_images + from_seeds
-    half = quantile_of_sum(1 - tail, from_images, from_seeds, seeds - 1) if variance > 0 else 0.0
-    return Interval(mean, mean - half, mean + half, math.sqrt(variance), from_images, from_seeds)
+    variance = shared + from_seeds
+    half = quantile_of_sum(1 - tail, shared, from_seeds, seeds - 1) if variance > 0 else 0.0
+    return Interval(mean, mean - half, mean + half, math.sqrt(variance), from_images, shared, from_seeds)
 
 
 def quantile_of_sum(level: float, normal: float, student: float, freedom: int) -> float:
@@ -188,17 +198,16 @@ def needed(interval: Interval, images: int, seeds: int, settings: Compare) -> tu
     """(images with these seeds, seeds with these images) at which `yes` is to be expected with P = `power` if the arms are equal.
 
     Non-inferiority of equal arms is shown with that power when margin / standard error = z(1 - alpha/2) + z(power) (Julious 2004, "Sample
-    sizes for clinical trials with normal data"). The part of the variance that images make falls with their number, that of
-    seeds with theirs. None: the other part alone is too much, or there is one seed, which says nothing about others.
+    sizes for clinical trials with normal data"). The part of the variance that images make, in common or in one model, falls with their
+    number, that of seeds with theirs. None: the other part alone is too much, or there is one seed, which says nothing about others.
     """
     z = norm.ppf((1 + settings.level) / 2) + norm.ppf(settings.power)
     allowed = (settings.margin / z) ** 2
-    more_images = math.ceil(images * interval.from_images / (allowed - interval.from_seeds)) if allowed > interval.from_seeds else None
+    of_training = max(0.0, interval.from_seeds - (interval.from_images - interval.shared))  # what more images leave
+    more_images = math.ceil(images * interval.from_images / (allowed - of_training)) if allowed > of_training else None
     if seeds == 1:
         return more_images, None
-    return more_images, math.ceil(
-        seeds * interval.from_seeds / (allowed - interval.from_images)
-    ) if allowed > interval.from_images else None
+    return more_images, math.ceil(seeds * interval.from_seeds / (allowed - interval.shared)) if allowed > interval.shared else None
 
 
 def pairs(runs: Mapping[str, Run], judge: str) -> dict[str, str]:
