@@ -266,9 +266,11 @@ def collect(settings: Settings, study_csv: Path | None = None, pooled_csv: Path 
         "experiments": experiments_table(rows),
         "pooled": pooled,
         # settings may also differ in experiments that failed, and are in no group
-        "pooled_settings": [k for k in pooled[0]["settings"] if k in study.ALWAYS or len({row["settings"][k] for row in pooled}) > 1]
-        if pooled
-        else [],
+        "pooled_settings": [
+            key
+            for key in (pooled[0]["settings"] if pooled else ())
+            if key in study.ALWAYS or len({row["settings"][key] for row in pooled}) > 1
+        ],
         "over_seeds": seeds,
         "params": Path("params.yaml").read_text(encoding="utf-8"),
     }

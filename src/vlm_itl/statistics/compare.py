@@ -48,14 +48,13 @@ def compare(model: Seeds, reference: Seeds, settings: Compare) -> dict[str, Any]
         difference = ap[0] - ap[1]
         interval = confidence(difference, bootstrap(model, reference, settings.replicates, settings.seed), settings.level)
         p = sign_flip(model, reference, settings.replicates, settings.seed)
-        answer = non_inferior(interval.low, interval.high, settings.margin) if ap.any() else "cannot tell"
-        images_needed, seeds_needed = needed(interval, images, len(seeds), settings) if ap.any() else (None, None)
         found |= {
             "difference": _number(interval.difference), "low": _number(interval.low), "high": _number(interval.high),
             "standard_error": _number(interval.standard_error), "p": _number(p),
-            "answer": answer,
-            "images_needed": images_needed, "seeds_needed": seeds_needed,
         }  # fmt: skip
+        if ap.any():
+            found["answer"] = non_inferior(interval.low, interval.high, settings.margin)
+            found["images_needed"], found["seeds_needed"] = needed(interval, images, len(seeds), settings)
     return found | {
         "images": images, "seeds": len(seeds), "resampled": "images" if len(seeds) == 1 else "seeds and images",
         "margin": settings.margin, "level": settings.level, "power": settings.power, "replicates": settings.replicates,
