@@ -17,6 +17,7 @@ from typing import Any
 import openai
 import PIL.Image
 from openai.types.chat import ChatCompletion
+from scipy.special import logsumexp
 
 from ...base.errors import UserError
 from ...base.settings import VlmJudge
@@ -146,31 +147,35 @@ class OpenAIBackend:
                 raise ValueError("a choice without a message")
             refusal = f"[refused] {choice.message.refusal}" if choice.message.refusal else ""  # never reads as an option
             texts.append(choice.message.content or refusal)
-        p = mass = None
+        log_odds = mass = None
         logprobs = response.choices[0].logprobs
         if logprobs is not None and logprobs.content:
-            p, mass = probability({t.token: t.logprob for t in logprobs.content[0].top_logprobs}, question)
+            log_odds, mass = first_position({t.token: t.logprob for t in logprobs.content[0].top_logprobs}, question)
         usage = response.usage
         return Answer(
-            text=texts[0], p_approve=p, option_mass=mass, prompt_tokens=usage.prompt_tokens if usage else 0,
+            text=texts[0], log_odds=log_odds, option_mass=mass, prompt_tokens=usage.prompt_tokens if usage else 0,
             completion_tokens=usage.completion_tokens if usage else 0, seconds=round(seconds, 4),
             samples=tuple(texts) if self.settings.samples > 1 else (),
         )  # fmt: skip
 
 
-def probability(top: dict[str, float], question: Question) -> tuple[float | None, float | None]:
-    """(P(approve | an option), P(an option)) from the log-probabilities of the likeliest first tokens.
+def first_position(top: dict[str, float], question: Question) -> tuple[float | None, float | None]:
+    """(log-odds of approval, P(an option)) from the log-probabilities of the likeliest first tokens.
 
-    A token counts for the option that it is, in any case and dress of spaces, or that it begins, where it begins only one. Null where no
-    option is among them.
+    A token counts for the option that it is, in any case and dress of spaces, or that it begins, where it begins only one. An option that
+    is not among them is at most as likely as the least likely of them, and as all that is not listed. Null where no option is.
     """
-    sums = [0.0, 0.0]
+    sums: list[list[float]] = [[], []]
     for token, logprob in top.items():
         side = option_of(word(token), question)
         if side is not None:
-            sums[side] += math.exp(logprob)
-    mass = sum(sums)
-    return (sums[0] / mass, mass) if mass > 0 else (None, None)
+            sums[side].append(logprob)
+    if not sums[0] and not sums[1]:
+        return None, None
+    rest = max(1 - sum(math.exp(v) for v in top.values()), 1e-9)
+    unlisted = min(min(top.values()), math.log(rest))
+    yes, no = (float(logsumexp(values)) if values else unlisted for values in sums)
+    return yes - no, sum(math.exp(v) for values in sums for v in values)
 
 
 def data_url(picture: PIL.Image.Image) -> str:

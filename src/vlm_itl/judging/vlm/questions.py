@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import PIL.Image
+from scipy.special import expit
 
 from ...base.errors import UserError
 
@@ -24,15 +25,22 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back. `p_approve` is P(approve | one of the options) at the first position of the answer."""
+    """What came back."""
 
     text: str | None  # null where only the probability was asked for
-    p_approve: float | None  # null where the back end gives none
+    # ln(P(approve) / P(reject)) at the first position of the answer, finite; null where the back end gives none. Not the probability:
+    # a sure model's answers, which differ in the logits, would all be 1.
+    log_odds: float | None
     option_mass: float | None  # probability of all options together: little of it means that the model wants to say something else
     prompt_tokens: int
     completion_tokens: int
     seconds: float  # its share of the computing, or of waiting for the server
     samples: tuple[str, ...] | list[str] = ()  # further texts, where several were asked for
+
+    @property
+    def p_approve(self) -> float | None:
+        """P(approve | one of the options)."""
+        return None if self.log_odds is None else float(expit(self.log_odds))
 
 
 def word(token: str) -> str:

@@ -19,7 +19,7 @@ from ...base.errors import UserError
 from .questions import Answer, Question
 
 WAIT = 60  # seconds for another process
-SCHEMA = 1  # of Answer, and of what goes into the key
+SCHEMA = 2  # of Answer, and of what goes into the key
 
 
 class Store:

@@ -10,6 +10,7 @@ import gc
 import hashlib
 import inspect
 import itertools
+import math
 import time
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
@@ -146,10 +147,10 @@ class TransformersBackend:
         seconds = (time.perf_counter() - start) / len(batch)
         answers = []
         for k, question in enumerate(batch):
-            p, mass = self.probability(first[k], question)
+            log_odds, mass = self.first_position(first[k], question)
             mine = slice(k * s.samples, (k + 1) * s.samples)
             answers.append(Answer(
-                text=None if s.answer == "probability" else texts[mine][0], p_approve=p, option_mass=mass,
+                text=None if s.answer == "probability" else texts[mine][0], log_odds=log_odds, option_mass=mass,
                 prompt_tokens=int(inputs["attention_mask"][k].sum()), completion_tokens=sum(lengths[mine]), seconds=round(seconds, 4),
                 samples=tuple(texts[mine]) if s.samples > 1 else (),
             ))  # fmt: skip
@@ -209,8 +210,8 @@ class TransformersBackend:
         self._options[question.approve, question.reject] = found
         return found
 
-    def probability(self, logits: torch.Tensor, question: Question) -> tuple[float | None, float]:
-        """(P(approve | an option), P(an option)) from the logits of one position, shape (vocabulary,); null where both underflow.
+    def first_position(self, logits: torch.Tensor, question: Question) -> tuple[float, float]:
+        """(log-odds of approval, P(an option)) from the logits of one position, shape (vocabulary,).
 
         Raises:
             UserError: the model gave no numbers.
@@ -220,9 +221,9 @@ class TransformersBackend:
                 f"params.yaml: judges: {self.settings.model} gives NaN in {self.settings.dtype}; try dtype: bfloat16 or float32"
             )
         approve, reject = self.option_tokens(question)
-        p = logits.double().softmax(-1)
-        yes, no = float(p[approve].sum()), float(p[reject].sum())
-        return (yes / (yes + no) if yes + no > 0 else None), yes + no
+        logp = logits.double().log_softmax(-1)
+        yes, no = float(logp[approve].logsumexp(0)), float(logp[reject].logsumexp(0))
+        return yes - no, math.exp(yes) + math.exp(no)
 
 
 def _seed(question: Question) -> int:
