@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from .base.coco import Coco, by_image
 from .base.errors import UserError
+from .base.pictures import read_picture
 from .base.settings import Gallery, Judge, Render, VlmJudge, simulated
 from .judging.vlm import rendering
 from .labels import taken
@@ -76,6 +77,7 @@ class Card:
     pictures: list[Picture]
     proposals: list[Entry]
     instances: list[Entry]
+    file_name: str = ""  # the user's, of a picture that came from a file of theirs
 
 
 @dataclass(frozen=True)
@@ -150,10 +152,10 @@ def collect(
 
         def card(verdict: Row) -> Card:
             i = verdict["image_id"]
-            pixels = rendering.read_picture(images / rows[i]["file_name"])
+            pixels = read_picture(images / rows[i]["file_name"])
             made = draw(verdict, pixels, shown[i], instances.get(i, []), names, look, iou)
             bar.update()
-            return made
+            return replace(made, file_name=rows[i].get("original_name", ""))
 
         groups = [
             Group(name, MEANING[name], len(some), sum(v["approve"] for v in some), [card(v) for v in chosen[name]])

@@ -15,8 +15,6 @@ from ..base.errors import UserError
 from ..base.settings import Teacher
 from ..pretrained import loading
 
-Pixels = NDArray[np.uint8]  # height x width x 3, RGB
-
 
 @dataclass(frozen=True)
 class Found:

@@ -6,6 +6,7 @@ hard-linked from its cache is replaced, never changed in place.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from .errors import UserError
@@ -68,6 +70,23 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` in UTF-8; what UTF-8 cannot hold (half a surrogate pair) becomes a question mark."""
     with replacing(path) as temporary:
         temporary.write_bytes(text.encode("utf-8", "replace"))
+
+
+def read_regular(path: Path, most: int | None = None) -> bytes:
+    """The content of a file from outside: a pipe would be waited for without end, and a device may never end.
+
+    Args:
+        most: bytes; a larger file is not read.
+
+    Raises:
+        OSError: it cannot be read, is no regular file, or is larger.
+    """
+    stat = path.stat()
+    if not S_ISREG(stat.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    if most is not None and stat.st_size > most:
+        raise OSError(errno.EFBIG, f"{stat.st_size:,} bytes, at most {most:,} are expected", str(path))
+    return path.read_bytes()
 
 
 def read_json(path: Path) -> Any:

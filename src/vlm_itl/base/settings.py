@@ -16,6 +16,7 @@ from ruamel.yaml.error import YAMLError
 from .errors import UserError
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
+MAX_PIXELS = 100_000_000  # of a picture, unless `data.max_pixels` says otherwise
 Probability = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]  # becomes a folder and a DVC stage name
 
@@ -58,6 +59,7 @@ class Data(Model):
     source: Literal["synthetic", "local", "coco2017"]
     root: str  # a folder that exists; `download` depends on it
     seed: Annotated[int, Field(ge=0)] = 0  # of the drawn scenes and of a held-out test part
+    max_pixels: Annotated[int, Field(ge=1, lt=2**31)] = MAX_PIXELS  # a larger picture is refused before it is decoded
     synthetic: Synthetic | None = None
     local: Local | None = None
     coco2017: Coco2017 = Field(default_factory=Coco2017)

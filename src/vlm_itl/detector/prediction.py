@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper, build_detection_test_loader
+from detectron2.data import build_detection_test_loader
 from detectron2.data.detection_utils import build_augmentation
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
@@ -23,6 +23,7 @@ from ..base.coco import Coco, encode
 from ..base.files import write_json_list
 from .checkpoint import Progress, key_of
 from .config import load_config, make_deterministic
+from .mapper import PictureMapper
 from .processes import gathered, of_first, rank, world
 from .speed import faster
 from .stream import class_ids, to_records
@@ -135,7 +136,7 @@ def _batches(
 def _load(records: list[Row], cfg: CfgNode, batch_size: int) -> Iterator[list[Row]]:
     if not records:
         return iter([])
-    mapper = DatasetMapper(is_train=False, augmentations=build_augmentation(cfg, False), image_format=cfg.INPUT.FORMAT)
+    mapper = PictureMapper(is_train=False, augmentations=build_augmentation(cfg, False), image_format=cfg.INPUT.FORMAT)
     sampler = torch.utils.data.SequentialSampler(records)  # Detectron2's would share them out among the processes once more
     workers = cfg.DATALOADER.NUM_WORKERS
     return iter(build_detection_test_loader(records, mapper=mapper, sampler=sampler, batch_size=batch_size, num_workers=workers))

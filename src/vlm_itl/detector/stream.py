@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper
 from detectron2.data import transforms as T
 from detectron2.data.detection_utils import build_augmentation
 from detectron2.structures import BoxMode
 
 from ..base.coco import Coco, by_image
+from .mapper import PictureMapper
 from .processes import rank, world
 
 Sample = dict[str, Any]
@@ -83,7 +83,7 @@ class Samples(torch.utils.data.Dataset):
     def __init__(self, records: list[dict[str, Any]], cfg: CfgNode, seed: int) -> None:
         self.records, self.seed = records, seed
         self.augmentations = build_augmentation(cfg, is_train=True)
-        self.mapper = DatasetMapper(
+        self.mapper = PictureMapper(
             is_train=True, augmentations=[], image_format=cfg.INPUT.FORMAT, use_instance_mask=True, instance_mask_format="bitmask"
         )
         self.kept: dict[tuple[Any, ...], Sample] = {}
