@@ -54,7 +54,16 @@ def root(server, tmp_path):
 
 
 def settings(server, **more) -> Coco2017:
-    return Coco2017(**{"archive_md5": md5(server.folder / coco2017.ARCHIVE), "timeout": 1, "retries": 2, "connections": 4, **more})
+    return Coco2017(
+        **{
+            "archive_md5": md5(server.folder / coco2017.ARCHIVE),
+            "timeout": 1,
+            "retries": 2,
+            "connections": 4,
+            "hosts": ["127.0.0.1"],
+            **more,
+        }
+    )
 
 
 def store(server) -> list[Path]:
@@ -135,6 +144,44 @@ def test_faults_that_pass(server, root, tmp_path, case):
     assert server.asked.pop("/train2017/000000000003.jpg") == requests
     assert server.asked.pop("/moved/train2017/000000000003.jpg", 0) == (case == "redirect")
     assert set(server.asked.values()) == {1}
+
+
+REFUSED = {
+    "endless body": ("endless", {}, 1, r"more than [\d,]+ bytes"),
+    "a small body that unpacks to a large one": ("gzip", {}, 1, "its body is compressed"),
+    "dripping body": ("drip", {"deadline": 2}, 3, "not whole within 2 s"),
+    "dripping head": ("drip head", {"deadline": 2}, 3, "head is not whole within 2 s"),
+    "redirection to a host of the network": ("inward", {}, 1, r"is on 'localhost', which is not asked.*data\.coco2017\.hosts"),
+    "redirections in a circle": ("circle", {}, 6, "more than 5 redirections"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_servers_that_mean_harm(server, root, tmp_path, case, capsys):
+    """Neither memory nor time is the server's to spend, and no other host is reached."""
+    fault, more, requests, reason = REFUSED[case]
+    path = "/train2017/000000000003.jpg"
+    server.faults[path] = [fault] * 9
+    parts, _ = coco2017.prepare(tmp_path / "images", root, settings(server, allow_missing=1, **more), CHOICE)
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("missing: ")]
+    assert f"{server.url}{path}: " in line
+    assert re.search(reason, line)
+    assert server.asked.pop(path) == requests
+    assert set(server.asked.values()) == {1}
+    check_images(parts, tmp_path / "images", server)
+
+
+def test_other_hosts_are_asked_only_where_a_setting_says_so(server, root, tmp_path, capsys):
+    with pytest.raises(UserError, match="20 of 20 pictures"):
+        coco2017.prepare(tmp_path / "images", root, settings(server, hosts=[]), CHOICE)
+    assert capsys.readouterr().out.count("is on '127.0.0.1', which is not asked") == SELECTED
+    assert not server.asked
+    coco2017.prepare(tmp_path / "images", root, settings(server, hosts=[], base_url=server.url), CHOICE)  # a mirror's own host is
+
+
+def test_a_mirror_with_a_password_is_refused():
+    with pytest.raises(ValueError, match="netrc"):
+        Coco2017(base_url="http://me:secret@mirror.example/coco")
 
 
 def test_retry_after_is_honoured(server, root, tmp_path):

@@ -6,6 +6,7 @@ The file is read with the YAML 1.2 parser that DVC uses, so that both see the sa
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -52,7 +53,15 @@ class Coco2017(Model):
     connections: Annotated[int, Field(ge=1, le=64)] = 16  # requests under way at a time
     retries: Annotated[int, Field(ge=0)] = 5  # of one request, with growing pauses
     timeout: Annotated[float, Field(gt=0)] = 30  # seconds to connect, and without a byte
+    deadline: Annotated[float, Field(gt=0)] = 300  # seconds for one whole picture
+    hosts: list[str] = Field(default_factory=list)  # further ones that pictures may be fetched from, besides COCO's and that of base_url
     archive_md5: str = "f4bbac642086de4f52a3fdda2de5fa2c"  # as published for annotations_trainval2017.zip
+
+    @model_validator(mode="after")
+    def _no_secrets(self) -> Coco2017:
+        if self.base_url and "://" in self.base_url and re.search(r"[@?#]", self.base_url):
+            raise ValueError("base_url is recorded by DVC, so it holds no user, password or query; put them into ~/.netrc")
+        return self
 
 
 class Data(Model):

@@ -25,6 +25,7 @@ from .fetch import IN_A_ROW, Wanted, fetch
 from .instances import most_bytes, normalise, parse_instances, picture_path, picture_problem, read_instances, renumbered, shared
 
 ARCHIVE = "annotations_trainval2017.zip"
+HOSTS = ("images.cocodataset.org", "s3.amazonaws.com")  # where COCO's own pictures lie
 PARTS: dict[str, tuple[Part, str]] = {"train": ("training", "train2017"), "test": ("test", "val2017")}
 
 
@@ -165,6 +166,9 @@ def _fetch(
 ) -> tuple[dict[tuple[str, int], str], int]:  # fmt: skip
     """Fetch what the store does not have and link it into `images`; what is missing, by part and image id, and how many were not tried.
 
+    Annotations may be anybody's, and a `coco_url` could name a host of the network that only this machine reaches: only COCO's own, that
+    of `base_url` and those of `data.coco2017.hosts` are asked.
+
     A linked file shares its bytes with the store and perhaps with DVC's cache: each of them is replaced, never written in place.
     """
     wanted: dict[Path, Wanted] = {}
@@ -177,9 +181,10 @@ def _fetch(
             if url is None:
                 raise UserError(f"{where} has no coco_url; set data.coco2017.base_url in params.yaml")
             path = picture_path(_store(base, url) / folder, image["file_name"], where)
-            wanted[path] = Wanted(url, path, functools.partial(picture_problem, image=image, max_pixels=max_pixels))
+            wanted[path] = Wanted(url, path, functools.partial(picture_problem, image=image, max_pixels=max_pixels), most_bytes(image))
             kept[name, image["id"]] = path
-    done = fetch(list(wanted.values()), settings.connections, settings.retries, settings.timeout)
+    hosts = {*HOSTS, *(host.lower() for host in settings.hosts), (urlsplit(base or "").hostname or "").lower()} - {""}
+    done = fetch(list(wanted.values()), hosts, settings.connections, settings.retries, settings.timeout, settings.deadline)
     print(f"pictures fetched: {done.files:,} ({done.bytes / 1e6:,.1f} MB); there before: {done.there:,}")
     for name, data in parts.items():
         (images / name).mkdir(parents=True, exist_ok=True)

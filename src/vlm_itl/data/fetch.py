@@ -8,6 +8,7 @@ A server may be anybody's. An answer has a largest size and a longest time, and 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import socket
@@ -25,7 +26,7 @@ from requests.adapters import HTTPAdapter
 from tqdm import tqdm
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import HTTPError, InvalidHeader, MaxRetryError
+from urllib3.exceptions import HTTPError, InvalidHeader, MaxRetryError, ProtocolError
 from urllib3.util.retry import Retry
 
 from ..base.files import replacing
@@ -175,15 +176,16 @@ class _Cut:
         try:
             return super().getresponse()  # type: ignore[misc]
         finally:
+            late = timer.finished.is_set()
             timer.cancel()
+            if late:  # what was cut may look like an answer that has ended
+                raise ProtocolError(f"the answer's head is not whole within {self.deadline:g} s (data.coco2017.deadline)")
 
     def _cut(self) -> None:
         sock = self.sock
         if sock is not None:
-            try:
+            with contextlib.suppress(OSError):  # it is closed already
                 sock.shutdown(socket.SHUT_RDWR)
-            except OSError:  # it is closed already
-                pass
 
 
 class _Refused(Exception):

@@ -253,8 +253,8 @@ def picture_path(folder: Path, name: str, where: str) -> Path:
 
 
 def most_bytes(image: dict[str, Any]) -> int:
-    """How large the file of a picture of that size may be: 16 bytes a pixel, and 64 MiB for what else is in it."""
-    return 16 * image["height"] * image["width"] + 2**26
+    """How large the file of a picture of that size may be: 16 bytes a pixel, and 16 MiB for what else is in it."""
+    return 16 * image["height"] * image["width"] + 2**24
 
 
 def picture_problem(picture: bytes, image: dict[str, Any], max_pixels: int = MAX_PIXELS) -> str | None:
