@@ -27,7 +27,7 @@ class Matches:
     Attributes:
         thresholds: (T,) IoU.
         classes: (K,) names.
-        images: (I,) image ids, ascending.
+        images: (I,) image ids as they are in the test file, as text, by ascending number.
         instances: (K, I) instances to find: not crowd, not ignored.
         image: (D,) index into `images`.
         category: (D,) index into `classes`, ascending.
@@ -38,7 +38,7 @@ class Matches:
 
     thresholds: NDArray[np.float64]
     classes: NDArray[np.str_]
-    images: NDArray[np.int64]
+    images: NDArray[np.str_]
     instances: NDArray[np.int32]
     image: NDArray[np.int32]
     category: NDArray[np.int32]
@@ -48,9 +48,14 @@ class Matches:
 
 
 def from_coco(evaluation: COCOeval) -> Matches:
-    """The matches of an evaluation of which `evaluate()` has run; area "all", the largest number of detections an image (100)."""
+    """The matches of an evaluation of which `evaluate()` has run; area "all", the largest number of detections an image (100).
+
+    Args:
+        evaluation: of `evaluation.detection.evaluate`, whose ids are ours: pycocotools writes an annotation's id 0 as "no match".
+    """
     p = evaluation.params
-    thresholds, images = np.asarray(p.iouThrs, dtype=np.float64), np.asarray(p.imgIds, dtype=np.int64)
+    given = {row["id"]: row.get("given_id", row["id"]) for row in evaluation.cocoGt.dataset["images"]}
+    thresholds, images = np.asarray(p.iouThrs, dtype=np.float64), np.array([str(given[i]) for i in p.imgIds], dtype=np.str_)
     names = {row["id"]: row["name"] for row in evaluation.cocoGt.dataset["categories"]}
     instances = np.zeros((len(p.catIds), len(images)), dtype=np.int32)
     rows: list[tuple[int, int, dict[str, Any]]] = []
