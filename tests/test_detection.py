@@ -90,7 +90,8 @@ def users_ids(images: list[int], first: int, classes: tuple[int, int] = (1, 2)):
 
 @pytest.mark.parametrize(
     ("images", "first", "classes"),
-    [([1, 2, 3, 4], 0, (1, 2)), ([0, 1, 2, 3], -3, (0, 1)), ([5, 2**63, 2**64, 2**80], 2**63, (2**63, 2**70)), ([-7, 0, 2**63, 9**99], 0, (-1, 2**64))],
+    [([1, 2, 3, 4], 0, (1, 2)), ([0, 1, 2, 3], -3, (0, 1)), ([5, 2**63, 2**64, 2**80], 2**63, (2**63, 2**70)),
+     ([-7, 0, 2**63, 9**99], 0, (-1, 2**64))],
 )  # fmt: skip
 def test_ids_are_the_users_and_pycocotools_gets_ours(images, first, classes):
     (data, results), (renumbered, theirs) = users_ids(images, first, classes)
