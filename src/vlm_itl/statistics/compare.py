@@ -18,7 +18,7 @@ from scipy.special import ndtr
 from scipy.stats import chi2, norm, t
 
 from ..base.errors import UserError
-from ..base.settings import Compare, Run
+from ..base.settings import Compare, Run, chain
 from .ap import average_precision, mean_ap, swapped
 from .matches import Matches, same_images, same_predictions
 
@@ -295,15 +295,7 @@ def pairs(runs: Mapping[str, Run], judge: str) -> dict[str, str]:
     reference = next((name for name in last if runs[name].judge == judge), None)
     if reference is None:
         return {}
-    rounds = _chain(runs, reference)
+    rounds = chain(runs, reference)
     return {
-        name: rounds[min(len(_chain(runs, name)), len(rounds)) - 1] for name in last if name != reference
+        name: rounds[min(len(chain(runs, name)), len(rounds)) - 1] for name in last if name != reference
     }  # fmt: skip
-
-
-def _chain(runs: Mapping[str, Run], name: str) -> list[str]:
-    """The runs that lead to `name`, from the first."""
-    chain = [name]
-    while runs[chain[-1]].prev in runs:
-        chain.append(runs[chain[-1]].prev)
-    return chain[::-1]
