@@ -190,11 +190,12 @@ def test_strangers_text_is_text(hostile):
 
 def test_the_page_says_what_there_is_to_say(hostile):
     text = Elements(hostile).words
-    for words in ("run-1", "vision-language model", "1 answers unparsed", "P(approve) 0.88", "unparsed", "1 of 2 masks right",
+    for words in ("run-1", "vision-language model", "P(approve) 0.88", "unparsed", "1 of 2 masks right",
                   "No image here.", "2 images: 1 approved, 1 rejected"):  # fmt: skip
         assert words in text, words
     assert "Simulated" not in text
     assert "1 of them shown" not in text
+    assert "answers unparsed" not in text  # of questions there is one count, and it stands in metrics/asking, the table and the report
 
 
 @pytest.mark.parametrize(
@@ -238,6 +239,16 @@ def test_every_mask_alone(tmp_path):
     assert "0.91 accepted right" in text
     assert "- refused right" in text
     assert "0.62 accepted wrong" in text
+
+
+def test_a_mask_on_an_ignored_region_counts_neither_way():
+    truth = [instance(A), crowd((20, 0, 30, 40))]
+    plain, look = np.full((40, 50, 3), 120, np.uint8), Render()
+    proposals = [instance(A, score=1), instance(B, score=1), instance(C, score=1)]
+    card = gallery.draw(verdict(1, True, 3), plain, proposals, truth, {1: "bird"}, look, 0.6)
+    assert [e.state for e in card.proposals] == ["right", "ignored", "wrong"]
+    assert card.outcome == "but 1 of 2 masks right"
+    assert gallery.draw(verdict(1, True, 2), plain, proposals[:2], truth, {1: "bird"}, look, 0.6).outcome == "rightly: everything is there"
 
 
 def test_pictures_are_as_judged_and_true_masks_have_their_proposals_colours(tmp_path):

@@ -150,6 +150,17 @@ def test_quality_by_class_and_number():
     assert quality["by_instances"]["2"]["false_approvals"] == 1
 
 
+def test_proposals_on_ignored_regions_are_neither_right_nor_wrong():
+    """One right accepted, one wrong refused, one on a region accepted and one refused: the last two count nowhere but as ignored."""
+    region = instance((25, 0, 25, 40), iscrowd=1)
+    truth = {"annotations": [instance((1, 1, 10, 10)), region], "categories": [{"id": 1, "name": "bird"}]}
+    boxes = [(1, 1, 10, 10), (1, 20, 10, 10), (30, 5, 8, 8), (30, 20, 8, 8)]
+    verdicts = [{"image_id": 1, "asked": True, "approve": True, "accepted": [True, False, True, False]}]
+    found = judge_quality(verdicts, [instance(box) for box in boxes], truth, 0.6)["by_proposal"]
+    assert (found["asked"], found["approved"], found["recall"], found["specificity"], found["accuracy"]) == (2, 1, 1, 1, 1)
+    assert found["ignored"] == 2
+
+
 VERDICTS = ROOT.parent / "shared" / "data" / "ovis2-verdicts" / "verdicts.jsonl.gz"
 
 

@@ -17,13 +17,13 @@ import pytest
 from conftest import ROOT, instance
 from PIL import Image
 
-from vlm_itl.base.coco import decode
+from vlm_itl.base.coco import decode, encode
 from vlm_itl.base.errors import UserError
 from vlm_itl.base.settings import HoldBack, Lora, Prices, Run, Verifier, VlmJudge
 from vlm_itl.calibration import Fitted, recalibrated, weakest
 from vlm_itl.evaluation.probes import calibrate, choose_bands, expected_calibration_error, fit_calibration
 from vlm_itl.labels import update
-from vlm_itl.matching import all_right, matched
+from vlm_itl.matching import all_right, rightness
 from vlm_itl.verifier.examples import Examples, shown
 from vlm_itl.verifier.parts import check, parts, together
 
@@ -77,7 +77,7 @@ def test_the_oracle_agrees_with_every_example():
     for n, e in enumerate(drawn):
         truth = examples.truth[e.image["id"]]
         assert e.right is (n % 2 == 0)
-        assert e.right is (matched(e.rows, truth, 0.6)[0] if e.kind == "mask" else all_right(e.rows, truth, 0.6))
+        assert e.right is (rightness(e.rows, truth, 0.6)[0] if e.kind == "mask" else all_right(e.rows, truth, 0.6))
     kinds = Counter((e.kind, e.change) for e in drawn)
     assert {c for k, c in kinds if k == "mask"} >= {"exact", "jitter", "eroded", "dilated", "shifted", "cut", "wrong class", "detector"}
     assert {c for k, c in kinds if k == "missing"} == {"exact", "dropped", "duplicated"}
@@ -103,6 +103,28 @@ def test_detector_proposals_on_other_images_are_no_examples():
     data = labels()
     examples = Examples(data, proposals(labels(100, 4)), 0.6)
     assert examples.mistakes == {True: [], False: []}
+
+
+def test_detector_proposals_on_ignored_regions_are_no_examples():
+    """The second class's instances are turned into regions to ignore: proposals on them are neither right nor wrong."""
+    data = labels()
+    found = [{**shown(row), "score": 0.9} for row in data["annotations"]]
+    plain = Examples(data, found, 0.6)
+    assert (len(plain.mistakes[True]), plain.mistakes[False]) == (len(found), [])
+    regions = {**data, "annotations": [{**a, "iscrowd": int(a["category_id"] == 2)} for a in data["annotations"]]}
+    examples = Examples(regions, found, 0.6)
+    assert 0 < len(examples.mistakes[True]) < len(found)
+    assert examples.mistakes[False] == []
+
+
+def test_made_masks_on_ignored_regions_are_no_wrong_examples():
+    data = labels()
+    everywhere = encode(np.ones((40, 50), dtype=bool))
+    rows = [{**a, "id": 1000 + a["id"], "segmentation": everywhere, "iscrowd": 1} for a in data["annotations"]]
+    examples = Examples({**data, "annotations": [*data["annotations"], *rows]}, [], 0.6)
+    for n in range(40):
+        e = examples.mask(random.Random(n), False)
+        assert rightness(e.rows, examples.truth[e.image["id"]], 0.6) == [False]
 
 
 # parts
@@ -262,7 +284,8 @@ def test_a_model_learns_and_is_a_model_folder(few, pictures, base, tmp_path):
     numbers, curve = train(pictures, base, tmp_path / "one", steps=60, learning_rate=0.006)
     assert curve[-1]["step"] == 60
     assert curve[-1]["loss"] < 1 < 2 < curve[0]["loss"]  # ln 600 = 6.4 for a vocabulary of chance, ln 2 = .69 for a coin
-    assert set(numbers) == {"mask", "missing", "detector"}
+    assert set(numbers) == {"mask", "missing", "detector", "seconds"}
+    assert 0 < numbers["seconds"] < 600
     assert numbers["mask"]["always_accuracy"] == 0.5
     assert numbers["detector"]["score_auroc"] == 1  # as `proposals` are made
     train(pictures, base, tmp_path / "two", steps=60, learning_rate=0.006)

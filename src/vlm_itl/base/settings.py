@@ -5,8 +5,10 @@ The file is read with the YAML 1.2 parser that DVC uses, so that both see the sa
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -330,6 +332,22 @@ class Run(Model):
     judge: Name
     prev: Name
     policy: Literal["pool", "annotate", "drop", "ground_truth"] = "pool"
+    arm: Name | None = None  # whose line the figures draw; none: the run's name without its round number
+
+
+def arm_of(name: str, chosen: str | None = None) -> str:
+    """The arm of a run: what `runs.<name>.arm` says, else the name without a round number (`vlm-sim-2` is of `vlm-sim`)."""
+    stem, _, last = name.rpartition("-")
+    return chosen or (stem if stem and last.isdigit() else name)
+
+
+def chain(runs: Mapping[str, Run], name: str) -> list[str]:
+    """The runs that lead to `name`, from the first after a start to `name` itself; none for a start."""
+    found: list[str] = []
+    while name in runs:
+        found.append(name)
+        name = runs[name].prev
+    return found[::-1]
 
 
 class Seconds(Model):
@@ -501,6 +519,11 @@ class Settings(Model):
                     return f"runs.{name}.prev", f"the chain never reaches start: it comes back to '{current}'"
                 seen.add(current)
                 current = self.runs[current].prev
+        for one, other in itertools.combinations(self.runs, 2):
+            of = arm_of(one, self.runs[one].arm)
+            if of == arm_of(other, self.runs[other].arm) and one not in chain(self.runs, other) and other not in chain(self.runs, one):
+                problem = f"'{one}' and '{other}' would both be of the arm '{of}', and neither continues the other; give one another"
+                return f"runs.{other}.arm", problem
         return None
 
 

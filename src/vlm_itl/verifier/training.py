@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ def train(
     )
     checkpoint = Checkpoint(key)
     found = checkpoint.load()
+    begun = time.monotonic() - (found["seconds"] if found else 0.0)  # as if it had not been interrupted
     before = found["before"] if found else answers(backend, question, examples, options, "asking the untrained model")
     if settings.lora:
         model = with_adapters(model, settings.lora)
@@ -117,7 +119,7 @@ def train(
             if checkpoint.due() and step < settings.steps:
                 checkpoint.save({
                     "model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "curve": curve, "losses": losses,
-                    "before": before,
+                    "before": before, "seconds": time.monotonic() - begun,
                 })  # fmt: skip
     if settings.lora:
         model = model.merge_and_unload()
@@ -126,7 +128,7 @@ def train(
     model.save_pretrained(target)
     backend.processor.save_pretrained(target)
     checkpoint.clear()
-    return report(examples, before, after), curve
+    return {**report(examples, before, after), "seconds": round(time.monotonic() - begun, 1)}, curve
 
 
 def rate(step: int, steps: int) -> float:
