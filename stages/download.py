@@ -22,6 +22,7 @@ STAGE = Stage(
         "metrics": "annotations and pictures left out",
     },
     params=("data", "select"),
+    named={"root": "data.root"},
 )
 
 
