@@ -27,9 +27,8 @@ $(VENV)/.ready: requirements.lock requirements-detectron2.lock Makefile
 	  $(BIN)/uv pip install --quiet --compile-bytecode --no-deps --require-hashes --python-version 3.10 --target "$$site" -r requirements-detectron2.lock
 	touch $@
 
-repro: setup  ## run the whole experiment (what is cached is not run again) and print the table
-	@PYTHONPATH=src python -m vlm_itl.base.settings
-	dvc repro
+repro: setup  ## run the whole experiment (what is cached is not run again, an arm that fails does so alone) and print the table
+	@PYTHONPATH=src python -m vlm_itl.repro
 	@PYTHONPATH=src python -m vlm_itl.report
 
 STUDY := artifacts/report/study.csv

@@ -16,6 +16,7 @@ STAGE = Stage(
     reads={"matches": "folder of matches on the test images, one file a run"},
     writes={"comparison": "a row a compared run"},
     params=("runs", "compare"),
+    per_run={"matches": ".npz"},
 )
 
 

@@ -23,6 +23,7 @@ STAGE = Stage(
         "metrics": "images and annotations of each part, and how many were left out and why",
     },
     params=("data", "select"),
+    named={"root": "data.root"},
 )
 
 

@@ -14,6 +14,7 @@ STAGE = Stage(
     reads={"judge": "folder of judge quality, one file a run"},
     writes={"crowding": "recall and specificity by number of instances, SVG", "rounds": "approvals by run, SVG"},
     params=("runs", "judges"),
+    per_run={"judge": ".json"},
 )
 
 

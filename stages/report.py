@@ -25,6 +25,7 @@ STAGE = Stage(
         "curve": "mAP against human hours, a row a run and arm",
     },
     params=("runs", "judges", "calibrations", "verifiers"),
+    per_run=dict.fromkeys(("detection", "cost", "judge", "training", "asking"), ".json"),
 )
 
 

@@ -32,6 +32,7 @@ STAGE = Stage(
     },
     optional=frozenset({"previous", "untrained"}),
     params=("detector", "{schedule}", "{untrained}", "seed"),
+    named={"config": "detector.config"},
 )
 
 

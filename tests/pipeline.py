@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import re
@@ -15,7 +16,23 @@ from pathlib import Path
 from conftest import ROOT
 from ruamel.yaml import YAML
 
+from vlm_itl.base.settings import load, pick
+
 yaml = YAML()
+AUDIT = '''
+"""Writes down every file of this repository that a stage opens."""
+import json, os, sys
+root, log = os.environ["AUDIT_ROOT"] + os.sep, os.environ["AUDIT_LOG"]
+argv = sys.orig_argv
+if "DVC_STAGE" in os.environ and "-m" in argv and "stages.check" not in argv:
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    def hook(event, args):
+        if event == "open" and isinstance(args[0], (str, bytes, os.PathLike)):
+            path = os.path.abspath(os.fsdecode(args[0]))
+            if path.startswith(root):
+                os.write(out, (json.dumps([os.environ["DVC_STAGE"], argv[argv.index("-m") + 1:], path[len(root):]]) + "\\n").encode())
+    sys.addaudithook(hook)
+'''
 
 
 def shrink(params: dict) -> None:
@@ -34,9 +51,9 @@ def shrink(params: dict) -> None:
 
 
 class Clone:
-    """A clone of this working tree with small settings and a DVC cache of its own."""
+    """A clone of this working tree with small settings and a DVC cache of its own; `audited`, it knows what its stages open."""
 
-    def __init__(self, folder: Path, change: Callable[[dict], None] = shrink) -> None:
+    def __init__(self, folder: Path, change: Callable[[dict], None] = shrink, audited: bool = False) -> None:
         self.folder = folder
         listed = subprocess.run(
             ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
@@ -53,6 +70,11 @@ class Clone:
             "DVC_SITE_CACHE_DIR": str(folder.parent / f"{folder.name}-site-cache"),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
+        if audited:
+            hook, self.log = folder.parent / f"{folder.name}-hook", folder.parent / f"{folder.name}-opened"
+            hook.mkdir()
+            (hook / "sitecustomize.py").write_text(AUDIT)
+            self.env |= {"PYTHONPATH": str(hook), "AUDIT_ROOT": str(folder), "AUDIT_LOG": str(self.log)}
         self.settings(change)
         for words in (["init", "-q", "-b", "main"], ["config", "user.email", "test@example.org"], ["config", "user.name", "test"]):
             self.run("git", *words)
@@ -78,6 +100,27 @@ class Clone:
     def repro(self, *options: str) -> set[str]:
         """`dvc repro`; the names of the stages that it ran."""
         return ran(self.run("dvc", "repro", *options).stdout)
+
+    def opened(self) -> dict[tuple[str, str], list[str]]:
+        """{(entry, a file of this repository that it opened): its command's words}; without modules, which test_graph.py holds."""
+        rows = [json.loads(line) for line in self.log.read_text().splitlines()]
+        return {(stage, path): words for stage, words, path in rows if not path.endswith((".py", ".pyc"))}
+
+    def undeclared(self) -> list[str]:
+        """What entries opened without declaring it: not on the command line, not named by a setting of theirs."""
+        found, settings = [], load(self.folder / "params.yaml")
+        for (stage, path), (module, *words) in self.opened().items():
+            declaration = importlib.import_module(module).STAGE
+            given = declaration.parser(module, "").parse_args(words)
+            declared = {str(v) for n in (*declaration.reads, *declaration.writes) if (v := getattr(given, n, None)) is not None}
+            declared |= {pick(settings, key) for key in declaration.named.values()} | {"params.yaml", "dvc.yaml"}
+            parts = Path(path).parts
+            near = {str(Path(*parts[:k])) for k in range(1, len(parts) + 1)}
+            temporary = any(Path(path).parent == Path(d).parent and Path(path).name.startswith(f".{Path(d).name}") for d in declared)
+            folder = any(Path(d).is_relative_to(path) for d in declared)
+            if not (near & declared or temporary or folder or parts[0] == "scratch"):
+                found.append(f"{stage}: {path}")
+        return found
 
     def json(self, name: str):
         return json.loads((self.folder / name).read_text())

@@ -1,4 +1,8 @@
-"""dvc.yaml holds what the code does: every stage's deps, params and files against its module."""
+"""dvc.yaml holds what the code does: every stage's deps, params and files against its module, and every entry's place in the graph.
+
+A stage is what stands in dvc.yaml; an entry is what DVC makes of it, one for each run, judge, ... of params.yaml. The default has no
+entries of some stages, so settings with at least one of each are resolved by DVC itself.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,16 @@ import ast
 import importlib
 import re
 import shlex
+import shutil
 from pathlib import Path
 
+import networkx as nx
 import pytest
 from conftest import ROOT
+from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from vlm_itl.base.settings import load
+from vlm_itl.base.settings import Settings, VlmJudge, check, load, wanted
 
 GRAPH = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
 STAGES = {name: stage.get("do", stage) for name, stage in GRAPH["stages"].items()}
@@ -76,12 +83,123 @@ def entries(values: list) -> list[str]:
     return [next(iter(v)) if isinstance(v, dict) else v for v in values]
 
 
+CHECK = "python -m stages.check"
+
+
 def parse(stage: dict):
-    """(module, STAGE, arguments) of a stage's command line, templates and all."""
-    words = shlex.split(stage["cmd"])
+    """(module, STAGE, arguments) of a stage's last command, templates and all."""
+    words = shlex.split(stage["cmd"].splitlines()[-1])
     assert words[:2] == ["python", "-m"]
     declaration = importlib.import_module(words[2]).STAGE
     return words[2], declaration, declaration.parser(words[2], "").parse_args(words[3:])
+
+
+def check_files(stage: dict, paths: dict[str, str]) -> None:
+    """What a command reads and writes is what is declared; `paths` are those that come from settings, by key."""
+    _, declaration, arguments = parse(stage)
+    read = {str(v) for k in declaration.reads if (v := getattr(arguments, k, None)) is not None}
+    read |= {paths[key] for key in declaration.named.values()}
+    written = {str(v) for k in declaration.writes if (v := getattr(arguments, k)) is not None}
+    assert read == {d for d in entries(stage["deps"]) if not is_code(d)}
+    assert written == set(outputs(stage))
+
+
+def outputs(stage: dict) -> list[str]:
+    return entries([*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])])
+
+
+def everything(params: dict) -> None:
+    """Settings in which every stage has an entry, and every kind of edge is there."""
+    params["autolabels"] = {"gsam2": {"kind": "grounded-sam2"}, "sam3": {"kind": "sam3"}}
+    params["verifiers"] = {"verifier": {"base": "vlm"}}
+    params["probed"] = ["vlm", "verifier", "vlm-sim"]
+    params["calibrations"] = {"calibrated": {"probed": "vlm"}, "bands": {"probed": "verifier"}}
+    params["runs"] = {
+        "human-1": {"judge": "human", "prev": "start"}, "human-2": {"judge": "human", "prev": "human-1"},
+        "calibrated-1": {"judge": "calibrated", "prev": "start"}, "verifier-1": {"judge": "verifier", "prev": "gsam2"},
+        "bands-1": {"judge": "bands", "prev": "start", "policy": "annotate"}, "drawn-1": {"judge": "never", "prev": "sam3"},
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory) -> tuple[dict[str, dict], nx.DiGraph, Settings]:
+    """(entries as DVC resolves them, its graph of them: an edge from each to what it depends on, settings)."""
+    folder = tmp_path_factory.mktemp("full")
+    for name in ("dvc.yaml", "configs", "data"):
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, folder / name)
+    params = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    everything(params)
+    YAML(typ="safe").dump(params, folder / "params.yaml")
+    with Repo.init(str(folder), no_scm=True) as repo:
+        graph = nx.relabel_nodes(repo.index.graph, lambda stage: stage.name)
+        dvcfile = next(stage.dvcfile for stage in repo.index.stages)
+        resolved = {name: dvcfile.resolver.resolve_one(name)[name] for name in graph}
+    return resolved, graph, load(folder / "params.yaml")
+
+
+def test_every_stage_has_an_entry(full):
+    assert {name.partition("@")[0] for name in full[0]} == set(STAGES)
+
+
+def test_every_entry_reads_and_writes_what_it_declares(full):
+    resolved, _, settings = full
+    paths = {"data.root": settings.data.root, "detector.config": settings.detector.config}
+    for stage in resolved.values():
+        check_files(stage, paths)
+        _, declaration, arguments = parse(stage)
+        assert sorted(declaration.keys(arguments)) == sorted(stage.get("params", []))
+
+
+def test_what_an_entry_writes_is_found_by_those_that_read_it(full):
+    """DVC orders entries by paths: of a file that is read, its folder or a file in it that another writes."""
+    resolved, graph, _ = full
+    writer = {path: name for name, stage in resolved.items() for path in outputs(stage)}
+    for name, stage in resolved.items():
+        for dep in entries(stage["deps"]):
+            above = {str(p) for p in (Path(dep), *Path(dep).parents)}
+            sources = {by for path, by in writer.items() if path in above or Path(path).is_relative_to(dep)}
+            assert sources <= set(graph.successors(name)), (name, dep)
+            assert sources or (ROOT / dep).exists() or Path(dep).parts[0] == "judges", f"{name}: nobody writes {dep}"
+
+
+LOOKS = {"stages.judge", "stages.consistency", "stages.train_verifier"}  # load the model of the judge whose settings they get
+DRAWS = {"stages.gallery"}  # uses such settings for what was shown
+
+
+def test_whoever_loads_a_judge_waits_for_what_is_made_of_it(full):
+    """The model that train-verifier writes and the thresholds of `thresholds` lie in the judge's folder; its settings say that it needs
+    them. Which stages load a judge is tested by tests/test_verifier_graph.py, by the files that they open."""
+    resolved, graph, settings = full
+    waiting = set()
+    for name, stage in resolved.items():
+        for judge in (key.partition(".")[2] for key in stage.get("params", []) if key.startswith("judges.")):
+            assert parse(stage)[0] in LOOKS | DRAWS, f"{name} gets settings of a judge: say here whether it loads its model"
+            s = settings.judges[judge]
+            if parse(stage)[0] in DRAWS or not isinstance(s, VlmJudge) or name == f"train-verifier@{judge}":
+                continue
+            makers = {f"train-verifier@{trained}" for trained in settings.verifiers if s.model == f"judges/{trained}/model"}
+            makers |= {f"thresholds@{judge}"} if s.calibrated else set()
+            assert makers <= nx.descendants(graph, name), name
+            if makers:
+                waiting.add(name)
+    assert waiting == {"judge@verifier-1", "judge@bands-1", "judge@calibrated-1", "judge-probes@verifier", "consistency@verifier"}
+
+
+def test_names_reach_a_shell_after_they_were_checked():
+    """DVC does not quote what it puts into a command, and runs the commands of a stage one by one."""
+    for stage in STAGES.values():
+        first, *others = stage["cmd"].splitlines()
+        assert "${" not in first
+        assert not others or (first == CHECK and len(others) == 1)
+        assert {template.partition(".")[0] for template in re.findall(r"\$\{([^}]*)\}", stage["cmd"])} <= {"key", "item"}  # names alone
+
+
+def test_the_keys_that_dvc_wants_are_known(full):
+    """By DVC's own account of every entry."""
+    resolved, _, settings = full
+    asked = {key for stage in resolved.values() for key in stage.get("params", [])}
+    sections = {re.fullmatch(r"\$\{(.*)\}", stage["foreach"])[1] for stage in GRAPH["stages"].values() if "foreach" in stage}
+    assert set(wanted(GRAPH, settings.model_dump())) == asked | sections | {"data.root", "detector.config"}
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -98,12 +216,7 @@ def test_deps_are_the_import_closure(name):
 
 @pytest.mark.parametrize("name", STAGES)
 def test_files_on_the_command_line_are_the_declared_ones(name):
-    _, declaration, arguments = parse(STAGES[name])
-    stage = STAGES[name]
-    read = {str(v) for k in declaration.reads if (v := getattr(arguments, k)) is not None}
-    written = {str(v) for k in declaration.writes if (v := getattr(arguments, k)) is not None}
-    assert read == {d for d in entries(stage["deps"]) if not is_code(d)}
-    assert written == set(entries([*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]))
+    check_files(STAGES[name], {key: f"${{{key}}}" for key in ("data.root", "detector.config")})
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -155,11 +268,16 @@ def test_light_stages_do_not_load_torch():
     assert done.stdout.strip() == "False"
 
 
-def test_every_run_of_params_has_its_files():
-    settings = load(ROOT / "params.yaml")
-    for run in settings.runs.values():
-        assert (ROOT / "judges" / run.judge / "prompt.txt").stat().st_size > 0
-    assert (ROOT / settings.detector.config).exists()
+@pytest.mark.parametrize("name", ["params.yaml", "presets/own-data.yaml"])
+def test_shipped_settings_can_start(name, monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    text = Path(name).read_text()
+    if name != "params.yaml":
+        (tmp_path / "images").mkdir()
+        (tmp_path / "train.json").write_text("{}")
+        text = text.replace("/data/mine", str(tmp_path)).replace("annotations/train.json, images: train", "train.json, images: images")
+    (tmp_path / "params.yaml").write_text(text)
+    assert check(tmp_path / "params.yaml").runs
 
 
 def test_dvcignore_and_lock_settings():

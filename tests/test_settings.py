@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
+import sys
+
 import pytest
 from conftest import ROOT
 from ruamel.yaml import YAML
 
 from vlm_itl.base.errors import UserError
-from vlm_itl.base.settings import arm_of, chain, load, pick
+from vlm_itl.base.settings import arm_of, chain, check, load, pick
 
 yaml = YAML(typ="safe")
 
@@ -96,6 +101,23 @@ WRONG = {
 }
 
 
+WRONG |= {
+    f"runs.*{re.escape(repr(name))[1:-1]}": lambda p, name=name: p["runs"].update({name: {"judge": "human", "prev": "start"}})
+    for name in ("a b", "a;b", "$(b)", "`b`", "a\nb", "a'b", "a#", "-a", "", "é")
+} | {
+    "runs.human-1.prev: .*pattern.*touch": lambda p: p["runs"]["human-1"].update(prev="start; touch executed"),
+    "runs.human-1.judge: .*pattern.*touch": lambda p: p["runs"]["human-1"].update(judge="$(touch executed)"),
+    "probed.0: .*pattern.*touch": lambda p: p.update(probed=["'; touch executed; '"]),
+    "verifiers.verifier.base: .*pattern.*touch": lambda p: p.update(verifiers={"verifier": {"base": "vlm\ntouch executed"}}),
+    "calibrations.calibrated.probed: .*pattern.*touch": lambda p: p.update(calibrations={"calibrated": {"probed": "|touch executed"}}),
+    "runs.other-1.judge: 'other' has the model that the verifier 'verifier' becomes": lambda p: (
+        p.update(verifiers={"verifier": {"base": "vlm"}}),
+        p["judges"].update(other={**p["judges"]["verifier"], "threshold": 0.3}),
+        p["runs"].update({"other-1": {"judge": "other", "prev": "start"}}),
+    ),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("message", WRONG)
 def test_wrong_settings_name_their_key(params, message):
     path = params(WRONG[message])
@@ -138,3 +160,68 @@ def test_yaml_errors(tmp_path):
         load(tmp_path / "params.yaml")
     with pytest.raises(UserError, match="no such file"):
         load(tmp_path / "none.yaml")
+
+
+@pytest.fixture
+def project(params, tmp_path, monkeypatch):
+    """A repository's top folder with dvc.yaml and the shipped judges; a function that writes its params.yaml."""
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    for name in ("judges", "configs", "data/synthetic"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    return params
+
+
+def test_the_shipped_project_can_start(project):
+    project(lambda p: None)
+    assert check().seed == 1
+
+
+MISSING = {  # what README's blocks once left out, and other defaults of ours that DVC does not know
+    "detector.device, detector.processes: .* add `device: \"auto\"` to detector, `processes: 1` to detector$": lambda p: p.update(
+        detector={"config": "configs/mask_rcnn_R_50_FPN.yaml", "init": "coco"}
+    ),
+    "autolabels: .* add `autolabels: {}`$": lambda p: p.pop("autolabels"),
+    "probes.consistency: .* add `consistency: 40` to probes$": lambda p: p["probes"].pop("consistency"),
+    "evaluate.judge_iou: .* add `judge_iou: 0.6` to evaluate$": lambda p: p["evaluate"].pop("judge_iou"),
+    "compare: .* add `compare: {\"reference\": \"human\", ": lambda p: p.pop("compare"),
+    "detector.config: no such file: configs/none.yaml": lambda p: p["detector"].update(config="configs/none.yaml"),
+    "detector.weights: no such file: none.pth": lambda p: p["detector"].update(weights="none.pth"),
+    "data.root: no such folder: data/none": lambda p: p["data"].update(root="data/none"),
+    "data.local.test.annotations: no such file: data/synthetic/x.json": lambda p: p["data"].update(
+        source="local", local={"train": {"annotations": "README.md", "images": "."}, "test": {"annotations": "x.json", "images": "."}}
+    ),
+    "data.local.train.images: no such folder: data/synthetic/x": lambda p: p["data"].update(
+        source="local", local={"train": {"annotations": "README.md", "images": "x"}}
+    ),
+    "runs.new-1.judge: the judge 'new' has no question; write judges/new/prompt.txt": lambda p: (
+        p["judges"].update(new={"kind": "confidence"}), p["runs"].update({"new-1": {"judge": "new", "prev": "start"}}),
+    ),
+    "judges.vlm.model: judges/none/model is no folder here, so it is a hub id; pin": lambda p: p["judges"]["vlm"].update(
+        model="judges/none/model"
+    ),
+    "judges.verifier.model: judges/verifier/model is no folder here": lambda p: p["probed"].append("verifier"),
+    "autolabels.g.segmenter: facebook/sam2.1-hiera-large is no folder here, .*40 hex digits": lambda p: p.update(
+        autolabels={"g": {"kind": "grounded-sam2", "detector": "configs", "segmenter_revision": "main"}}
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", MISSING)
+def test_what_is_missing_is_said_before_any_work(project, message):
+    path = project(MISSING[message])
+    with pytest.raises(UserError, match=f"^params.yaml: {message}") as error:
+        check()
+    assert "\n" not in str(error.value)
+    # and by whatever is run first, not only by `make repro`
+    done = subprocess.run(
+        [sys.executable, "-c", "from stages.split import STAGE, main; STAGE.run(main, '')", *(f"--{name.replace('_', '-')}=none" for name in
+         ("train", "test", "labels", "pool", "ledger", "unlabelled", "truth", "validation", "test_split", "metrics", "plot"))],
+        cwd=path.parent, env={"PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stderr == f"error: {error.value}\n"
+
+
+def test_what_a_stage_will_make_is_not_missing(project):
+    project(lambda p: (p.update(verifiers={"verifier": {"base": "vlm"}}), p["probed"].append("verifier")))
+    check()

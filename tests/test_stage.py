@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
-import types
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, dataset
 
 from vlm_itl.base import stage as stage_module
 from vlm_itl.base.errors import UserError
+from vlm_itl.base.files import write_json
 from vlm_itl.base.stage import Stage
 
 STAGE = Stage(
@@ -160,19 +161,116 @@ def test_other_settings_and_touching_are_no_edit(here):
     assert (here / "deep/er/out.txt").read_text() == "one"
 
 
-def test_module_edited_under_way_discards_the_result(here, monkeypatch):
-    """The project's own code is an input like any other."""
-    module = here / "src" / "fresh.py"
-    module.parent.mkdir()
-    module.write_text("x = 1")
-    os.utime(module, (1, 1))
-    fresh = types.ModuleType("fresh")
-    fresh.__file__ = str(module)
-    monkeypatch.setitem(sys.modules, "fresh", fresh)
-    monkeypatch.setattr(stage_module, "ROOT", here)
+EDITOR = """
+import os, sys
+def hook(event, args, done=[]):
+    if event == "open" and not done and os.path.basename(str(args[0])).startswith(".unseen.json"):
+        done.append(1)
+        with open(os.environ["EDITED"], "a") as module:
+            module.write("# edited\\n")
+sys.addaudithook(hook)
+"""
+
+
+@pytest.mark.parametrize("module", ["stages/hold_back.py", "src/vlm_itl/verifier/parts.py", "src/vlm_itl/base/stage.py", None])
+def test_module_edited_under_way_discards_the_result(here, module):
+    """The project's own code is an input like any other: a real stage, in a copy of the repository, edited while it writes."""
+    for name in ("src", "stages"):
+        shutil.copytree(ROOT / name, here / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (here / "hook").mkdir()
+    (here / "hook/sitecustomize.py").write_text(EDITOR)
+    (here / "other.py").write_text("")
+    write_json(here / "labels.json", dataset({k: [1] for k in range(1, 9)}))
+    files = [word for kind in ("detector", "unseen", "fit", "held-out") for word in (f"--{kind}", f"out/{kind}.json")]
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.hold_back", "--labels", "labels.json", *files], cwd=here, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": "hook", "PYTHONDONTWRITEBYTECODE": "1", "EDITED": module or "other.py"},
+    )  # fmt: skip
+    if module:
+        assert done.stderr == f"error: {module}: changed while the stage ran, so its result is discarded; run it again\n"
+        assert (done.returncode, list((here / "out").iterdir())) == (1, [])
+    else:
+        assert done.returncode == 0, done.stderr
+        assert len(list((here / "out").iterdir())) == 4
+
+
+def test_a_link_that_leads_nowhere_is_no_edit(here):
+    """Data folders hold such links; DVC says of its own accord what it cannot hash."""
+    (here / "folder").mkdir()
+    (here / "folder/link").symlink_to("nowhere")
+    run(write, "--extra", "folder")
+    with pytest.raises(SystemExit, match="folder: changed"):
+        run(lambda **given: (write(**given), (here / "folder/link").unlink()), "--extra", "folder")
+
+
+def test_files_of_runs_that_are_gone_are_removed(here, capsys):
+    """What DVC hashes of a folder with one file a run is what the runs of params.yaml have."""
+    for name in ("start.json", "human-1.json", "tried-1.json", "notes.txt"):
+        (here / "metrics" / name).parent.mkdir(exist_ok=True)
+        (here / "metrics" / name).write_text(name)
+    seen = []
+    stage = Stage(reads={"folder": "a file a run"}, writes={"result": ""}, params=("runs",), per_run={"folder": ".json"})
+    main = lambda folder, result, settings: (seen.extend(sorted(p.name for p in folder.iterdir())), result.write_text(""))  # noqa: E731
+    main.__module__ = __name__
+    stage.run(main, "doc", ["--folder", "metrics", "--result", "out.txt"])
+    assert seen == ["human-1.json", "notes.txt", "start.json"]
+    assert capsys.readouterr().out == "removed metrics/tried-1.json: params.yaml has no such run\n"
+
+
+def test_a_path_that_a_setting_names_is_read_and_watched(here):
+    stage = Stage(reads={"config": "a YAML"}, writes={"result": ""}, params=("detector",), named={"config": "detector.config"})
+    text = (here / "params.yaml").read_text()
+    (here / 'it\'s a "$(touch executed)" `touch executed`; #.yaml').write_text("one")
+    (here / "params.yaml").write_text(
+        text.replace("configs/mask_rcnn_thin_R_18_FPN.yaml", "'it''s a \"$(touch executed)\" `touch executed`; #.yaml'")
+    )
+
+    def main(config, result, settings):
+        result.write_text(config.read_text())
+
+    stage.run(main, "doc", ["--result", "out.txt"])
+    assert (here / "out.txt").read_text() == "one"
+    with pytest.raises(SystemExit, match="changed while the stage ran"):
+        stage.run(lambda config, result, settings: config.write_text("two"), "doc", ["--result", "out.txt"])
+    (here / 'it\'s a "$(touch executed)" `touch executed`; #.yaml').unlink()
+    with pytest.raises(SystemExit, match="error: it's a .*: no such file or folder"):
+        stage.run(main, "doc", ["--result", "out.txt"])
+
+
+def test_an_error_is_kept_for_the_last_words(here, monkeypatch):
+    """`vlm_itl.repro` says it again; a stage that then succeeds, or dies otherwise, leaves none."""
+    monkeypatch.setenv("DVC_STAGE", "judge@human-1")
+    monkeypatch.delenv("VLM_ITL_SCRATCH", raising=False)
+
+    def main(**_):
+        raise UserError("in.txt: no good")
+
+    with pytest.raises(SystemExit):
+        run(main)
+    assert stage_module.error_file("judge@human-1").read_text() == "in.txt: no good"
     run(write)
-    with pytest.raises(SystemExit, match=r"src/fresh\.py: changed while the stage ran"):
-        run(lambda **given: (write(**given), module.write_text("x = 2")))
+    assert not stage_module.error_file("judge@human-1").exists()
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_a_queued_experiment_of_a_shallow_clone_is_refused(here, tmp_path, monkeypatch, depth):
+    """DVC would run it, say Success, and lose it."""
+    git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.org"]
+    subprocess.run(["git", "init", "-q", "origin"], check=True)
+    for k in range(2):
+        subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", str(k)], cwd="origin", check=True)
+    subprocess.run(["git", "clone", "-q", "--depth", str(depth), f"file://{tmp_path}/origin", "clone"], check=True)
+    work = here / "clone/.dvc/tmp/exps/standalone/tmp1"
+    work.mkdir(parents=True)
+    for name in ("params.yaml", "in.txt"):
+        shutil.copy(here / name, work / name)
+    monkeypatch.chdir(work)
+    if depth == 1:
+        with pytest.raises(SystemExit, match="error: .*clone: a shallow clone loses the results .*: git fetch --unshallow"):
+            run(write)
+    else:
+        run(write)
+        assert (work / "deep/er/out.txt").exists()
 
 
 @pytest.mark.parametrize("name", ["download", "split", "train", "predict", "judge", "update", "evaluate", "compare", "report"])
@@ -185,5 +283,6 @@ def test_help(name, capsys):
     out = capsys.readouterr().out
     assert stop.value.code == 0
     assert module.__doc__.splitlines()[0] in out
-    assert all(f"--{n.replace('_', '-')}" in out for n in [*module.STAGE.reads, *module.STAGE.writes])
+    for kind in (*module.STAGE.reads, *module.STAGE.writes):
+        assert (module.STAGE.named.get(kind) or f"--{kind.replace('_', '-')}") in out
     assert f"python -m stages.{name}" in out

@@ -19,10 +19,10 @@ def clone(tmp_path_factory) -> Clone:
         params["hold_back"].update(held_out=0.3, mistakes=0.3)
         params["verifiers"] = {"verifier": {"base": "vlm", "steps": 2, "batch_size": 4}}
         params["probed"], params["calibrations"] = ["verifier"], {"bands": {"probed": "verifier"}}
-        params["probes"].update(per_kind=3, consistency=0)
+        params["probes"].update(per_kind=3, consistency=2)
         params["runs"] = {"verifier-1": {"judge": "verifier", "prev": "start"}, "bands-1": {"judge": "bands", "prev": "start"}}
 
-    return Clone(tmp_path_factory.mktemp("verifier") / "clone", change)
+    return Clone(tmp_path_factory.mktemp("verifier") / "clone", change, audited=True)
 
 
 def test_it_learns_and_judges(clone):
@@ -41,6 +41,10 @@ def test_it_learns_and_judges(clone):
     assert clone.json("loop/bands-1/judge.json")["calibration"] == calibration
     assert calibration["of"]["revision"] == trained
     assert clone.run("git", "status", "--porcelain", "judges").stdout == ""  # what is trained here is DVC's
+    loads = {stage for stage, path in clone.opened() if path.startswith("judges/verifier/model/")}
+    assert loads >= {"judge@verifier-1", "judge-probes@verifier", "consistency@verifier", "train-verifier@verifier"}
+    # `bands` is known by its thresholds, which say which model they were fitted on
+    assert {row for row in clone.undeclared() if not row.startswith("judge@bands-1: judges/verifier/model/")} == set()
 
 
 def test_what_changes_runs_again_and_no_more(clone):

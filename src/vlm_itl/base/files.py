@@ -27,10 +27,12 @@ def scratch() -> Path:
     """
     if os.environ.get("VLM_ITL_SCRATCH"):
         return Path(os.environ["VLM_ITL_SCRATCH"])
-    for folder in Path.cwd().parents:
-        if folder.parts[-3:] == (".dvc", "tmp", "exps"):
-            return folder.parents[2] / "scratch"
-    return Path("scratch")
+    return (outer_repository() or Path()) / "scratch"
+
+
+def outer_repository() -> Path | None:
+    """The repository that this working tree is an experiment of (`dvc exp run --queue` or `--temp`), None where it is none."""
+    return next((folder.parents[2] for folder in Path.cwd().parents if folder.parts[-3:] == (".dvc", "tmp", "exps")), None)
 
 
 @contextmanager

@@ -6,13 +6,14 @@ The file is read with the YAML 1.2 parser that DVC uses, so that both see the sa
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -22,6 +23,8 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 MAX_PIXELS = 100_000_000  # of a picture, unless `data.max_pixels` says otherwise
 Probability = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]  # becomes a folder and a DVC stage name
+TEMPLATE = re.compile(r"\$\{([^}]*)\}")  # of dvc.yaml
+MISSING = object()
 
 
 class Model(BaseModel):
@@ -510,6 +513,16 @@ class Settings(Model):
                 return f"runs.{name}.judge", f"'{run.judge}' is calibrated, so calibrations needs a line {run.judge}: {{probed: ...}}"
             if run.prev not in starts and run.prev not in self.runs:
                 return f"runs.{name}.prev", f"no run '{run.prev}' in runs (there are: {', '.join([*starts, *self.runs])})"
+        asked = {run.judge: f"runs.{name}.judge" for name, run in self.runs.items()} | dict.fromkeys(self.probed, "probed")
+        for name, key in (asked | {verifier.base: f"verifiers.{name}.base" for name, verifier in self.verifiers.items()}).items():
+            judge = self.judges[name]
+            for trained in self.verifiers:
+                # of another folder than its own DVC knows through the calibration alone, which says which model it was fitted on
+                if isinstance(judge, VlmJudge) and judge.model == f"judges/{trained}/model" and name != trained and not judge.calibrated:
+                    return (
+                        key,
+                        f"'{name}' has the model that the verifier '{trained}' becomes, and DVC would not wait for it; name '{trained}'",
+                    )
         if self.compare.reference not in self.judges:
             return "compare.reference", f"no judge '{self.compare.reference}' in judges (there are: {', '.join(self.judges)})"
         for name in self.runs:
@@ -556,7 +569,7 @@ def load(path: Path = Path("params.yaml")) -> Settings:
         first = error.errors()[0]
         # a discriminated union puts its tag into the location; the user's file has no such key
         kinds = {"human", "noisy", "confidence", "random", "always", "never", "vlm", "grounded-sam2", "sam3"}
-        loc = [str(part) for part in first["loc"] if part != "[key]"]
+        loc = [text if (text := str(part)).isprintable() else repr(text)[1:-1] for part in first["loc"] if part != "[key]"]
         if len(loc) > 2 and loc[0] in ("judges", "autolabels") and loc[2] in kinds:
             del loc[2]
         message = first["msg"].removeprefix("Value error, ")
@@ -589,10 +602,104 @@ def pick(settings: Settings, key: str) -> Any:
     return value[name]
 
 
+def wanted(graph: dict[str, Any], raw: dict[str, Any]) -> list[str]:
+    """The dotted keys of params.yaml that DVC looks up. It knows none of the defaults above.
+
+    Args:
+        graph: content of dvc.yaml.
+        raw: content of params.yaml.
+    """
+    keys: list[str] = []
+    for stage in graph["stages"].values():
+        rounds: list[dict[str, Any]] = [{}]
+        if "foreach" in stage:
+            (section,) = TEMPLATE.findall(stage["foreach"])
+            keys.append(section)
+            over = raw.get(section) or {}
+            rounds = [{"key": k, "item": v} for k, v in over.items()] if isinstance(over, dict) else [{"item": v} for v in over]
+        body = stage.get("do", stage)
+        keys += [key for key in TEMPLATE.findall(str(body)) if key.split(".")[0] not in ("key", "item")]
+        for given in rounds:
+            keys += [TEMPLATE.sub(lambda match: str(_value(given, match[1])), key) for key in body.get("params", [])]
+    return list(dict.fromkeys(keys))
+
+
+def _value(content: Any, key: str) -> Any:
+    """What stands at a dotted key, `MISSING` where nothing does."""
+    for part in key.split("."):
+        if not isinstance(content, dict) or part not in content:
+            return MISSING
+        content = content[part]
+    return content
+
+
+def needed_files(settings: Settings) -> Iterator[tuple[str, str]]:
+    """(key, problem) for each file or folder that the settings name, that no stage makes and that is not there."""
+    made = {f"judges/{name}/model" for name in settings.verifiers}
+    s, data = settings.detector, settings.data
+    if not Path(s.config).is_file():
+        yield "detector.config", f"no such file: {s.config}"
+    if s.weights and "://" not in s.weights and not Path(s.weights).is_file():
+        yield "detector.weights", f"no such file: {s.weights}"
+    if data.source != "coco2017" and not Path(data.root).is_dir():  # DVC may still have to fetch coco2017's
+        yield "data.root", f"no such folder: {data.root}"
+    elif data.source == "local" and data.local:
+        for name, part in (("train", data.local.train), ("test", data.local.test)):
+            if part and not (Path(data.root) / part.annotations).is_file():
+                yield f"data.local.{name}.annotations", f"no such file: {Path(data.root) / part.annotations}"
+            if part and not (Path(data.root) / part.images).is_dir():
+                yield f"data.local.{name}.images", f"no such folder: {Path(data.root) / part.images}"
+    asked = {run.judge: f"runs.{name}.judge" for name, run in settings.runs.items()}
+    asked |= dict.fromkeys(settings.probed, "probed")
+    for name, verifier in settings.verifiers.items():
+        asked |= {name: f"verifiers.{name}", verifier.base: f"verifiers.{name}.base"}
+    for name, key in asked.items():
+        judge, prompt = settings.judges[name], Path("judges") / name / "prompt.txt"
+        looks = isinstance(judge, VlmJudge)
+        if not prompt.is_file() and not (looks and judge.calibrated):  # a calibrated judge asks what the probed one was asked
+            yield key, f"the judge '{name}' has no question; write {prompt}"
+        if looks and judge.backend == "transformers" and judge.model not in made:
+            yield from _model(f"judges.{name}.model", judge.model, judge.revision)
+    for name, teacher in settings.autolabels.items():
+        if isinstance(teacher, Sam3):
+            yield from _model(f"autolabels.{name}.model", teacher.model, teacher.revision)
+        else:
+            yield from _model(f"autolabels.{name}.detector", teacher.detector, teacher.detector_revision)
+            yield from _model(f"autolabels.{name}.segmenter", teacher.segmenter, teacher.segmenter_revision)
+
+
+def _model(key: str, model: str, revision: str | None) -> Iterator[tuple[str, str]]:
+    if not Path(model).is_dir() and not re.fullmatch("[0-9a-f]{40}", revision or ""):
+        yield key, f"{model} is no folder here, so it is a hub id; pin its revision to a commit (40 hex digits), now {revision!r}"
+
+
+def check(path: Path = Path("params.yaml"), graph: Path = Path("dvc.yaml")) -> Settings:
+    """What can be known before any work: `load`, that the keys stand there that DVC will want, and that the files named are there.
+
+    Away from a repository's top folder, where there is no dvc.yaml, only `load`.
+
+    Raises:
+        UserError: one line that names the key and what is missing.
+    """
+    settings = load(path)
+    if not graph.exists():
+        return settings
+    raw = read_yaml(path)
+    missing = [key for key in wanted(read_yaml(graph), raw) if _value(raw, key) is MISSING]
+    if missing:
+        lines = {key: json.dumps(TypeAdapter(Any).dump_python(pick(settings, key), mode="json")) for key in missing}
+        add = ", ".join(f"`{key.rpartition('.')[2]}: {value}`" + (f" to {key.rpartition('.')[0]}" if "." in key else "")
+                        for key, value in lines.items())  # fmt: skip
+        raise UserError(f"{path}: {', '.join(missing)}: DVC watches these keys, so the file has to say them, defaults too; add {add}")
+    for key, problem in needed_files(settings):
+        raise UserError(f"{path}: {key}: {problem}")
+    return settings
+
+
 def main() -> None:
-    """Check params.yaml before `dvc repro` starts: `python -m vlm_itl.base.settings`."""
+    """Check params.yaml and what it needs before `dvc repro` starts: `python -m vlm_itl.base.settings`."""
     try:
-        load()
+        check()
     except UserError as error:
         raise SystemExit(f"error: {error}") from None
 

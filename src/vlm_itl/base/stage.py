@@ -11,19 +11,23 @@ import gc
 import hashlib
 import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from stat import S_ISLNK
 from string import Formatter
-from typing import Any
+from typing import Any, NoReturn
 
 from . import settings as settings_module
 from .errors import UserError
+from .files import outer_repository, scratch, write_text
 
 STARTED_NS = time.time_ns()  # this module is the first of the project that a stage imports
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]  # of src/vlm_itl/base/stage.py
 PARAMS = Path("params.yaml")
 HASHED_BYTES = 64 * 2**20  # larger inputs are compared by size and time of change only
 
@@ -38,6 +42,10 @@ class Stage:
         options: plain text options, likewise.
         optional: names of `reads`, `writes` or `options` that may be left out (then None).
         params: dotted keys of params.yaml; `{option}` is filled from the command line, and the key falls away where it is not given.
+        named: names of `reads` whose path is a setting, with its dotted key. They are no options: DVC cannot quote, and a path may hold
+            whatever a shell reads otherwise.
+        per_run: names of `reads` that are folders with one file a run, with the ending of these files. The files of runs that params.yaml
+            no longer has are removed before the stage starts, so that they do not enter DVC's hash of the folder.
     """
 
     reads: dict[str, str]
@@ -45,17 +53,22 @@ class Stage:
     params: tuple[str, ...]
     options: dict[str, str] = field(default_factory=dict)
     optional: frozenset[str] = frozenset()
+    named: dict[str, str] = field(default_factory=dict)
+    per_run: dict[str, str] = field(default_factory=dict)
 
     def parser(self, module: str, doc: str) -> argparse.ArgumentParser:
         parser = argparse.ArgumentParser(
             prog=f"python -m {module}",
             description=doc,
             formatter_class=argparse.RawDescriptionHelpFormatter,
-            epilog=f"Settings: {', '.join(self.params)} of params.yaml. Usually run by `dvc repro`.",
+            epilog=f"Settings: {', '.join(self.params)} of params.yaml. Usually run by `dvc repro`."
+            + "".join(f"\nAlso reads {key}: {self.reads[name]}." for name, key in self.named.items()),
         )
         for group, names in (("reads", self.reads), ("writes", self.writes)):
             section = parser.add_argument_group(group)
             for name, meaning in names.items():
+                if name in self.named:
+                    continue
                 section.add_argument(
                     f"--{name.replace('_', '-')}",
                     type=Path, metavar="PATH", required=name not in self.optional, help=meaning,
@@ -74,30 +87,36 @@ class Stage:
         """Run `main(**arguments, settings={key: value})` and exit the process with an error line if it cannot be done."""
         module = f"stages.{Path(sys.modules[main.__module__].__file__ or main.__module__).stem}"
         arguments = self.parser(module, doc).parse_args(argv)
+        if os.environ.get("DVC_STAGE"):
+            with suppress(OSError):
+                error_file(os.environ["DVC_STAGE"]).unlink()
         gc.set_threshold(10_000, 10, 10)  # importing torch makes a million objects that stay: look through them less often
         try:
             self._run(main, arguments)
         except UserError as error:
-            sys.exit(f"error: {error}")
+            fail(str(error))
         except KeyboardInterrupt:
             sys.exit(130)
         except OSError as error:
             if error.strerror is None:
                 raise
-            sys.exit(f"error: {error.filename or module}: {error.strerror}")
+            fail(f"{error.filename or module}: {error.strerror}")
         finally:
             gc.freeze()  # nor once more when the process ends
 
     def _run(self, main: Callable[..., None], arguments: argparse.Namespace) -> None:
         keys = self.keys(arguments)
-        settings = settings_module.load(PARAMS)
+        settings = settings_module.check(PARAMS)
+        refuse_a_shallow_clone()
         chosen = {key: settings_module.pick(settings, key) for key in keys}
-        given = vars(arguments)
+        given = vars(arguments) | {name: Path(settings_module.pick(settings, key)) for name, key in self.named.items()}
         inputs = [given[name] for name in self.reads if given[name] is not None]
         outputs = [given[name] for name in self.writes if given[name] is not None]
         for path in inputs:
             if not path.exists():
                 raise UserError(f"{path}: no such file or folder; `dvc repro` makes what earlier stages write")
+        for name, ending in self.per_run.items():
+            remove_files_of_other_runs(given[name], ["start", *settings.runs], ending)
         before = {path: fingerprint(path) for path in inputs}
         for path in outputs:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -115,13 +134,48 @@ class Stage:
             raise UserError(f"{', '.join(changed)}: changed while the stage ran, so its result is discarded; run it again")
 
 
+def fail(message: str) -> NoReturn:
+    """End the process with an error line, which `vlm_itl.outcome` says again when all other stages have run."""
+    if os.environ.get("DVC_STAGE"):
+        with suppress(OSError):
+            write_text(error_file(os.environ["DVC_STAGE"]), message)
+    sys.exit(f"error: {message}")
+
+
+def error_file(stage: str) -> Path:
+    """Where the last error of a stage stands, by DVC's name for the stage."""
+    return scratch() / "errors" / f"{stage}.txt"
+
+
+def refuse_a_shallow_clone() -> None:
+    """Raises:
+    UserError: this is a queued experiment of a shallow clone. It would run to its end, "Success", and then DVC would lose it, since git
+        fetches no commit from there.
+    """
+    outer = outer_repository()
+    words = ["git", "rev-parse", "--is-shallow-repository"]
+    if outer and subprocess.run(words, cwd=outer, capture_output=True, text=True).stdout.strip() == "true":
+        raise UserError(f"{outer}: a shallow clone loses the results of queued experiments; fetch the rest first: git fetch --unshallow")
+
+
+def remove_files_of_other_runs(folder: Path, runs: list[str], ending: str) -> None:
+    """Leave of the files with this ending those that are named by a run."""
+    for path in sorted(folder.glob(f"*{ending}")):
+        if path.name.removesuffix(ending) not in runs:
+            path.unlink()
+            print(f"removed {path}: params.yaml has no such run")
+
+
 def fingerprint(path: Path) -> tuple[Any, str | None]:
     """(sizes and times of change, md5 of the content or None for folders and large files)."""
     if path.is_dir():
         entries = []
         for folder, _, names in os.walk(path):
             for name in names:
-                stat = os.stat(os.path.join(folder, name))
+                stat = os.lstat(os.path.join(folder, name))  # a link may lead nowhere
+                if S_ISLNK(stat.st_mode):
+                    with suppress(OSError):
+                        stat = os.stat(os.path.join(folder, name))
                 entries.append((os.path.join(folder, name), stat.st_size, stat.st_mtime_ns))
         return sorted(entries), None
     stat = path.stat()
