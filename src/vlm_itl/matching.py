@@ -52,6 +52,12 @@ def matched(proposals: list[dict[str, Any]], truth: list[dict[str, Any]], iou: f
     return [bool(row.any()) for row in fits]
 
 
+def rightness(proposals: list[dict[str, Any]], truth: list[dict[str, Any]], iou: float) -> list[bool | None]:
+    """For each proposal of one image whether it is right (`matched`); None on an ignored region, where it is neither right nor wrong."""
+    fits, ignored = matched(proposals, truth, iou), on_crowd(proposals, truth, iou)
+    return [True if fit else None if off else False for fit, off in zip(fits, ignored)]
+
+
 def partners(
     proposals: list[dict[str, Any]], truth: list[dict[str, Any]], iou: float, accepted: list[bool] | None = None
 ) -> list[int | None]:
