@@ -620,7 +620,7 @@ def wanted(graph: dict[str, Any], raw: dict[str, Any]) -> list[str]:
         body = stage.get("do", stage)
         keys += [key for key in TEMPLATE.findall(str(body)) if key.split(".")[0] not in ("key", "item")]
         for given in rounds:
-            keys += [TEMPLATE.sub(lambda match: str(_value(given, match[1])), key) for key in body.get("params", [])]
+            keys += [TEMPLATE.sub(lambda match, given=given: str(_value(given, match[1])), key) for key in body.get("params", [])]
     return list(dict.fromkeys(keys))
 
 
