@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl.base.files import read_json, scratch, write_json
+from vlm_itl.base.files import read_json, read_text, scratch, write_json
 from vlm_itl.base.settings import VlmJudge
 from vlm_itl.base.stage import Stage
 from vlm_itl.judging.vlm import Store, consistency
@@ -22,7 +22,7 @@ def main(pool: Path, proposals: Path, images: Path, prompt: Path, metrics: Path,
     s, number, seed = settings[f"judges.{judge}"], settings["probes.consistency"], settings["probes.seed"]
     numbers = consistency.NOTHING
     if isinstance(s, VlmJudge):
-        text, store = prompt.read_text(encoding="utf-8"), Store(scratch() / "answers")
+        text, store = read_text(prompt), Store(scratch() / "answers")
         numbers = consistency.measure(read_json(pool), read_json(proposals), images, text, s, store, number, seed)
     write_json(metrics, numbers)
 

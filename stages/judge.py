@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from vlm_itl.base.files import read_json, scratch, write_json, write_jsonl
+from vlm_itl.base.files import read_json, read_text, scratch, write_json, write_jsonl
 from vlm_itl.base.settings import VlmJudge
 from vlm_itl.base.stage import Stage
 from vlm_itl.judging import judge as ask
@@ -34,7 +34,7 @@ def main(
     pool: Path, proposals: Path, images: Path, truth: Path, folder: Path, verdicts: Path, identity: Path, metrics: Path, judge: str,
     settings: dict[str, Any],
 ) -> None:  # fmt: skip
-    s, text = settings[f"judges.{judge}"], (folder / "prompt.txt").read_text(encoding="utf-8")
+    s, text = settings[f"judges.{judge}"], read_text(folder / "prompt.txt")
     if isinstance(s, VlmJudge):
         from vlm_itl.judging import vlm
 
