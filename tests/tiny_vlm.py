@@ -126,6 +126,47 @@ def qwen_processor(processor: type, video_processor: type, words, **pixels):
     )
 
 
+def chain(folder: Path, template: str, then: dict[str, str | dict[str, float]], marks: tuple[str, ...] = ()) -> Path:
+    """A LLaVA whose next token hangs on the last one alone, so that it says what a test wants.
+
+    Attention and feed-forward layers add nothing, and each token of the chain is a direction of its own.
+
+    Args:
+        template: the chat template, with IMAGE for a picture.
+        then: by token, the next one, or {next: probability}. All of these become single tokens.
+        marks: those that are special, which a plain decoding leaves out.
+    """
+    import math
+
+    import torch
+    from transformers import AddedToken, AutoModelForImageTextToText, AutoProcessor
+
+    llava(folder)
+    processor, model = AutoProcessor.from_pretrained(folder), AutoModelForImageTextToText.from_pretrained(folder)
+    words = processor.tokenizer
+    after = {token: {to: 1.0} if isinstance(to, str) else to for token, to in then.items()}
+    spoken = sorted({*after, *(to for nexts in after.values() for to in nexts)} - {"</s>"})
+    words.add_tokens([AddedToken(token, special=token in marks, normalized=False) for token in spoken])
+    model.resize_token_embeddings(len(words))
+    ids = {token: words.convert_tokens_to_ids(token) for token in (*spoken, "</s>")}
+    with torch.no_grad():
+        text = model.model.language_model
+        for layer in text.layers:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+        text.embed_tokens.weight.zero_()
+        text.embed_tokens.weight[:, 0] = 1  # whatever is not in the chain
+        model.lm_head.weight.zero_()
+        length = math.sqrt(text.config.hidden_size)  # of a vector after the norm
+        for direction, (token, nexts) in enumerate(after.items(), 1):
+            text.embed_tokens.weight[ids[token]] = torch.eye(text.config.hidden_size)[direction]
+            model.lm_head.weight[:, direction] = -40 / length  # e^-40 is nothing in float32
+            for to, p in nexts.items():
+                model.lm_head.weight[ids[to], direction] = math.log(p) / length
+    processor.chat_template = template.replace("IMAGE", "<image>")
+    return save(folder, model, processor)
+
+
 def save(folder: Path, model, processor) -> Path:
     model.save_pretrained(folder)
     processor.save_pretrained(folder)

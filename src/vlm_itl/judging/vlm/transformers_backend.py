@@ -1,5 +1,8 @@
 """Any image-text-to-text model of transformers, on this machine.
 
+A model folder may be a stranger's: its code does not run unless `trust_remote_code` says so, its weights are not unpickled, and its chat
+template runs in jinja's sandbox and for seconds at most.
+
 Not for models whose code is not in transformers (AIDC-AI/Ovis2-8B): serve those, for example with vLLM, and use the `openai` back end.
 """
 
@@ -76,8 +79,15 @@ class TransformersBackend:
     @functools.cached_property
     def model(self) -> Any:
         with loading(self.settings.model, KEY):
-            model: Any = AutoModelForImageTextToText.from_pretrained(
-                self.settings.model, dtype=self.settings.dtype, use_safetensors=True, **self._where()
+            model: Any
+            model, info = AutoModelForImageTextToText.from_pretrained(
+                self.settings.model, dtype=self.settings.dtype, use_safetensors=True, output_loading_info=True, **self._where()
+            )
+        random = sorted(set(info["missing_keys"]) & {name for name, _ in model.named_parameters()})
+        if random:  # transformers begins with random ones, and only warns
+            raise UserError(
+                f"params.yaml: {KEY}: {self.settings.model} lacks {len(random)} of the weights of a {type(model).__name__} ({random[0]}, "
+                "...); is it another model's folder?"
             )
         try:
             return model.to(self.device).eval()
@@ -181,8 +191,7 @@ class TransformersBackend:
         s = self.settings
         start = time.perf_counter()
         if s.answer == "probability":
-            for question in batch:
-                self.option_tokens(question)  # before the model is loaded
+            self._check_first_position(batch)
         inputs = self.inputs(batch)
         options: dict[str, Any] = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0}
         if s.samples > 1:
@@ -201,7 +210,7 @@ class TransformersBackend:
         answers = []
         for k, question in enumerate(batch):
             mine = rows[k * s.samples : (k + 1) * s.samples]
-            texts = [self.text(row) for row in mine]
+            texts = [self.begun + self.text(row) for row in mine]
             log_odds, mass = self.first_position(first[k], question)
             is_option = s.answer == "probability" and mine[0][0] in itertools.chain(*self.option_tokens(question))
             answers.append(Answer(
@@ -212,10 +221,25 @@ class TransformersBackend:
             ))  # fmt: skip
         return answers
 
+    def _check_first_position(self, batch: list[Question]) -> None:
+        """Look, before the model is loaded, whether the first position can hold an option.
+
+        Raises:
+            UserError: an option is no single token, or the position is a thought's.
+        """
+        for question in batch:
+            self.option_tokens(question)
+        if self.begun:
+            raise UserError(
+                f"params.yaml: judges: template: the chat template of {self.settings.model}, or prefill, opens a thought "
+                f"({self.begun.strip()!r}), whose first word is no answer; set template: {{enable_thinking: false}}, a prefill that ends "
+                "the thought, or answer: text"
+            )
+
     def text(self, tokens: list[int]) -> str:
         """What was said, in words: with the marks of thoughts, which `reading` needs, and without all other special tokens."""
         said: str = self.tokenizer.decode([t for t in tokens if t not in self._unsaid], skip_special_tokens=False)
-        return self.begun + said
+        return said
 
     @functools.cached_property
     def _ends(self) -> set[int]:
