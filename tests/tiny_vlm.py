@@ -88,6 +88,62 @@ def qwen3_vl(folder: Path, seed: int = 0) -> Path:
     return save(folder, model, qwen_processor(Qwen3VLProcessor, Qwen3VLVideoProcessor, words, **QWEN_PIXELS))
 
 
+def qwen3_5(folder: Path, seed: int = 0) -> Path:
+    """Pictures as in Qwen3-VL; of two layers one is a gated delta rule, whose state runs through the padding too unless that is masked."""
+    import torch
+    from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration, Qwen3VLProcessor, Qwen3VLVideoProcessor
+
+    torch.manual_seed(seed)
+    words, ids = qwen_words()
+    config = Qwen3_5Config(
+        text_config={**text_config(words), "head_dim": 8, "layer_types": ["linear_attention", "full_attention"],
+                     "linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+                     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0,
+                                         "mrope_section": [2, 1, 1], "mrope_interleaved": True}},
+        vision_config={"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 4, "patch_size": 8, "out_hidden_size": 32,
+                       "spatial_merge_size": 2, "temporal_patch_size": 2, "num_position_embeddings": 64},
+        **ids,
+    )  # fmt: skip
+    model = Qwen3_5ForConditionalGeneration(config)
+    return save(folder, model, qwen_processor(Qwen3VLProcessor, Qwen3VLVideoProcessor, words, **QWEN_PIXELS))
+
+
+def gemma4(folder: Path, seed: int = 0) -> Path:
+    """Attention within a window and to all; the head shares the embedding's weights."""
+    import torch
+    from transformers import (
+        Gemma4AudioFeatureExtractor,
+        Gemma4Config,
+        Gemma4ForConditionalGeneration,
+        Gemma4ImageProcessor,
+        Gemma4Processor,
+        Gemma4VideoProcessor,
+    )
+
+    torch.manual_seed(seed)
+    marks = {"image_token": "<|image|>", "boi_token": "<|image>", "eoi_token": "<image|>",
+             "audio_token": "<|audio|>", "boa_token": "<|audio>", "eoa_token": "<audio|>"}  # fmt: skip
+    words = tokenizer([*marks.values(), "<|video|>"])
+    words = type(words)(tokenizer_object=words.backend_tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>",
+                        extra_special_tokens=marks)  # fmt: skip
+    names = {"image_token_id": "<|image|>", "boi_token_id": "<|image>", "eoi_token_id": "<image|>", "video_token_id": "<|video|>"}
+    ids = {name: words.convert_tokens_to_ids(mark) for name, mark in names.items()}
+    config = Gemma4Config(
+        text_config={**text_config(words), "head_dim": 8, "global_head_dim": 8, "sliding_window": 64,
+                     "vocab_size_per_layer_input": len(words), "hidden_size_per_layer_input": 8, "layer_types": ["sliding_attention", "full_attention"],
+                     "use_bidirectional_attention": "vision"},
+        vision_config={"num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4,
+                       "num_key_value_heads": 4, "head_dim": 8, "patch_size": 8, "pooling_kernel_size": 2, "position_embedding_size": 64},
+        audio_config=None, **ids,
+    )  # fmt: skip
+    pixels = {"patch_size": 8, "pooling_kernel_size": 2}
+    processor = Gemma4Processor(
+        feature_extractor=Gemma4AudioFeatureExtractor(), image_processor=Gemma4ImageProcessor(max_soft_tokens=70, **pixels),
+        tokenizer=words, video_processor=Gemma4VideoProcessor(**pixels), chat_template=TEMPLATE.replace("IMAGE", "<|image|>"),
+    )  # fmt: skip
+    return save(folder, Gemma4ForConditionalGeneration(config), processor)
+
+
 def qwen2_5_vl(folder: Path, seed: int = 0) -> Path:
     """The generation before: attention within windows of 2 x 2 merged patches but in the last layer."""
     import torch
@@ -173,4 +229,4 @@ def save(folder: Path, model, processor) -> Path:
     return folder
 
 
-FAMILIES = {"llava": llava, "qwen2_5_vl": qwen2_5_vl, "qwen3_vl": qwen3_vl}
+FAMILIES = {"llava": llava, "qwen2_5_vl": qwen2_5_vl, "qwen3_vl": qwen3_vl, "qwen3_5": qwen3_5, "gemma4": gemma4}

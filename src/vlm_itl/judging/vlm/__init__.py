@@ -117,7 +117,7 @@ class Asker:
     def _says_nothing(self, answer: Answer) -> bool:
         """Whether neither option has any mass, or a text holds nothing but thoughts."""
         if self.settings.answer == "text":
-            return not any(spoken(opened(self.settings.prefill) + (text or "")) for text in answer.samples or [answer.text])
+            return not any(spoken(opened(self.settings.prefill) + text) for text in answer.samples or [answer.text or ""])
         return self.decide(answer)[0] == "unparsed"
 
     def decide(self, answer: Answer) -> tuple[Outcome, float | None, str]:

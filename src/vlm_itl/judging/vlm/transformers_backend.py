@@ -79,10 +79,10 @@ class TransformersBackend:
     @functools.cached_property
     def model(self) -> Any:
         with loading(self.settings.model, KEY):
-            model: Any
-            model, info = AutoModelForImageTextToText.from_pretrained(
+            loaded: Any = AutoModelForImageTextToText.from_pretrained(
                 self.settings.model, dtype=self.settings.dtype, use_safetensors=True, output_loading_info=True, **self._where()
             )
+        model, info = loaded
         random = sorted(set(info["missing_keys"]) & {name for name, _ in model.named_parameters()})
         if random:  # transformers begins with random ones, and only warns
             raise UserError(
@@ -256,8 +256,8 @@ class TransformersBackend:
 
     def render(self, question: Question) -> str:
         """The text that the model goes on from: pictures and question in one user turn, then `prefill`."""
-        content = [*({"type": "image", "image": p} for p in question.pictures), {"type": "text", "text": question.text}]
-        return self._templated(self.chat_template, content) + self.settings.prefill
+        pictures: list[dict[str, Any]] = [{"type": "image", "image": p} for p in question.pictures]
+        return self._templated(self.chat_template, [*pictures, {"type": "text", "text": question.text}]) + self.settings.prefill
 
     def tensors(self, batch: list[Question]) -> Any:
         """The processor's tensors of what is rendered, left-padded."""
