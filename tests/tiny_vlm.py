@@ -118,23 +118,22 @@ def gemma4(folder: Path, seed: int = 0) -> Path:
         Gemma4ImageProcessor,
         Gemma4Processor,
         Gemma4VideoProcessor,
+        PreTrainedTokenizerFast,
     )
 
     torch.manual_seed(seed)
     marks = {"image_token": "<|image|>", "boi_token": "<|image>", "eoi_token": "<image|>",
              "audio_token": "<|audio|>", "boa_token": "<|audio>", "eoa_token": "<audio|>"}  # fmt: skip
-    words = tokenizer([*marks.values(), "<|video|>"])
-    words = type(words)(tokenizer_object=words.backend_tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>",
-                        extra_special_tokens=marks)  # fmt: skip
+    raw = tokenizer([*marks.values(), "<|video|>"]).backend_tokenizer
+    words = PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>", pad_token="<pad>", extra_special_tokens=marks)
     names = {"image_token_id": "<|image|>", "boi_token_id": "<|image>", "eoi_token_id": "<image|>", "video_token_id": "<|video|>"}
-    ids = {name: words.convert_tokens_to_ids(mark) for name, mark in names.items()}
     config = Gemma4Config(
         text_config={**text_config(words), "head_dim": 8, "global_head_dim": 8, "sliding_window": 64,
-                     "vocab_size_per_layer_input": len(words), "hidden_size_per_layer_input": 8, "layer_types": ["sliding_attention", "full_attention"],
-                     "use_bidirectional_attention": "vision"},
+                     "layer_types": ["sliding_attention", "full_attention"], "use_bidirectional_attention": "vision",
+                     "vocab_size_per_layer_input": len(words), "hidden_size_per_layer_input": 8},
         vision_config={"num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4,
                        "num_key_value_heads": 4, "head_dim": 8, "patch_size": 8, "pooling_kernel_size": 2, "position_embedding_size": 64},
-        audio_config=None, **ids,
+        audio_config=None, **{name: words.convert_tokens_to_ids(mark) for name, mark in names.items()},
     )  # fmt: skip
     pixels = {"patch_size": 8, "pooling_kernel_size": 2}
     processor = Gemma4Processor(
