@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -272,6 +272,12 @@ class Server(Model):
     structured: bool = False  # vLLM: only the two options can be answered
 
 
+# of `apply_chat_template`, which the back ends give themselves
+TEMPLATE_ARGUMENTS = {"messages", "conversation", "chat_template", "add_generation_prompt", "continue_final_message", "tokenize",
+                      "return_dict", "return_tensors", "return_assistant_tokens_mask", "processor_kwargs", "bos_token", "eos_token",
+                      "pad_token", "unk_token"}  # fmt: skip
+
+
 class VlmJudge(Model):
     """A vision-language model that looks at the proposals."""
 
@@ -288,6 +294,8 @@ class VlmJudge(Model):
     approve: Annotated[list[str], Field(min_length=1)] = Field(default_factory=lambda: ["yes"])
     reject: Annotated[list[str], Field(min_length=1)] = Field(default_factory=lambda: ["no"])
     answer_line: Literal["first", "last"] = "first"  # of a text, the line that begins with the option
+    template: dict[str, JsonValue] = Field(default_factory=dict)  # arguments of the model's chat template, e.g. enable_thinking: false
+    prefill: str = ""  # text that the answer is made to begin with, e.g. an empty thought; what is judged comes after it
     max_tokens: Annotated[int, Field(ge=1)] = 128
     samples: Annotated[int, Field(ge=1)] = 1  # texts a question; their share of approvals is P(approve)
     temperature: Annotated[float, Field(gt=0)] = 0.7  # of several samples; one is greedy
@@ -304,6 +312,8 @@ class VlmJudge(Model):
     def _fits(self) -> VlmJudge:
         if {s.lower() for s in self.approve} & {s.lower() for s in self.reject}:
             raise ValueError("approve and reject share a spelling")
+        if own := sorted(set(self.template) & TEMPLATE_ARGUMENTS):
+            raise ValueError(f"template: {', '.join(own)}: set by this program, not here")
         if self.samples > 1 and self.answer == "probability":
             raise ValueError("samples are of texts; set answer: text")
         if self.calibrated and (self.unit, self.answer) != ("instance", "probability"):
@@ -314,10 +324,11 @@ class VlmJudge(Model):
 
     def asking(self) -> dict[str, Any]:
         """What of these settings can change an answer, apart from the model and the question."""
+        shaped = {name: value for name in ("template", "prefill") if (value := getattr(self, name))}
         if self.answer == "probability":
-            return {"answer": self.answer}
+            return {"answer": self.answer, **shaped}
         sampling = {"samples": self.samples, "temperature": self.temperature} if self.samples > 1 else {}
-        return {"answer": self.answer, "max_tokens": self.max_tokens, **sampling}
+        return {"answer": self.answer, "max_tokens": self.max_tokens, **sampling, **shaped}
 
 
 Judge = Annotated[

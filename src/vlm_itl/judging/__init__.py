@@ -7,7 +7,7 @@ from typing import Any
 
 from ..base.coco import Coco, by_image
 from ..base.errors import UserError
-from ..base.files import read_json
+from ..base.files import read_json, read_text
 from ..base.settings import ConfidenceJudge, ConstantJudge, HumanJudge, Judge, NoisyJudge, RandomJudge, VlmJudge
 from ..calibration import readable
 from . import simple
@@ -26,13 +26,13 @@ def question(folder: Path, settings: Judge) -> tuple[str, dict[str, Any] | None]
     """
     own = folder / "prompt.txt"
     if not (isinstance(settings, VlmJudge) and settings.calibrated):
-        return own.read_text(encoding="utf-8"), None
+        return read_text(own), None
     path = folder / "calibration.json"
     if not path.exists():
         raise UserError(f"{path}: no such file; `calibrations` in params.yaml needs a line {folder.name}: {{probed: ...}}")
     calibration = read_json(path)
     prompt: str = calibration["of"]["prompt"]
-    if own.exists() and own.read_text(encoding="utf-8") != prompt:
+    if own.exists() and read_text(own) != prompt:
         raise UserError(
             f"{own}: another question than the one that the thresholds of {folder.name} were fitted on; remove the file: a calibrated "
             "judge asks what the judge asks that `calibrations` names for it"

@@ -30,7 +30,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from ..base.coco import decode
-from ..base.files import write_json
+from ..base.files import read_text, write_json
 from ..base.settings import Render, VlmJudge
 from ..data.synthetic import CATEGORIES, write_dataset
 from ..evaluation.probes import auroc
@@ -151,7 +151,7 @@ def train(
 ) -> dict[str, Any]:  # fmt: skip
     """Draw scenes, train from random weights or from those of `start`, save to `out`; AUROC on scenes held out."""
     torch.manual_seed(seed)
-    text = prompt.read_text(encoding="utf-8")
+    text = read_text(prompt)
     if start is None:
         make(out, text)
     settings = VlmJudge(kind="vlm", model=str(start or out), unit="instance", render=RENDER, dtype="float32", device="cpu")

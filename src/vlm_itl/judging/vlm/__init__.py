@@ -7,6 +7,7 @@ as it comes. The back ends import their own heavy packages and are loaded when t
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ from ...base.settings import VlmJudge
 from ...calibration import Calibrated, finite_log_odds, readable, weakest
 from .composing import Composer, Row
 from .questions import Answer, Backend, Question
-from .reading import Outcome, read
+from .reading import Outcome, opened, read, spoken
 from .store import Store, key
+
+PREFLIGHT = 8  # first answers of a run; if none of them says anything, nor will the others
 
 Person = Callable[[int, list[Row]], bool]
 
@@ -72,12 +75,14 @@ class Asker:
         self.counts = {"questions": 0, "unparsed": 0, "prompt_tokens": 0, "completion_tokens": 0, "seconds": 0.0}
         self.asked = 0  # of the back end, not found in the store
         self.unread: Answer | None = None  # the first answer that says neither
+        self._first: list[Answer] = []  # as they came, until `preflight` has looked at them
+        self._underway = False  # it has
 
     def ask(self, questions: Iterable[Question], total: int, desc: str) -> list[Answer]:
         """Answers in the order of the questions.
 
         Raises:
-            UserError: see `Backend.ask`; the answers that came are in the store.
+            UserError: see `Backend.ask` and `preflight`; the answers that came are in the store.
         """
         answers: dict[int, Answer] = {}
         keys: dict[int, str] = {}
@@ -91,6 +96,7 @@ class Asker:
                         yield number, question
                     else:
                         answers[number] = found
+                        self._first.append(found)
                         bar.update()
 
             for number, answer in self.backend.ask(missing()):
@@ -99,6 +105,8 @@ class Asker:
                 answers[number] = self.store.get(keys[number]) or answer
                 self.asked += 1
                 bar.update()
+                self._first.append(answers[number])
+                self.preflight()
         result = [answers[number] for number in sorted(answers)]
         for answer in result:
             self.counts["questions"] += 1
@@ -110,6 +118,35 @@ class Asker:
             self.counts["seconds"] = round(self.counts["seconds"] + answer.seconds, 4)
         return result
 
+    def preflight(self) -> None:
+        """Stop a run at its start if the model means to say something else than the options, which most often is a thought.
+
+        Raises:
+            UserError: the first `PREFLIGHT` answers hold neither option, or end within a thought; what they begin with is quoted.
+        """
+        s, first = self.settings, self._first[:PREFLIGHT]
+        if self._underway or len(first) < PREFLIGHT:
+            return
+        self._underway = not all(map(self._says_nothing, first))
+        if self._underway:
+            return
+        begin = Counter(" ".join((answer.text or "").split())[:60] for answer in first).most_common(2)
+        if s.answer == "probability":
+            what, other = f"neither option ({s.approve[0]}, {s.reject[0]}) has a probability of min_mass, {s.min_mass:g}", "answer: text"
+        else:
+            what, other = f"nothing is said beside thoughts within {s.max_tokens} tokens", "a larger max_tokens"
+        raise UserError(
+            f"params.yaml: judges: {s.model}: in the first {PREFLIGHT} answers {what}; they begin with "
+            f"{' and '.join(repr(text) for text, _ in begin)}. If the model thinks first, set template: {{enable_thinking: false}} or a "
+            f"prefill, such as an empty thought (README, A VLM as judge); else change the prompt or the options, or set {other}"
+        )
+
+    def _says_nothing(self, answer: Answer) -> bool:
+        """Whether neither option has any mass, or a text holds nothing but thoughts."""
+        if self.settings.answer == "text":
+            return not any(spoken(opened(self.settings.prefill) + text) for text in answer.samples or [answer.text or ""])
+        return self.decide(answer)[0] == "unparsed"
+
     def decide(self, answer: Answer) -> tuple[Outcome, float | None, str]:
         """(outcome, log-odds of approval, reason): by the probability where one was asked for and given, else by the text."""
         s = self.settings
@@ -118,12 +155,12 @@ class Asker:
                 return "unparsed", None, "the model wants to say something else"
             return ("approve" if answer.log_odds >= logit(s.threshold) else "reject"), answer.log_odds, ""
         if s.samples > 1:
-            outcomes = [read(text, s.approve, s.reject, s.answer_line).outcome for text in answer.samples]
+            outcomes = [read(text, s.approve, s.reject, s.answer_line, s.prefill).outcome for text in answer.samples]
             if all(o == "unparsed" for o in outcomes):
                 return "unparsed", None, ""
             share = outcomes.count("approve") / len(outcomes)  # what cannot be read approves nothing
             return ("approve" if share >= s.threshold else "reject"), finite_log_odds(share), ""
-        said = read(answer.text or "", s.approve, s.reject, s.answer_line)
+        said = read(answer.text or "", s.approve, s.reject, s.answer_line, s.prefill)
         return said.outcome, None, said.reason
 
     def check_parsed(self) -> str:

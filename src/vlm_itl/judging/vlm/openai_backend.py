@@ -129,9 +129,15 @@ class OpenAIBackend:
             result["n"] = s.samples
         if s.server.logprobs:
             result |= {"logprobs": True, "top_logprobs": 20}
+        extra: dict[str, Any] = {}
         if s.server.structured:
-            result["extra_body"] = {"structured_outputs": {"choice": [question.approve[0], question.reject[0]]}}
-        return result
+            extra["structured_outputs"] = {"choice": [question.approve[0], question.reject[0]]}
+        if s.template:
+            extra["chat_template_kwargs"] = s.template
+        if s.prefill:  # as vLLM and SGLang take it
+            result["messages"].append({"role": "assistant", "content": s.prefill})
+            extra |= {"continue_final_message": True, "add_generation_prompt": False}
+        return {**result, "extra_body": extra} if extra else result
 
     def answer(self, response: Any, question: Question, seconds: float) -> Answer:
         """Raises:

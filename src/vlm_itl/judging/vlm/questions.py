@@ -27,7 +27,8 @@ class Question:
 class Answer:
     """What came back."""
 
-    text: str | None  # null where only the probability was asked for
+    # what it says, an opened thought included; where only the probability was asked for, its likeliest first token if that is no option
+    text: str | None
     # ln(P(approve) / P(reject)) at the first position of the answer, finite; null where the back end gives none. Not the probability:
     # a sure model's answers, which differ in the logits, would all be 1.
     log_odds: float | None
@@ -45,19 +46,18 @@ class Answer:
 
 def word(token: str) -> str:
     """What a token reads as: without spaces, in any tokenizer's writing, and in lower case."""
-    return token.strip(" \t\n\u2581\u0120\u010a").lower()
+    return token.strip(" \t\r\n\u00a0\u2581\u0120\u010a").lower()
 
 
 def option_of(text: str, question: Question) -> int | None:
-    """0 where `text` is, or begins, a spelling of the approving option only, 1 of the rejecting only, else None."""
-    if not text:
-        return None
-    options = ([s.lower() for s in question.approve], [s.lower() for s in question.reject])
-    for spellings in (lambda s: s == text, lambda s: s.startswith(text)):
-        begun = [any(spellings(s) for s in of) for of in options]
-        if begun[0] != begun[1]:
-            return begun.index(True)
-    return None
+    """0 where a token's text is a whole spelling of the approving option, 1 of the rejecting one, else None.
+
+    Both back ends count the first position's tokens by this. Spaces and case do not matter. The beginning of a spelling does not count: "A"
+    begins "accept" and many other sentences, "in" begins "incorrect" and "In the image".
+    """
+    said = word(text)
+    sides = [said in {word(s) for s in spellings} for spellings in (question.approve, question.reject)]
+    return sides.index(True) if sides[0] != sides[1] else None
 
 
 class Backend(Protocol):
