@@ -129,7 +129,7 @@ def test_nearly_all_answers_unparsed_is_an_error(server, images, tmp_path, answe
     pool, rows = many(images, 30)
     server.text = "It looks good." if answer == "text" else None
     more = {"answer": answer, "min_mass": 0.95}
-    with pytest.raises(UserError, match=rf"model: m: 30 of 30 answers unparsed \(neither yes or no\), for example: .*{quoted}.*{help}"):
+    with pytest.raises(UserError, match=rf"model: m: 30 of 30 answers unparsed \(neither yes nor no\), for example: .*{quoted}.*{help}"):
         vlm.judge(pool, rows, images, PROMPT, settings(server, **more), vlm.Store(tmp_path / "s"))
     # of masks: before anything is asked about completeness
     server.requests.clear()
@@ -168,7 +168,7 @@ def test_unparsed_answers_are_counted_once_and_said(server, images, tmp_path, ca
     assert (took["questions"], took["unparsed"], took["images_unparsed"]) == (63, 3, 3)
     assert [v["unparsed"] for v in verdicts] == [1, 1, 1] + [0] * 27
     assert {v["outcome"] for v in verdicts} == {"approve"}  # the book is left out, the bird is approved
-    assert "3 of 63 answers unparsed (neither yes or no), for example: 'Hm.'; 3 of 30 images have one" in said
+    assert "3 of 63 answers unparsed (neither yes nor no), for example: 'Hm.'; 3 of 30 images have one" in said
     assert "WARNING" not in said  # 5 %
     text["Found: bird."] = "Hm, hm."
     verdicts, took, said = judged(prompt + "!", "t")

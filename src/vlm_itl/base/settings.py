@@ -303,7 +303,8 @@ class VlmJudge(Model):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     trust_remote_code: bool = False  # runs code that comes with the model
-    calibrated: bool = False  # P(approve) and the thresholds of images from `calibration.json` in the judge's folder, not from here
+    # question, P(approve) and thresholds of images from `calibration.json` in the judge's folder; masks are accepted by `threshold`
+    calibrated: bool = False
     human: HumanJudge | None = None  # with `calibrated`: who decides between rejecting and approving; costs a person's time
     render: Render = Field(default_factory=Render)
     server: Server = Field(default_factory=Server)

@@ -172,14 +172,14 @@ class Asker:
         unparsed, questions, s = self.counts["unparsed"], self.counts["questions"], self.settings
         if not unparsed or self.unread is None:
             return ""
-        options, share = " or ".join([s.approve[0], s.reject[0]]), unparsed / questions
+        yes, no, share = s.approve[0], s.reject[0], unparsed / questions
         said = [repr(text[:200]) for text in (self.unread.text, *self.unread.samples[:1]) if text is not None][-1:]
         if s.answer == "probability" and self.unread.option_mass is not None:
-            said.append(f"{options} together have {self.unread.option_mass:.2g} of the probability at the answer's first position")
+            said.append(f"{yes} or {no} together have {self.unread.option_mass:.2g} of the probability at the answer's first position")
             help = "make the prompt ask for one of them, name others in approve and reject, or set answer: text"
         else:
             help = "make the prompt ask for one of them first, or change approve, reject, answer_line or max_tokens"
-        line = f"{unparsed:,} of {questions:,} answers unparsed (neither {options}), for example: {'; '.join(said)}"
+        line = f"{unparsed:,} of {questions:,} answers unparsed (neither {yes} nor {no}), for example: {'; '.join(said)}"
         if questions >= ENOUGH and share >= TOO_MANY:
             raise UserError(f"params.yaml: judges: model: {s.model}: {line}; {help}")
         return f"WARNING: {line}; {help}" if share >= LOUD else line
