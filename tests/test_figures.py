@@ -116,6 +116,16 @@ def test_differences_are_in_points():
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["x-1 (simulated)\nminus human-1"]
 
 
+def test_arms_without_an_interval_are_named_with_the_reason():
+    row = {"against": "human-1", "difference": -0.02, "low": -0.05, "high": 0.01, "margin": 0.01, "level": 0.95, "answer": "no"}
+    none = {**row, "low": None, "high": None, "answer": "cannot tell", "reason": "both learned from the same labels"}
+    axes = comparison.differences({"x-1": row, "y-1": none}, {}).axes[0]
+    assert axes.get_title(loc="left") == "no interval, y-1: both learned from the same labels"
+    assert len(axes.get_yticklabels()) == 1
+    alone = comparison.differences({"y-1": none}, {}).axes[0]
+    assert [t.get_text() for t in alone.texts] == ["no interval, y-1: both learned from the same labels"]
+
+
 def test_nothing_to_draw_is_no_error(tmp_path):
     drawn = [
         arms.hours([], set()),

@@ -51,6 +51,7 @@ def project(tmp_path, monkeypatch) -> Path:
     params = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
     params["runs"], params["probed"], params["calibrations"] = RUNS, [], {}
     params["select"]["categories"] = [HOSTILE, "bird"]
+    params["autolabels"] = {"teacher": {"kind": "sam3"}}
     with open("params.yaml", "w") as stream:
         YAML(typ="safe").dump(params, stream)
     summary = {}
@@ -82,6 +83,7 @@ def project(tmp_path, monkeypatch) -> Path:
     }
     write_json(Path("loop/looks-1/examples.json"), [{**card, "pictures": [picture, {**picture, "caption": "True masks"}]}])
     write_json(Path("metrics/autolabel/teacher.json"), {"mask": {"AP": 0.125}, "right": 0.5})
+    write_json(Path("metrics/autolabel/tried-once.json"), {"mask": {"AP": 0.75}, "right": 0.75})  # no start of params.yaml
     PIL.Image.new("RGB", (300, 200), "red").save("loop/sheet.jpg")
     Path("loop/teacher").mkdir()
     shutil.move("loop/sheet.jpg", "loop/teacher/sheet.jpg")
@@ -155,7 +157,7 @@ def test_tables_say_what_the_files_say(project):
     assert tables["quality"][1][4] == "-"
     assert [row[0].split()[0] for row in tables["quality"][1:]] == ["human-1", "looks-1", "sim-1"]  # and not who judges nothing
     assert tables["quality"][1][5].startswith("0.75 0.4")  # 9 of 12 with its Wilson interval
-    assert tables["autolabels"][1:] == [["mask.AP", "0.125"], ["right", "0.5"]]
+    assert tables["autolabels"] == [["measure", "teacher"], ["mask.AP", "0.125"], ["right", "0.5"]]
 
 
 def test_a_judge_that_decided_nothing_and_an_answer_that_is_none(project):

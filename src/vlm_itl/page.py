@@ -232,7 +232,7 @@ def collect(settings: Settings, study_csv: Path | None = None, pooled_csv: Path 
             if cards:
                 examples[name] = cards
     sheets = []
-    for name in sorted(path.stem for path in Path("metrics/autolabel").glob("*.json")):
+    for name in settings.autolabels:
         path = Path(f"loop/{name}/sheet.jpg")
         if path.exists():
             shown.append(path)
@@ -261,7 +261,9 @@ def collect(settings: Settings, study_csv: Path | None = None, pooled_csv: Path 
         },
         "asking": {name: found for name in settings.runs if (found := take(Path(f"metrics/asking/{name}.json")))},
         "probes": {name: found for name in settings.probed if (found := take(Path(f"metrics/probes/{name}.json")))},
-        "autolabel": {path.stem: study.flatten(take(path)) for path in sorted(Path("metrics/autolabel").glob("*.json"))},
+        "autolabel": {
+            name: study.flatten(found) for name in settings.autolabels if (found := take(Path(f"metrics/autolabel/{name}.json")))
+        },
         "sheets": sheets,
         "split": take(Path("metrics/split.json")),
         "examples": examples,
