@@ -13,6 +13,7 @@ import zipfile
 from collections import Counter
 from io import BytesIO
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 from loopback import LoopbackServer
@@ -111,7 +112,7 @@ class CocoServer(LoopbackServer):
 
     def _send(self, handler: http.server.BaseHTTPRequestHandler, path: str, fault) -> None:
         headers: dict[str, str] = {}
-        file = self.folder / path.lstrip("/").removeprefix("moved/")
+        file = self.folder / unquote(path).lstrip("/").removeprefix("moved/")
         status, body = (200, file.read_bytes()) if file.is_file() else (404, b"not here")
         if isinstance(fault, int):
             status, body = fault, b"a fault"

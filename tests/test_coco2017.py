@@ -20,6 +20,7 @@ from coco_server import CocoServer, jpeg, md5, write_coco
 from conftest import ROOT
 from ruamel.yaml import YAML
 
+from vlm_itl.base.coco import originals
 from vlm_itl.base.errors import UserError
 from vlm_itl.base.files import scratch
 from vlm_itl.base.settings import Coco2017, Select
@@ -359,6 +360,66 @@ def test_names_that_lead_out_of_the_store_are_refused(server, tmp_path):
     shutil.rmtree(server.folder / "train2017")
     with pytest.raises(UserError, match=r"image 1: file_name '../../../../evil.jpg' leaves"):
         coco2017.prepare(tmp_path / "images", server.folder, Coco2017(base_url=server.url), CHOICE)
+
+
+@pytest.mark.parametrize("name", ["../val2017/000000000017.jpg", "/etc/hostname", "a/../000000000001.jpg", "a\0.jpg"])
+def test_names_that_lead_out_are_refused_where_pictures_are_read_in_place(server, tmp_path, name):
+    rename(server, {"000000000001.jpg": name})
+    with pytest.raises(UserError, match=r"image 1: file_name .* (leaves the image folder|leads to no file)"):
+        coco2017.prepare(tmp_path / "images", server.folder, Coco2017(), CHOICE)
+
+
+def rename(server, names: dict[str, str]) -> None:
+    """Change `file_name`s of both parts, in the folder without the archive."""
+    (server.folder / coco2017.ARCHIVE).unlink(missing_ok=True)
+    for path in (server.folder / "annotations").iterdir():
+        data = json.loads(path.read_text())
+        for image in data["images"]:
+            image["file_name"] = names.get(image["file_name"], image["file_name"])
+        path.write_text(json.dumps(data))
+
+
+def test_any_name_works_as_itself_on_a_mirror(server, tmp_path):
+    """`#`, `?`, `%` and a space mean something in a URL; two names may mean one file."""
+    name = "it's 100%25 #1? ü.jpg"
+    rename(server, {"000000000003.jpg": name, "000000000004.jpg": "./000000000001.jpg"})
+    (server.folder / "train2017/000000000003.jpg").rename(server.folder / "train2017" / name)
+    parts, _ = coco2017.prepare(tmp_path / "images", server.folder, Coco2017(base_url=server.url, retries=0), CHOICE)
+    rows = {image["original_id"]: image for image in parts["train"]["images"]}
+    assert rows[3]["original_name"] == name
+    assert (tmp_path / "images" / rows[3]["file_name"]).read_bytes() == jpeg(3)
+    assert rows[1]["md5"] == rows[4]["md5"] == md5(tmp_path / "images" / rows[4]["file_name"])
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_regular_file_is_missing(server, root, tmp_path, kind, capsys):
+    victim = server.folder / "train2017" / "000000000003.jpg"
+    victim.unlink()
+    if kind == "pipe":
+        os.mkfifo(victim)
+    elif kind == "folder":
+        victim.mkdir()
+    else:
+        victim.symlink_to("/dev/zero")
+    with pytest.raises(UserError, match=r"1 of 20 pictures cannot be had|image 3: file_name '000000000003.jpg' leaves the image folder"):
+        coco2017.prepare(tmp_path / "images", root, settings(server, base_url=str(server.folder)), CHOICE)
+    assert kind == "device" or f"missing: {victim}: not a regular file" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("how", ["fetched", "in place"])
+def test_a_training_picture_that_is_a_test_picture_is_left_out(server, root, tmp_path, how):
+    """COCO's own files cannot be mended by whoever reads them."""
+    shutil.copy(server.folder / "train2017/000000000003.jpg", server.folder / "val2017/000000000017.jpg")
+    shutil.copy(server.folder / "train2017/000000000007.jpg", server.folder / "train2017/000000000006.jpg")
+    more = {} if how == "fetched" else {"base_url": str(server.folder)}
+    parts, notes = coco2017.prepare(tmp_path / "images", root, settings(server, **more), CHOICE)
+    left = {i["original_id"] for i in parts["train"]["images"]}
+    assert left == {k for k in range(1, 17) if k % 5 and k != 3}
+    assert {a["image_id"] for a in parts["train"]["annotations"]} == {i["id"] for i in parts["train"]["images"]}
+    assert 17 in {i["original_id"] for i in parts["test"]["images"]}
+    assert notes["train"]["also_test_pictures"] == 1
+    original = originals(parts["train"]["images"])
+    assert {i for i, first in original.items() if first != i} == {i["id"] for i in parts["train"]["images"] if i["original_id"] == 7}
 
 
 def stage(tmp_path: Path, server, **more) -> list[str]:

@@ -151,6 +151,15 @@ def test_parts_share_no_image_and_lose_none():
     assert len(together(detector, mistakes)["annotations"]) + len(held_out["annotations"]) == len(data["annotations"])
 
 
+def test_copies_of_a_picture_are_held_back_together():
+    data = labels(1, 40)
+    for image in data["images"]:
+        image["md5"] = f"{image['id'] % 10}"
+    several = [{i["id"] % 10 for i in part["images"]} for part in parts(data, HoldBack(held_out=0.3, mistakes=0.3))]
+    assert sorted(map(len, several)) == [3, 3, 4]
+    assert sorted(k for part in several for k in part) == list(range(10))
+
+
 def test_too_few_labels_say_so():
     with pytest.raises(UserError, match=r"2 initial images held out are too few for probes, 3 are needed; raise split\.initial_fraction"):
         check(labels(), labels(30, 2))
