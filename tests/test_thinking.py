@@ -8,6 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import tiny_vlm
+from scipy.special import expit
 from vlm_server import VlmServer
 
 from vlm_itl.base.errors import UserError
@@ -98,8 +99,8 @@ def test_the_first_word_of_a_thought_is_no_answer(folders, kind, more):
 @pytest.mark.parametrize(("kind", "more"), [(kind, more) for kind, some in HELP.items() for more in some])
 def test_with_its_settings_the_probability_is_the_answer_s(folders, kind, more, tmp_path):
     back = backend(folders[kind], **more)
-    for outcome, p, _ in ask(back, tmp_path):
-        assert (outcome, p) == ("approve", pytest.approx(P, abs=1e-5))
+    for outcome, log_odds, _ in ask(back, tmp_path):
+        assert (outcome, expit(log_odds)) == ("approve", pytest.approx(P, abs=1e-5))
     [answer] = back.answer(QUESTIONS[:1])
     assert answer.option_mass == pytest.approx(MASS, abs=1e-5)
     assert answer.text is None
@@ -121,8 +122,8 @@ def test_a_thought_that_is_cut_off_is_no_answer(folders, kind, tokens, tmp_path)
 
 def test_samples_are_read_after_their_thoughts(folders, tmp_path):
     back = backend(folders["gemma"], answer="text", max_tokens=12, samples=40, temperature=1.0)
-    [(outcome, share, _)] = ask(back, tmp_path, QUESTIONS[:1])
-    assert 0.4 < share < 0.95  # .7 of 40
+    [(outcome, log_odds, _)] = ask(back, tmp_path, QUESTIONS[:1])
+    assert 0.4 < expit(log_odds) < 0.95  # .7 of 40
     assert outcome == "approve"
 
 
@@ -181,7 +182,7 @@ def test_a_server_is_told(server, more, tmp_path):
         ask(served(server), tmp_path, many)
     assert len(server.requests) < 20  # of 60
     with Thinker() as second:  # requests to the first may still be on their way
-        assert all((outcome, p) == ("approve", pytest.approx(0.8)) for outcome, p, _ in ask(served(second, **more), tmp_path, many))
+        assert all((outcome, expit(x)) == ("approve", pytest.approx(0.8)) for outcome, x, _ in ask(served(second, **more), tmp_path, many))
     request = second.requests[0]
     assert request.get("chat_template_kwargs") == more.get("template")
     assert [m["role"] for m in request["messages"]] == ["user"] + ["assistant"] * ("prefill" in more)

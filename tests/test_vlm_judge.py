@@ -121,15 +121,12 @@ def many(images, n: int) -> tuple[dict, list[dict]]:
     return {"images": rows, "annotations": [], "categories": CATEGORIES}, boxes
 
 
-@pytest.mark.parametrize(
-    ("answer", "quoted", "help"),
-    [("text", "'It looks good.'", "answer_line"), ("probability", "yes or no together have 0.9 of the probability", "answer: text")],
-)
-def test_nearly_all_answers_unparsed_is_an_error(server, images, tmp_path, answer, quoted, help):
+def test_nearly_all_answers_unparsed_is_an_error(server, images, tmp_path):
     pool, rows = many(images, 30)
-    server.text = "It looks good." if answer == "text" else None
-    more = {"answer": answer, "min_mass": 0.95}
-    with pytest.raises(UserError, match=rf"model: m: 30 of 30 answers unparsed \(neither yes nor no\), for example: .*{quoted}.*{help}"):
+    server.text = "It looks good."
+    more = {"answer": "text"}
+    said = r"model: m: 30 of 30 answers unparsed \(neither yes nor no\), for example: .*'It looks good.'.*answer_line"
+    with pytest.raises(UserError, match=said):
         vlm.judge(pool, rows, images, PROMPT, settings(server, **more), vlm.Store(tmp_path / "s"))
     # of masks: before anything is asked about completeness
     server.requests.clear()
