@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
-from vlm_itl.base.files import read_json, write_json, write_json_list
+from vlm_itl.base.files import read_json, read_regular, write_json, write_json_list
 
 ROWS = [
     [], [{}], [[]], [1, "two", None, 0.1, True],
@@ -26,3 +29,17 @@ def test_a_row_that_fails_leaves_what_was_there(tmp_path):
         write_json_list(tmp_path / "rows.json", [{"score": 0.5}, {"score": float("nan")}])
     assert [p.name for p in tmp_path.iterdir()] == ["rows.json"]
     assert read_json(tmp_path / "rows.json") == [1]
+
+
+def test_only_regular_files_of_the_expected_size_are_read(tmp_path):
+    (tmp_path / "file").write_bytes(b"12345")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    assert read_regular(tmp_path / "file", 5) == b"12345"
+    with pytest.raises(OSError, match="5 bytes, at most 4 are expected"):
+        read_regular(tmp_path / "file", 4)
+    for path in (tmp_path / "pipe", tmp_path / "link", tmp_path, Path("/dev/zero")):
+        with pytest.raises(OSError, match="not a regular file"):
+            read_regular(path)
+    with pytest.raises(FileNotFoundError):
+        read_regular(tmp_path / "none")
