@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import os
+from pathlib import Path
 
 import pytest
 
 from vlm_itl.base.errors import UserError
-from vlm_itl.base.files import read_json, read_text, write_json, write_json_list
+from vlm_itl.base.files import read_json, read_regular, read_text, write_json, write_json_list
 
 ROWS = [
     [], [{}], [[]], [1, "two", None, 0.1, True],
@@ -60,3 +62,17 @@ def test_other_encodings_are_named(tmp_path):
         read_text(tmp_path / "nowhere")
     with pytest.raises(UserError, match="cannot be read: Is a directory"):
         read_text(tmp_path)
+
+
+def test_only_regular_files_of_the_expected_size_are_read(tmp_path):
+    (tmp_path / "file").write_bytes(b"12345")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    assert read_regular(tmp_path / "file", 5) == b"12345"
+    with pytest.raises(OSError, match="5 bytes, at most 4 are expected"):
+        read_regular(tmp_path / "file", 4)
+    for path in (tmp_path / "pipe", tmp_path / "link", tmp_path, Path("/dev/zero")):
+        with pytest.raises(OSError, match="not a regular file"):
+            read_regular(path)
+    with pytest.raises(FileNotFoundError):
+        read_regular(tmp_path / "none")

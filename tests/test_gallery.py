@@ -142,6 +142,7 @@ def made(folder: Path, verdicts: list[dict], proposals: list[dict], truth: dict,
 def hostile(tmp_path) -> str:
     """A page with markup and scripts wherever a stranger's text can be."""
     truth = scene([1, 2], HOSTILE_NAME)
+    truth["images"][1]["original_name"] = f"under/{HOSTILE_NAME}.jpg"
     proposals = [instance(A, 1, 1, score=0.9), instance(A, 1, 2, score=0.8), instance(B, 1, 2, score=0.7)]
     verdicts = [
         verdict(1, True, 1, p_approve=0.875, answer=HOSTILE, outcome="approve", reason=HOSTILE),
@@ -182,10 +183,15 @@ def test_strangers_text_is_text(hostile):
     assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
     assert not [a for _, attributes in page.tags for a in ("href",) if not attributes.get(a, "#").startswith("#")]
     assert page.text.count(HOSTILE) == 5  # two answers, two reasons, the model's name; whitespace and all
-    assert page.text.count(HOSTILE_NAME) == 5
+    assert page.text.count(HOSTILE_NAME) == 6  # of five masks, and in a file name
     assert MAYBE in page.text
     policy = next(attributes["content"] for tag, attributes in page.tags if attributes.get("http-equiv") == "Content-Security-Policy")
     assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
+
+
+def test_an_image_is_called_by_the_users_file_name(hostile):
+    assert Elements(hostile).words.count(" ".join(f"image 2 under/{HOSTILE_NAME}.jpg".split())) == 1
+    assert "image 1 under" not in Elements(hostile).words
 
 
 def test_the_page_says_what_there_is_to_say(hostile):

@@ -135,7 +135,10 @@ def test_the_held_out_images_are_those_of_before(tmp_path):
     assert {i["original_id"] for i in parts["test"]["images"]} == set(order[:6])
 
 
-EVIL = '#define a_width 8\n#define a_height 1\n"""\nstatic char a_bits[] = {0x00};\n"""\nopen({marker!r}, "w").close()\n'
+def bitmap(marker: Path) -> str:
+    """An X bitmap of 50 x 40 pixels, which Pillow can read, and a Python program that makes a file."""
+    bits = "0x00, " * 280
+    return f'#define a_width 50\n#define a_height 40\n"""a_bits[] = {{\n{bits}}};\n"""\nopen({str(marker)!r}, "w").close()\n'
 
 
 @pytest.mark.parametrize("name", ["inner/../../../src/loaded.py", "../src/loaded.py", "inner/../x.png", "/src/loaded.py"])
@@ -148,12 +151,12 @@ def test_a_name_cannot_write_over_code(both, tmp_path, name):
         picture(images / Path(inside).with_suffix(".png"), 1)
         (images / inside).with_suffix(".png").rename(images / inside)
         if inside.endswith(".py"):
-            (images / inside).write_text(EVIL.replace("{marker!r}", repr(str(marker))))
+            (images / inside).write_text(bitmap(marker))
     (images / "deep/er/and").mkdir()
     (images / "inner").symlink_to(images / "deep/er/and")
     edit(tmp_path / "in/train.json", lambda d: d["images"][0].update(file_name=name))
     with pytest.raises(UserError, match=r"image 0: file_name .* leaves the image folder"):
-        local.prepare(tmp_path / "out" / "images", tmp_path / "in", both, CHOICE, 0)
+        local.prepare(tmp_path / "images", tmp_path / "in", both, CHOICE, 0)
     subprocess.run([sys.executable, str(code)], check=True)
     assert not marker.exists()
     assert code.read_text() == "pass\n"
@@ -161,7 +164,9 @@ def test_a_name_cannot_write_over_code(both, tmp_path, name):
 
 def test_a_picture_that_is_also_a_program_is_no_picture(both, tmp_path):
     marker = tmp_path / "executed"
-    (tmp_path / "in/train/a.png").write_text(EVIL.replace("{marker!r}", repr(str(marker))))
+    (tmp_path / "in/train/a.png").write_text(bitmap(marker))
+    with Image.open(tmp_path / "in/train/a.png") as opened:
+        assert opened.size == (50, 40)  # for Pillow it is one
     with pytest.raises(UserError, match=r"image 0: .*a.png is not a picture \(JPEG, PNG"):
         local.prepare(tmp_path / "out", tmp_path / "in", both, CHOICE, 0)
 
