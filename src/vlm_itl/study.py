@@ -11,6 +11,7 @@ import argparse
 import csv
 import functools
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -21,6 +22,7 @@ import dvc.api
 import yaml
 from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
+from dvc.repo import Repo
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from tqdm import tqdm
@@ -128,32 +130,62 @@ def about(run: str, settings: Row) -> Row:
     }  # fmt: skip
 
 
-def experiments(commits: int, repository: Path) -> list[Row]:
-    """Commits and the experiments that began at them, as DVC lists them, without the working tree.
+def git(repository: Path, *words: str) -> str:
+    """What git prints; nothing where it cannot."""
+    return subprocess.run(["git", *words], cwd=repository, capture_output=True, text=True).stdout
+
+
+def beginnings(repository: Path) -> set[str]:
+    """The commits that experiments began at, finished, failed or waiting ones."""
+    refs = [ref.split("/") for ref in git(repository, "for-each-ref", "--format=%(refname)", "refs/exps").split()]
+    found = {"".join(ref[2:4]) for ref in refs if len(ref) == 5}  # refs/exps/2 digits/38 digits/NAME
+    with Repo(str(repository)) as repo:
+        queue = repo.experiments.celery_queue
+        found |= {entry.baseline_rev for entry in (*queue.iter_queued(), *queue.iter_active())}
+        found |= {done.entry.baseline_rev for done in queue.iter_done()}
+    return {revision for revision in found if re.fullmatch("[0-9a-f]{40}", revision)}
+
+
+def experiments(commits: int, repository: Path) -> tuple[list[Row], str | None]:
+    """The last commit and those that experiments began at, with these experiments, as DVC lists them, without the working tree.
 
     Args:
-        commits: how many of the last commits; negative: all.
+        commits: how many of the last commits are looked at; negative: all, those of other branches too.
+
+    Returns:
+        The rows; where no experiment began at these commits, how many would do, in words.
 
     Raises:
         UserError: DVC cannot list them.
     """
+    history = git(repository, "rev-list", "--first-parent", "HEAD").split()
     try:
-        listed = dvc.api.exp_show(str(repository), num=commits)
+        begun = beginnings(repository)
+        looked_at = history[:commits] if commits >= 0 else [*history, *sorted(begun - set(history))]
+        revisions = [revision for k, revision in enumerate(looked_at) if k == 0 or revision in begun]
+        listed = dvc.api.exp_show(str(repository), revs=revisions) if revisions else []
     except DvcException as error:
         raise UserError(f"{repository}: experiments cannot be listed: {error}") from None
+    hint = None
+    if not begun & set(looked_at):
+        depth = next((k for k, revision in enumerate(history, 1) if revision in begun), None)
+        hint = "no experiment began at " + ("the last commit" if commits == 1 else "these commits") + (
+            f"; COMMITS={depth} make study reaches the latest that has one, COMMITS=-1 all {len(begun)}" if depth
+            else f"; COMMITS=-1 make study takes those of other branches ({len(begun)} commits)" if begun else ", nor at any other"
+        )  # fmt: skip
     rows, baseline = [], None
     for row in listed:
         if row["rev"] == "workspace":
             continue
         if row["typ"] == "baseline":
             baseline = row["rev"]
-        done = subprocess.run(["git", "show", "-s", "--format=%H %cI", row["rev"]], cwd=repository, capture_output=True, text=True)
-        revision, _, created = done.stdout.strip().partition(" ")
+        revision, _, created = git(repository, "show", "-s", "--format=%H %cI", row["rev"]).strip().partition(" ")
         rows.append({
             "experiment": row.get("Experiment") or row["rev"], "revision": revision or row["rev"], "baseline": baseline,
-            "state": row.get("State") or "Committed", "created": created or None,
+            # DVC knows the state of queued ones alone; any other has been saved, and so has succeeded
+            "state": "Committed" if row["typ"] == "baseline" else row.get("State") or "Success", "created": created or None,
         })  # fmt: skip
-    return rows
+    return rows, hint
 
 
 def differing(flat: Iterable[Row]) -> list[str]:
@@ -198,7 +230,7 @@ def lineages_at(revision: str, repository: Path) -> dict[tuple[str, str], Lineag
         lock = None
 
     def tracked(folder: str) -> str:
-        return subprocess.run(["git", "ls-tree", "-r", revision, "--", folder], cwd=repository, capture_output=True, text=True).stdout
+        return git(repository, "ls-tree", "-r", revision, "--", folder)
 
     pairs = [(run, row["against"]) for run, row in json_at(revision, COMPARISON, repository).items() if isinstance(row.get("against"), str)]
     return {pair: lineage(lock if isinstance(lock, dict) else {}, map(MATCHES.format, pair), tracked) for pair in pairs}
@@ -366,13 +398,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--pooled", type=Path, metavar="FILE", help="write the arms compared over seeds as CSV (settings: `compare` of params.yaml)"
     )
-    parser.add_argument("--commits", type=int, default=1, metavar="N", help="experiments of the last N commits, -1: of all (default 1)")
+    parser.add_argument(
+        "--commits", type=int, default=1, metavar="N", help="experiments that began at the last N commits, -1: at any (default 1)"
+    )
     arguments = parser.parse_args(argv)
     if not arguments.csv and not arguments.parquet and not arguments.pooled:
         parser.error("say where to write: --csv FILE, --parquet FILE, --pooled FILE")
     here = Path(".")
     try:
-        found = experiments(arguments.commits, here)
+        found, hint = experiments(arguments.commits, here)
         settings = {row["revision"]: settings_at(row["revision"], here) for row in found}
         columns, rows = table(found, settings, here)
         write(columns, rows, arguments.csv, arguments.parquet)
@@ -382,12 +416,14 @@ def main(argv: list[str] | None = None) -> None:
             write(columns, compared, arguments.pooled, None)
     except UserError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {error.filename or here}: {error.strerror}")
     empty = [row for row in rows if row["metric"] is None]
     print(f"{len(found)} experiments and commits, {len(rows) - len(empty)} numbers")
     for row in empty:
         print(f"without numbers: {row['experiment']} ({row['state']})")
-    if all(row["state"] == "Committed" for row in found):
-        print("no experiment began at these commits; --commits N (COMMITS=N make study) looks further back, -1 at all")
+    if hint:
+        print(hint)
     for what in left_out:
         print(f"left out of the comparison over seeds: {what}")
 
