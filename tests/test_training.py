@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, hearing_ctrl_c
 from tiny_detector import detector, pictures, predicted, steps
 
 from vlm_itl.base.errors import UserError
@@ -396,7 +396,8 @@ def test_ctrl_c_is_quick_and_keeps_the_checkpoint(data, tmp_path, scratch):
     settings = {"schedule": "fixed_steps", "steps": 5000, "learning_rate": 0.002}
     saved = lambda: list(scratch.glob("training/*/checkpoint.pth"))  # noqa: E731
     start = time.monotonic()
-    process = kill_when(command(data, tmp_path / "a", settings), saved, signal.SIGINT, VLM_ITL_CHECKPOINT_SECONDS="0")
+    words = hearing_ctrl_c(command(data, tmp_path / "a", settings))
+    process = kill_when(words, saved, signal.SIGINT, VLM_ITL_CHECKPOINT_SECONDS="0")
     assert process.returncode != 0
     assert time.monotonic() - start < 60
     assert torch.load(saved()[0], weights_only=True)["step"] >= 1
