@@ -48,13 +48,14 @@ def to_records(data: Coco, images: Path) -> list[dict[str, Any]]:
 
 
 class Resize(T.ResizeShortestEdge):
-    """Detectron2's, but each side keeps at least a pixel: a picture of 1500 x 3 would come to nothing at MAX_SIZE."""
+    """Detectron2's, but each side keeps two pixels at least. At MAX_SIZE a picture of 1500 x 3 would keep none, and a single one cannot be
+    flipped: numpy takes the result for contiguous, and torch does not take its stride."""
 
     def get_transform(self, image: np.ndarray) -> Any:
         transform = super().get_transform(image)
         for side in ("new_h", "new_w"):
             if hasattr(transform, side):  # none at MIN_SIZE 0
-                setattr(transform, side, max(1, getattr(transform, side)))
+                setattr(transform, side, max(2, getattr(transform, side)))
         return transform
 
 
