@@ -50,8 +50,11 @@ def main(
     write_jsonl(verdicts, rows)
     write_json(identity, who)
     write_json(metrics, took)
-    print(f"{judge}: {sum(v['approve'] for v in rows)} of {sum(v['asked'] for v in rows)} images with proposals approved "
-          f"({len(rows)} in the pool)")  # fmt: skip
+    asked = sum(v["asked"] for v in rows)
+    if asked:
+        print(f"{judge}: {sum(v['approve'] for v in rows)} of {asked} images with proposals approved ({len(rows)} in the pool)")
+    else:
+        print(f"{judge}: no proposals to judge in {len(rows)} images of the pool")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from coco_server import CocoServer, jpeg, md5, write_coco
-from conftest import ROOT
+from conftest import ROOT, hearing_ctrl_c
 from ruamel.yaml import YAML
 
 from vlm_itl.base.coco import originals
@@ -467,7 +467,7 @@ def test_kill_9_in_mid_download_then_again(server, root, tmp_path):
 
 
 def test_ctrl_c_ends_at_once_though_a_body_stalls(server, root, tmp_path):
-    command = stage(tmp_path, server, connections=2, timeout=60)
+    command = hearing_ctrl_c(stage(tmp_path, server, connections=2, timeout=60))
     for k in range(1, 25):
         for part in ("train2017", "val2017"):
             server.faults[f"/{part}/{k:012d}.jpg"] = ["stall"]
