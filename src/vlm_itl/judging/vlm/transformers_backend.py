@@ -11,7 +11,6 @@ import hashlib
 import inspect
 import itertools
 import math
-import time
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from typing import Any
@@ -127,7 +126,6 @@ class TransformersBackend:
         for the last position's logits only where the class can (`logits_to_keep`).
         """
         s = self.settings
-        start = time.perf_counter()
         inputs = self.inputs(batch)
         options: dict[str, Any] = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0}
         if s.samples > 1:
@@ -142,16 +140,13 @@ class TransformersBackend:
         texts = self.tokenizer.batch_decode(made.sequences[:, width:], skip_special_tokens=True)
         ends = {self.tokenizer.pad_token_id, self.tokenizer.eos_token_id}
         lengths = [sum(t not in ends for t in row) for row in made.sequences[:, width:].tolist()]
-        if self.device == "cuda":
-            torch.cuda.synchronize()
-        seconds = (time.perf_counter() - start) / len(batch)
         answers = []
         for k, question in enumerate(batch):
             log_odds, mass = self.first_position(first[k], question)
             mine = slice(k * s.samples, (k + 1) * s.samples)
             answers.append(Answer(
                 text=None if s.answer == "probability" else texts[mine][0], log_odds=log_odds, option_mass=mass,
-                prompt_tokens=int(inputs["attention_mask"][k].sum()), completion_tokens=sum(lengths[mine]), seconds=round(seconds, 4),
+                prompt_tokens=int(inputs["attention_mask"][k].sum()), completion_tokens=sum(lengths[mine]),
                 samples=tuple(texts[mine]) if s.samples > 1 else (),
             ))  # fmt: skip
         return answers
