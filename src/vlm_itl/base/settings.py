@@ -12,8 +12,9 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -264,12 +265,23 @@ class Server(Model):
     """An OpenAI-compatible server; several `base_urls` share the load."""
 
     base_urls: list[Annotated[str, Field(pattern=r"^https?://[^@?#]+$")]] = Field(default_factory=list)  # they are recorded: no secrets
+    # what the servers run, such as `fp8 on vLLM 0.33`, in place of what they say in /v1/models: for servers that say nothing, or too little
+    fingerprint: Annotated[str, Field(min_length=1)] | None = None
     api_key_env: str | None = None  # name of the environment variable that holds the key
     concurrency: Annotated[int, Field(ge=1)] = 32  # requests in flight
-    retries: Annotated[int, Field(ge=0)] = 5
-    timeout: Annotated[float, Field(gt=0)] = 120  # seconds a request
+    retries: Annotated[int, Field(ge=0)] = 5  # of a question, and of a server that is away, with growing pauses
+    timeout: Annotated[float, Field(gt=0)] = 120  # seconds a request, in all
     logprobs: bool = True  # ask for the likeliest first tokens; without, or where the server gives none, the text decides
     structured: bool = False  # vLLM: only the two options can be answered
+
+    @field_validator("base_urls")
+    @classmethod
+    def _addresses(cls, urls: list[str]) -> list[str]:
+        for url in urls:
+            parts = urlsplit(url)
+            if not parts.hostname or parts.port == 0:  # `port` raises ValueError above 65535
+                raise ValueError(f"{url} is no address of a server")
+        return urls
 
 
 # of `apply_chat_template`, which the back ends give themselves
@@ -585,7 +597,9 @@ def load(path: Path = Path("params.yaml")) -> Settings:
         if len(loc) > 2 and loc[0] in ("judges", "autolabels") and loc[2] in kinds:
             del loc[2]
         message = first["msg"].removeprefix("Value error, ")
-        given = "" if isinstance(first["input"], (dict, list)) else f" (it says {first['input']!r})"
+        # an address with a user may hold a password
+        secret = "://" in str(first["input"]) and "@" in str(first["input"])
+        given = "" if isinstance(first["input"], (dict, list)) or secret else f" (it says {first['input']!r})"
         if first["type"] == "extra_forbidden":
             message, given = "unknown key", ""
         raise UserError(f"{path}: {'.'.join(loc)}: {message}{given}") from None

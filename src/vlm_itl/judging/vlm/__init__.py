@@ -7,8 +7,10 @@ as it comes. The back ends import their own heavy packages and are loaded when t
 from __future__ import annotations
 
 import hashlib
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +35,11 @@ LOUD, TOO_MANY, ENOUGH = 0.1, 0.9, 20  # shares of unparsed answers: said loudly
 NOT_ASKED = ("prompt", "versions", "transformers", "calibration")  # of an identity, what does not make another question of it
 
 
-def make_backend(settings: VlmJudge) -> Backend:
+def make_backend(settings: VlmJudge, store: Store) -> Backend:
     """Load the model, or make the server's client.
+
+    Args:
+        store: remembers what servers said of themselves.
 
     Raises:
         UserError: it cannot be had; the message says what to do.
@@ -42,7 +47,7 @@ def make_backend(settings: VlmJudge) -> Backend:
     if settings.backend == "openai":
         from .openai_backend import OpenAIBackend
 
-        return OpenAIBackend(settings)
+        return OpenAIBackend(settings, store)
     from .transformers_backend import TransformersBackend
 
     return TransformersBackend(settings)
@@ -72,7 +77,8 @@ class Asker:
 
     def __init__(self, settings: VlmJudge, backend: Backend, store: Store) -> None:
         self.settings, self.backend, self.store = settings, backend, store
-        self.counts = {"questions": 0, "unparsed": 0, "prompt_tokens": 0, "completion_tokens": 0, "seconds": 0.0}
+        self.counts = {"questions": 0, "unparsed": 0, "prompt_tokens": 0, "completion_tokens": 0, "seconds": 0.0, "machines": 1}
+        self._machines: set[str] = set()
         self.asked = 0  # of the back end, not found in the store
         self.unread: Answer | None = None  # the first answer that says neither
         self._first: list[Answer] = []  # as they came, until `preflight` has looked at them
@@ -81,25 +87,37 @@ class Asker:
     def ask(self, questions: Iterable[Question], total: int, desc: str) -> list[Answer]:
         """Answers in the order of the questions.
 
+        `seconds` is wall time. An answer's share goes from the answer that came before it, to whatever question, to its own: shares add up to
+        the time that the asking took, however many questions were under way at once. Looking up answers in the store counts only while the
+        back end is at work. Shares are kept with the answers, so that an answer from the store costs what it cost then. `machines` is how
+        many servers gave the answers, or 1.
+
         Raises:
             UserError: see `Backend.ask` and `preflight`; the answers that came are in the store.
         """
         answers: dict[int, Answer] = {}
         keys: dict[int, str] = {}
+        since, asking = time.perf_counter(), 0  # when the last share ended; questions that the back end has
         with tqdm(total=total, desc=desc, unit="question") as bar:
 
             def missing() -> Iterator[tuple[int, Question]]:
+                nonlocal since, asking
                 for number, question in enumerate(questions):
                     keys[number] = key(self.backend.identity, question)
                     found = self.store.get(keys[number])
                     if found is None:
+                        asking += 1
                         yield number, question
                     else:
                         answers[number] = found
                         self._first.append(found)
                         bar.update()
+                        if not asking:
+                            since = time.perf_counter()
 
             for number, answer in self.backend.ask(missing()):
+                now, asking = time.perf_counter(), asking - 1
+                answer, since = replace(answer, seconds=round(now - since, 6)), now
                 self.store.put(keys[number], answer)
                 # another process may have been first: what is stored counts
                 answers[number] = self.store.get(keys[number]) or answer
@@ -115,7 +133,9 @@ class Asker:
                 self.unread = self.unread or answer
             self.counts["prompt_tokens"] += answer.prompt_tokens
             self.counts["completion_tokens"] += answer.completion_tokens
-            self.counts["seconds"] = round(self.counts["seconds"] + answer.seconds, 4)
+            self.counts["seconds"] = round(self.counts["seconds"] + answer.seconds, 6)
+            self._machines.add(answer.machine)
+        self.counts["machines"] = max(1, len(self._machines))
         return result
 
     def preflight(self) -> None:
@@ -217,7 +237,7 @@ def judge(
             or gives answers that cannot be read; not every question was answered.
     """
     check_classes(settings, pool)
-    backend = backend or make_backend(settings)
+    backend = backend or make_backend(settings, store)
     identity = {
         **backend.identity,
         "prompt": prompt, "prompt_md5": hashlib.md5(prompt.encode()).hexdigest(),

@@ -62,7 +62,7 @@ def measure(
         UserError: the model or server cannot be used, or not every question was answered.
     """
     check_classes(settings, pool)
-    asker = Asker(settings, backend or make_backend(settings), store)
+    asker = Asker(settings, backend or make_backend(settings, store), store)
     composer = Composer(pool, proposals, images, prompt, settings)
     chosen = sample(composer.asked, number, seed)
     whole: list[Subject] = [("missing" if settings.unit == "instance" else "image", i, composer.shown[i["id"]]) for i in chosen]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,6 +11,8 @@ import PIL.Image
 from scipy.special import expit
 
 from ...base.errors import UserError
+
+MOST_TOKENS = 10**8  # of one answer
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,31 @@ class Answer:
     option_mass: float | None  # probability of all options together: little of it means that the model wants to say something else
     prompt_tokens: int
     completion_tokens: int
-    seconds: float  # its share of the computing, or of waiting for the server
+    seconds: float = 0.0  # its share of the wall time of asking, which `Asker.ask` measures
     samples: tuple[str, ...] | list[str] = ()  # further texts, where several were asked for
+    machine: str = ""  # address of the server that gave it; empty: this machine
+
+    def __post_init__(self) -> None:
+        """Raises:
+        ValueError: it is none that could be given, so that no such answer enters the store, nor comes out of it.
+        """
+        for text in (*([] if self.text is None else [self.text]), *self.samples, self.machine):
+            if not isinstance(text, str):
+                raise ValueError(f"an answer's text is {type(text).__name__}")
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise ValueError("an answer with half a character (a lone surrogate)") from None
+        for name, least, most in (("log_odds", -math.inf, math.inf), ("option_mass", 0, 1 + 1e-6), ("seconds", 0, math.inf)):
+            value = getattr(self, name)
+            if value is None and name != "seconds":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not least <= value <= most:
+                raise ValueError(f"an answer's {name} is {str(value)[:40]}")
+        for name in ("prompt_tokens", "completion_tokens"):
+            value = getattr(self, name)
+            if type(value) is not int or not 0 <= value <= MOST_TOKENS:
+                raise ValueError(f"an answer's {name} is {str(value)[:40]}")
 
     @property
     def p_approve(self) -> float | None:

@@ -17,7 +17,6 @@ import math
 import re
 import signal
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -189,7 +188,6 @@ class TransformersBackend:
         for the last position's logits only where the class can (`logits_to_keep`).
         """
         s = self.settings
-        start = time.perf_counter()
         if s.answer == "probability":
             self._check_first_position(batch)
         inputs = self.inputs(batch)
@@ -204,9 +202,6 @@ class TransformersBackend:
             )  # fmt: skip
         first = made.logits[0].float()[:: s.samples]
         rows = made.sequences[:, inputs["input_ids"].shape[1] :].tolist()
-        if self.device == "cuda":
-            torch.cuda.synchronize()
-        seconds = (time.perf_counter() - start) / len(batch)
         answers = []
         for k, question in enumerate(batch):
             mine = rows[k * s.samples : (k + 1) * s.samples]
@@ -216,7 +211,7 @@ class TransformersBackend:
             answers.append(Answer(
                 text=None if is_option else texts[0], log_odds=log_odds, option_mass=mass,
                 prompt_tokens=int(inputs["attention_mask"][k].sum()),
-                completion_tokens=sum(token not in self._ends for row in mine for token in row), seconds=round(seconds, 4),
+                completion_tokens=sum(token not in self._ends for row in mine for token in row),
                 samples=tuple(texts) if s.samples > 1 else (),
             ))  # fmt: skip
         return answers
