@@ -7,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro report study test test-long lint format lock clean
+.PHONY: help setup repro report study test test-long fuzz lint format lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
@@ -48,6 +48,11 @@ test: setup  ## run the test suite, in WORKERS processes (2) of one thread each
 
 test-long: setup  ## the test that takes 25 minutes: more labels, higher AP
 	VLM_ITL_LONG_TESTS=1 python -m pytest -s tests/test_more_labels.py
+
+EXAMPLES ?= 20000
+
+fuzz: setup  ## random and half-valid input for every reader of foreign content, EXAMPLES (20000) each; memory is limited
+	ulimit -v 16000000; VLM_ITL_FUZZ_EXAMPLES=$(EXAMPLES) OMP_NUM_THREADS=1 python -m pytest tests/test_fuzz.py -p no:cacheprovider --timeout 36000
 
 lint: setup  ## ruff and mypy
 	ruff check .

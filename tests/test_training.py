@@ -565,7 +565,25 @@ def test_what_nobody_went_on_with_is_removed(scratch):
     past = time.time() - 15 * 86400
     os.utime(old, (past, past))
     checkpoint.Checkpoint("new")
-    assert [p.name for p in (scratch / "training").iterdir()] == ["young"]
+    assert sorted(p.name for p in (scratch / "training").iterdir()) == ["new", "young"]
+
+
+def test_what_another_process_uses_is_kept_however_old_a_wrong_clock_makes_it(scratch):
+    code = "from vlm_itl import progress; print(progress.state_folder('training', 'theirs'), flush=True); input()"
+    past = time.time() - 15 * 86400
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT / "src", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:  # fmt: skip
+        assert other.stdin
+        assert other.stdout
+        theirs = Path(other.stdout.readline().strip())
+        os.utime(theirs, (past, past))
+        checkpoint.Checkpoint("new")
+        assert theirs.exists()
+        other.stdin.write("\n")
+    os.utime(theirs, (past, past))
+    checkpoint.Checkpoint("another")
+    assert not theirs.exists()
 
 
 # an image's prediction depends on the image alone

@@ -6,6 +6,7 @@ another KEY, so that two pieces of work never mix; the same one, killed and star
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ import zlib
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from .base.files import feed, scratch
 
@@ -35,15 +36,37 @@ def digest_of(settings: Any, files: Iterable[Path | None]) -> str:
 
 
 def state_folder(kind: str, key: str) -> Path:
-    """scratch/KIND/KEY. What nobody went on with for `DAYS_KEPT` days is removed from beside it."""
+    """scratch/KIND/KEY, made and, until this process ends, marked as in use.
+
+    What nobody went on with for `DAYS_KEPT` days, and nobody uses, is removed from beside it. The mark is a lock, which ends with its
+    process: a clock that was wrong does not make somebody else's work old.
+    """
     folder = scratch() / kind / key
+    folder.mkdir(parents=True, exist_ok=True)
+    _in_use.append(_lock(folder, fcntl.LOCK_SH))
     for other in folder.parent.glob("*"):
         try:
-            if other.is_dir() and not other.is_symlink() and time.time() - other.stat().st_mtime > DAYS_KEPT * 86400:
+            if other == folder or other.is_symlink() or not other.is_dir() or time.time() - other.stat().st_mtime < DAYS_KEPT * 86400:
+                continue
+            with _lock(other, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 shutil.rmtree(other)
-        except FileNotFoundError:  # another process was first
+        except (FileNotFoundError, BlockingIOError):  # another process was first, or uses it
             pass
     return folder
+
+
+_in_use: list[IO[bytes]] = []  # locks that stay until the process ends
+
+
+def _lock(folder: Path, how: int) -> IO[bytes]:
+    """Raises: BlockingIOError, if another process is in the way of a lock that is not waited for."""
+    stream = (folder / "in-use").open("ab")
+    try:
+        fcntl.flock(stream, how)
+    except BlockingIOError:
+        stream.close()
+        raise
+    return stream
 
 
 def line_of(value: Any) -> bytes:

@@ -127,7 +127,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as JSON: {error}") from None
 
 
@@ -142,15 +142,18 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Parse a file of one JSON object a line.
 
     Raises:
-        UserError: a line is not JSON.
+        UserError: a line is no JSON object.
     """
     rows = []
-    with path.open(encoding="utf-8") as stream:
+    with path.open("rb") as stream:
         for number, line in enumerate(stream, 1):
             try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
+                row = json.loads(line.decode("utf-8"))
+            except (ValueError, RecursionError) as error:
                 raise UserError(f"{path}:{number}: not a JSON line: {error}") from None
+            if not isinstance(row, dict):
+                raise UserError(f"{path}:{number}: a JSON object is expected, not {type(row).__name__}")
+            rows.append(row)
     return rows
 
 
