@@ -54,7 +54,7 @@ def ours(url: str, names: list[str], target: Path, connections: int) -> None:
     from vlm_itl.data.instances import picture_problem
 
     problem = functools.partial(picture_problem, image={"height": 480, "width": 640})
-    done = fetch([Wanted(f"{url}/train2017/{n}", target / n, problem) for n in names], connections, 5, 30)
+    done = fetch([Wanted(f"{url}/train2017/{n}", target / n, problem, 2**24) for n in names], {"127.0.0.1"}, connections, 5, 30, 300)
     assert done.files == len(names), done.failures
 
 

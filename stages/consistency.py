@@ -8,21 +8,22 @@ from typing import Any
 from vlm_itl.base.files import read_json, scratch, write_json
 from vlm_itl.base.settings import VlmJudge
 from vlm_itl.base.stage import Stage
+from vlm_itl.judging import question
 from vlm_itl.judging.vlm import Store, consistency
 
 STAGE = Stage(
-    reads={"pool": "the probes", "proposals": "their masks", "images": "folder of the images", "prompt": "what the judge is asked"},
+    reads={"pool": "the probes", "proposals": "their masks", "images": "folder of the images", "folder": "the judge's own"},
     writes={"metrics": "decisions flipped and change of P(approve) by variant of the question; nulls for a judge that is no VLM"},
     options={"judge": "the judge's name in params.yaml"},
     params=("judges.{judge}", "probes.consistency", "probes.seed"),
 )
 
 
-def main(pool: Path, proposals: Path, images: Path, prompt: Path, metrics: Path, judge: str, settings: dict[str, Any]) -> None:
+def main(pool: Path, proposals: Path, images: Path, folder: Path, metrics: Path, judge: str, settings: dict[str, Any]) -> None:
     s, number, seed = settings[f"judges.{judge}"], settings["probes.consistency"], settings["probes.seed"]
     numbers = consistency.NOTHING
     if isinstance(s, VlmJudge):
-        text, store = prompt.read_text(encoding="utf-8"), Store(scratch() / "answers")
+        (text, _), store = question(folder, s), Store(scratch() / "answers")
         numbers = consistency.measure(read_json(pool), read_json(proposals), images, text, s, store, number, seed)
     write_json(metrics, numbers)
 

@@ -9,9 +9,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from vlm_itl.base.coco import originals
 from vlm_itl.base.files import read_json, write_json
 from vlm_itl.base.stage import Stage
-from vlm_itl.selection import select
+from vlm_itl.selection import left_out, select
 
 STAGE = Stage(
     reads={"root": "data.root of params.yaml: the user's data, COCO's annotations, or for `synthetic` a folder with a note"},
@@ -19,33 +20,69 @@ STAGE = Stage(
         "images": "folder of the images, `train/` and `test/`",
         "train": "COCO instances JSON of the selected training images",
         "test": "COCO instances JSON of the selected test images",
-        "metrics": "annotations and pictures left out",
+        "metrics": "images and annotations of each part, and how many were left out and why",
     },
     params=("data", "select"),
     named={"root": "data.root"},
 )
 
 
+COUNTED = (
+    "images", "images_without_instance", "images_over_limit", "missing_pictures", "also_test_pictures", "copies",
+    "instances", "ignored_regions", "annotations_without_outline", "crowd_regions",
+)  # fmt: skip
+
+
 def main(root: Path, images: Path, train: Path, test: Path, metrics: Path, settings: dict[str, Any]) -> None:
     data, choice = settings["data"], settings["select"]
-    notes: Counter[str] = Counter()
+    notes: dict[str, Counter[str]] = {"train": Counter(), "test": Counter()}
     if data.source == "synthetic":
         from vlm_itl.data import synthetic
 
         s = data.synthetic
         synthetic.write_dataset(images.parent, s.train_images, s.test_images, s.long_side, data.seed)
-        parts = {"train": select(read_json(train), choice, "training"), "test": select(read_json(test), choice, "test")}
+        everything = {"train": read_json(train), "test": read_json(test)}
+        parts = {"train": select(everything["train"], choice, "training"), "test": select(everything["test"], choice, "test")}
+        for name, part in parts.items():
+            notes[name].update(left_out(everything[name], part, choice))
     elif data.source == "local":
         from vlm_itl.data import local
 
-        parts, notes = local.prepare(images, root, data.local, choice, data.seed)
+        parts, notes = local.prepare(images, root, data.local, choice, data.seed, data.max_pixels)
     else:
         from vlm_itl.data import coco2017
 
-        parts, notes = coco2017.prepare(images, root, data.coco2017, choice)
+        parts, notes = coco2017.prepare(images, root, data.coco2017, choice, data.max_pixels)
+    for name, part in parts.items():
+        notes[name]["copies"] = sum(i != first for i, first in originals(part["images"]).items())
+        for line in account(notes[name]):
+            print(f"{name}: {line}")
     write_json(train, parts["train"])
     write_json(test, parts["test"])
-    write_json(metrics, {what: notes[what] for what in ("annotations_without_outline", "crowd_regions", "missing_pictures")})
+    write_json(metrics, {name: {what: notes[name][what] for what in COUNTED} for name in parts})
+
+
+def account(notes: Counter[str]) -> list[str]:
+    """What takes part and what does not, in sentences; the second and third always stand there, the others where they have a count."""
+    n = notes
+    lines = [
+        f"{n['images']:,} images with {n['instances']:,} instances take part, and {n['ignored_regions']:,} regions to ignore",
+        f"images left out: {n['images_without_instance']:,} without an instance that select asks for, {n['images_over_limit']:,} "
+        f"above its limits, {n['missing_pictures']:,} without a picture",
+        f"annotations left out: {n['annotations_without_outline']:,} without an outline (a box alone is none)",
+    ]
+    if n["relative_outlines"]:
+        lines.append(f"the outlines of {n['relative_outlines']:,} annotations are fractions of width and height, since none goes beyond 1")
+    if n["rle_all_crowd"]:
+        lines.append(
+            f"all {n['rle_all_crowd']:,} masks in RLE are iscrowd, which makes them regions to ignore, as in COCO's own files; if a tool "
+            "marked its brush masks so, set iscrowd to 0 in the file"
+        )
+    if n["also_test_pictures"]:
+        lines.append(f"{n['also_test_pictures']:,} images left out that are test pictures too, byte by byte")
+    if n["copies"]:
+        lines.append(f"{n['copies']:,} images are copies of others, byte by byte; copies stay on one side of every split")
+    return lines
 
 
 if __name__ == "__main__":

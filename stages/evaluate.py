@@ -10,7 +10,7 @@ from vlm_itl.base.stage import Stage
 from vlm_itl.evaluation.cost import human_cost
 from vlm_itl.evaluation.detection import evaluate, numbers
 from vlm_itl.evaluation.judges import judge_quality
-from vlm_itl.labels import counts
+from vlm_itl.labels import counts, fingerprint
 from vlm_itl.statistics.matches import from_coco, save
 
 STAGE = Stage(
@@ -30,7 +30,7 @@ STAGE = Stage(
         "judge_metrics": "recall, specificity, precision, kappa",
     },
     optional=frozenset({"verdicts", "proposals", "truth", "judge_metrics"}),  # `start` has no judge
-    params=("evaluate",),
+    params=("evaluate.judge_iou", "evaluate.seconds"),
 )
 
 
@@ -38,13 +38,12 @@ def main(
     test: Path, predictions: Path, labels: Path, ledger: Path, detection: Path, matches: Path, cost: Path, settings: dict[str, Any],
     verdicts: Path | None = None, proposals: Path | None = None, truth: Path | None = None, judge_metrics: Path | None = None,
 ) -> None:  # fmt: skip
-    s = settings["evaluate"]
-    evaluations = evaluate(read_json(test), read_json(predictions))
+    evaluations, own = evaluate(read_json(test), read_json(predictions)), read_json(labels)
     write_json(detection, numbers(evaluations))
-    save(from_coco(evaluations["mask"]), matches)
-    write_json(cost, {**human_cost(read_json(ledger), s.seconds), "labels": counts(read_json(labels))})
+    save(from_coco(evaluations["mask"], fingerprint(own)), matches)
+    write_json(cost, {**human_cost(read_json(ledger), settings["evaluate.seconds"]), "labels": counts(own)})
     if verdicts and proposals and truth and judge_metrics:
-        quality = judge_quality(read_jsonl(verdicts), read_json(proposals), read_json(truth), s.judge_iou)
+        quality = judge_quality(read_jsonl(verdicts), read_json(proposals), read_json(truth), settings["evaluate.judge_iou"])
         write_json(judge_metrics, quality)
 
 

@@ -10,6 +10,7 @@ from vlm_itl.base.files import read_json, scratch, write_json, write_jsonl
 from vlm_itl.base.settings import VlmJudge
 from vlm_itl.base.stage import Stage
 from vlm_itl.judging import judge as ask
+from vlm_itl.judging import question
 from vlm_itl.judging.simple import simulated_person
 
 STAGE = Stage(
@@ -18,7 +19,7 @@ STAGE = Stage(
         "proposals": "what the detector proposes on them",
         "images": "folder of the images, which a VLM looks at",
         "truth": "the pool's ground truth, for simulated humans only",
-        "folder": "the judge's own: prompt.txt, and of a calibrated one calibration.json",
+        "folder": "the judge's own: prompt.txt, or of a calibrated one calibration.json",
     },
     writes={
         "verdicts": "one JSON line an image",
@@ -34,12 +35,12 @@ def main(
     pool: Path, proposals: Path, images: Path, truth: Path, folder: Path, verdicts: Path, identity: Path, metrics: Path, judge: str,
     settings: dict[str, Any],
 ) -> None:  # fmt: skip
-    s, text = settings[f"judges.{judge}"], (folder / "prompt.txt").read_text(encoding="utf-8")
+    s = settings[f"judges.{judge}"]
+    text, calibration = question(folder, s)
     if isinstance(s, VlmJudge):
         from vlm_itl.judging import vlm
 
         store = vlm.Store(scratch() / "answers")
-        calibration = read_json(folder / "calibration.json") if s.calibrated else None
         person = simulated_person(read_json(truth), s.human) if s.human else None
         rows, who, took = vlm.judge(read_json(pool), read_json(proposals), images, text, s, store, calibration=calibration, person=person)
     else:
@@ -49,8 +50,11 @@ def main(
     write_jsonl(verdicts, rows)
     write_json(identity, who)
     write_json(metrics, took)
-    print(f"{judge}: {sum(v['approve'] for v in rows)} of {sum(v['asked'] for v in rows)} images with proposals approved "
-          f"({len(rows)} in the pool)")  # fmt: skip
+    asked = sum(v["asked"] for v in rows)
+    if asked:
+        print(f"{judge}: {sum(v['approve'] for v in rows)} of {asked} images with proposals approved ({len(rows)} in the pool)")
+    else:
+        print(f"{judge}: no proposals to judge in {len(rows)} images of the pool")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,9 @@ def main(
     if test is not None and predictions is not None:
         # the test images' ground truth is not looked at
         sets.append(({**read_json(test), "annotations": []}, s.test_score_threshold, "predicting test images", predictions))
-    launch(predict_sets, settings["detector.processes"], device, model, device, s.max_detections, s.batch_size, images, sets)
+    nothing = launch(predict_sets, settings["detector.processes"], device, model, device, s.max_detections, s.batch_size, images, sets)
+    if nothing:
+        print(f"{nothing}; a lower threshold (predict), a longer training (pretrain, train) or better weights (detector.init) may help")
 
 
 if __name__ == "__main__":

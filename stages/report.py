@@ -16,25 +16,30 @@ STAGE = Stage(
         "judge": "folder of judge quality, one file a run",
         "training": "folder of training sizes, one file a run",
         "asking": "folder of what the judges were asked and what it took, one file a run",
+        "probes": "folder of what asking about the probes took, one file a judge",
+        "verifier": "folder of what the verifiers' trainings took, a folder a judge",
     },
     writes={
         "summary": "the numbers of the table, by run",
         "headline": "mask AP and human hours alone, by run: what to compare first",
         "curve": "mAP against human hours, a row a run and arm",
     },
-    params=("runs", "judges"),
+    params=("runs", "judges", "calibrations", "verifiers"),
     per_run=dict.fromkeys(("detection", "cost", "judge", "training", "asking"), ".json"),
 )
 
 
 def main(
-    detection: Path, cost: Path, judge: Path, training: Path, asking: Path, summary: Path, headline: Path, curve: Path,
-    settings: dict[str, Any],
+    detection: Path, cost: Path, judge: Path, training: Path, asking: Path, probes: Path, verifier: Path, summary: Path, headline: Path,
+    curve: Path, settings: dict[str, Any],
 ) -> None:  # fmt: skip
-    numbers = report.summarise(settings["runs"], settings["judges"], detection, cost, judge, training, asking)
+    runs, judges = settings["runs"], settings["judges"]
+    used = dict.fromkeys(run.judge for run in runs.values())
+    prepared = report.preparations(used, judges, settings["calibrations"], settings["verifiers"], probes, verifier)
+    numbers = report.summarise(runs, judges, prepared, detection, cost, judge, training, asking)
     write_json(summary, numbers)
     write_json(headline, report.headline(numbers))
-    write_json(curve, report.curve(numbers, settings["runs"]))
+    write_json(curve, report.curve(numbers, runs))
 
 
 if __name__ == "__main__":

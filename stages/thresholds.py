@@ -7,28 +7,42 @@ from typing import Any
 
 from vlm_itl.base.files import read_json, read_jsonl, write_json
 from vlm_itl.base.stage import Stage
-from vlm_itl.evaluation.probes import calibrate
+from vlm_itl.calibration import probability
+from vlm_itl.evaluation.probes import calibrate, observations
 
 STAGE = Stage(
     reads={
         "pool": "the probes", "proposals": "their masks", "truth": "their true masks", "verdicts": "what the probed judge said of them",
         "identity": "who that was",
     },
-    writes={"calibration": "scale and shift of P(approve), thresholds"},
+    writes={"calibration": "scale and shift of log-odds, thresholds, and the identity of the probed judge"},
+    options={"probed": "the probed judge's name in params.yaml"},
     params=("probes.prices", "evaluate.judge_iou"),
 )  # fmt: skip
 
 
 def main(
-    pool: Path, proposals: Path, truth: Path, verdicts: Path, identity: Path, calibration: Path, settings: dict[str, Any]
+    pool: Path, proposals: Path, truth: Path, verdicts: Path, identity: Path, calibration: Path, probed: str, settings: dict[str, Any]
 ) -> None:  # fmt: skip
-    of = read_json(identity)
-    found = calibrate(
-        read_json(pool), read_json(proposals), read_json(truth), read_jsonl(verdicts), settings["evaluate.judge_iou"],
-        settings["probes.prices"],
+    probes = observations(
+        read_json(pool), read_json(proposals), read_json(truth), read_jsonl(verdicts), settings["evaluate.judge_iou"]
     )  # fmt: skip
-    write_json(calibration, {**found, "of": {key: of.get(key) for key in ("model", "revision", "prompt_md5")}})
-    print(f"approve from {found['threshold']}; with a person, reject below {found['reject']} and approve from {found['approve']}")
+    found = calibrate(probes, settings["probes.prices"], probed)
+    write_json(calibration, {**found, "of": read_json(identity)})
+    alone, reject, approve = (
+        "nothing" if found[k] is None else f"P {probability(found[k])} (log-odds {found[k]:.2f})"
+        for k in ("threshold", "reject", "approve")
+    )
+    print(f"approve from {alone}; with a person, reject below {reject} and approve from {approve}")
+    print(
+        f"cost a probe: {found['cost']} on the probes themselves, {found['cost_held_out']} on source images held out, "
+        f"{found['cost_always']} approving all, {found['cost_never']} approving none"
+    )
+    if found["too_few"]:
+        print(
+            f"WARNING: {found['probes']} probes of {found['sources']} images are too few: held out, these thresholds do not surely cost "
+            "less than approving all or none; raise split.initial_fraction or hold_back.held_out"
+        )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_itl.base.errors import UserError
-from vlm_itl.base.files import read_json, write_json
+from vlm_itl.base.files import read_json, read_text, write_json
 from vlm_itl.base.settings import VlmJudge
 from vlm_itl.base.stage import Stage
 
@@ -39,7 +39,7 @@ def main(
     if not isinstance(learner, VlmJudge) or not isinstance(teacher, VlmJudge):
         raise UserError(f"params.yaml: verifiers: {judge} and {base} have to be judges of kind vlm")
     numbers, rows = train(
-        read_json(fit), read_json(held_out), read_json(proposals), images, prompt.read_text(encoding="utf-8"), learner, teacher,
+        read_json(fit), read_json(held_out), read_json(proposals), images, read_text(prompt), learner, teacher,
         settings[f"verifiers.{judge}"], settings["evaluate.judge_iou"], model,
     )  # fmt: skip
     write_json(curve, rows)

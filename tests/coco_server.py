@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import http.server
 import json
@@ -12,6 +13,7 @@ import zipfile
 from collections import Counter
 from io import BytesIO
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 from loopback import LoopbackServer
@@ -68,7 +70,9 @@ class CocoServer(LoopbackServer):
     """Serves a folder over HTTP. `faults[path]` is a list of what happens to the first requests for that path; then all is well.
 
     Faults: an HTTP status as a number, `(429, "1")` with Retry-After, `reset`, `short`, `stall`, `garbage` (right length), `html`,
-    `redirect`, `small` (a whole JPEG of another size), `tampered` (another JPEG than the ETag of S3 says).
+    `redirect`, `small` (a whole JPEG of another size), `tampered` (another JPEG than the ETag of S3 says), `endless` (a body), `gzip`
+    (a compressed one, unasked), `drip` and `drip head` (a byte now and then), `inward` (a redirection to another name of this machine),
+    `circle` (one to the same address).
     """
 
     def __init__(self, folder: Path, latency: float = 0.0) -> None:
@@ -108,7 +112,7 @@ class CocoServer(LoopbackServer):
 
     def _send(self, handler: http.server.BaseHTTPRequestHandler, path: str, fault) -> None:
         headers: dict[str, str] = {}
-        file = self.folder / path.lstrip("/").removeprefix("moved/")
+        file = self.folder / unquote(path).lstrip("/").removeprefix("moved/")
         status, body = (200, file.read_bytes()) if file.is_file() else (404, b"not here")
         if isinstance(fault, int):
             status, body = fault, b"a fault"
@@ -125,6 +129,15 @@ class CocoServer(LoopbackServer):
             body = jpeg(1, 20, 20)
         elif fault == "redirect":
             status, headers["Location"], body = 302, f"{self.url}/moved{path}", b""
+        elif fault == "inward":
+            status, headers["Location"], body = 302, self.url.replace("127.0.0.1", "localhost") + path, b""
+        elif fault == "circle":
+            status, headers["Location"], body = 302, path, b""
+        elif fault == "gzip":
+            headers["Content-Encoding"], body = "gzip", gzip.compress(bytes(2**24))
+        elif fault in ("endless", "drip", "drip head"):
+            self._without_end(handler, fault)
+            return
         handler.send_response_only(status)
         handler.send_header("Content-Length", str(len(body)))
         for name, value in headers.items():
@@ -144,3 +157,18 @@ class CocoServer(LoopbackServer):
         handler.wfile.flush()
         with self._lock:
             self.sent += len(body)
+
+    def _without_end(self, handler: http.server.BaseHTTPRequestHandler, fault: str) -> None:
+        """Send until the client has had enough, or the server ends; a gigabyte at most."""
+        handler.close_connection = True
+        head = b"HTTP/1.1 200 OK\r\nConnection: close\r\n"
+        piece = {"endless": bytes(2**20), "drip": b"x", "drip head": b"X-More: 1\r\n"}[fault]
+        try:
+            handler.wfile.write(head if fault == "drip head" else head + b"\r\n")
+            for _ in range(1024):
+                handler.wfile.write(piece)
+                handler.wfile.flush()
+                if fault != "endless" and self.closing.wait(0.3):
+                    return
+        except OSError:
+            pass

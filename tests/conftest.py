@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that looks for a model on the hub finds out at once that it is not there
@@ -24,6 +25,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("pipeline"):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def hearing_ctrl_c(words: list[str]) -> list[str]:
+    """The command, to which SIGINT means what it means in a terminal. A shell ignores it in what it starts in the background, which a
+    test run may be, and children inherit that."""
+    script = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+    return [sys.executable, "-c", script, *words]
 
 
 def rectangle(height: int, width: int, x: int, y: int, w: int, h: int) -> dict:

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import http.server
+import socket
+import ssl
 import threading
+from contextlib import suppress
 from typing import Any
 
 
 class LoopbackServer:
-    """A context manager; each request is given, in a thread of its own, to the method of a subclass that has the request's name."""
+    """A context manager; each request is given, in a thread of its own, to the method of a subclass that has the request's name.
 
-    def __init__(self) -> None:
+    `stop` is a death: the port is closed and every connection cut. `start` brings it back on the same port.
+    """
+
+    def __init__(self, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
         self.closing = threading.Event()  # for answers that wait
         self._lock = threading.Lock()
+        self._connections: set[socket.socket] = set()
+        self._tls = tls
+        self._server = self._make(port)
+        self.port = self._server.server_port
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.port}"
+
+    def _make(self, port: int) -> http.server.ThreadingHTTPServer:
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -25,6 +38,11 @@ class LoopbackServer:
                     return lambda: getattr(outer, name)(self)
                 raise AttributeError(name)
 
+            def setup(self) -> None:
+                super().setup()
+                with outer._lock:
+                    outer._connections.add(self.connection)
+
             def log_message(self, *_: object) -> None:
                 pass
 
@@ -35,11 +53,30 @@ class LoopbackServer:
             def handle_error(self, *_: object) -> None:  # clients that are killed
                 pass
 
-        self._server = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        server = Server(("127.0.0.1", port), Handler)
+        if self._tls:
+            server.socket = self._tls.wrap_socket(server.socket, server_side=True)
+        return server
+
+    def start(self) -> None:
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        with self._lock:
+            for connection in self._connections:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+                connection.close()
+            self._connections.clear()
+
+    def restart(self) -> None:
+        self._server = self._make(self.port)
+        self.start()
 
     def __enter__(self):
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:

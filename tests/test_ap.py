@@ -156,6 +156,27 @@ def test_files_hold_the_same_matches_and_are_the_same_bytes(tmp_path):
     assert matches.ignored.any()
     again = load(tmp_path / "of another revision", (tmp_path / "a.npz").read_bytes())
     np.testing.assert_array_equal(again.found, matches.found)
+    assert (read.labels, matches.labels) == ("", "")
+
+
+def test_matches_know_their_models_labels_and_those_of_earlier_commits_do_not(tmp_path):
+    from stages.evaluate import main
+    from vlm_itl.base.files import write_json
+    from vlm_itl.base.settings import Seconds
+    from vlm_itl.labels import fingerprint
+
+    truth, results = world(4)
+    own = {**truth, "images": [{**i, "source": "human"} for i in truth["images"]],
+           "annotations": [{**a, "source": "human"} for a in truth["annotations"]]}  # fmt: skip
+    paths = [tmp_path / f"{name}.json" for name in ("test", "predictions", "labels", "ledger")]
+    for path, content in zip(paths, (truth, results, own, [])):
+        write_json(path, content)
+    out = [tmp_path / name for name in ("detection.json", "matches.npz", "cost.json")]
+    main(*paths, *out, settings={"evaluate.seconds": Seconds(), "evaluate.judge_iou": 0.6})
+    assert load(out[1]).labels == fingerprint(own) != fingerprint({**own, "annotations": []})
+    with np.load(out[1]) as arrays:
+        np.savez(tmp_path / "old.npz", **{name: arrays[name] for name in arrays if name != "labels"})
+    assert load(tmp_path / "old.npz").labels == ""
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04 torn"])

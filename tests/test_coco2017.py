@@ -17,9 +17,10 @@ from pathlib import Path
 
 import pytest
 from coco_server import CocoServer, jpeg, md5, write_coco
-from conftest import ROOT
+from conftest import ROOT, hearing_ctrl_c
 from ruamel.yaml import YAML
 
+from vlm_itl.base.coco import originals
 from vlm_itl.base.errors import UserError
 from vlm_itl.base.files import scratch
 from vlm_itl.base.settings import Coco2017, Select
@@ -54,7 +55,16 @@ def root(server, tmp_path):
 
 
 def settings(server, **more) -> Coco2017:
-    return Coco2017(**{"archive_md5": md5(server.folder / coco2017.ARCHIVE), "timeout": 1, "retries": 2, "connections": 4, **more})
+    return Coco2017(
+        **{
+            "archive_md5": md5(server.folder / coco2017.ARCHIVE),
+            "timeout": 1,
+            "retries": 2,
+            "connections": 4,
+            "hosts": ["127.0.0.1"],
+            **more,
+        }
+    )
 
 
 def store(server) -> list[Path]:
@@ -67,7 +77,8 @@ def check_images(parts, images: Path, server) -> None:
     for name, image in rows:
         there = images / image["file_name"]
         assert image["file_name"].startswith(f"{name}/")
-        assert there.read_bytes() == (server.folder / coco2017.PARTS[name][1] / there.name).read_bytes()
+        assert there.read_bytes() == (server.folder / coco2017.PARTS[name][1] / image["original_name"]).read_bytes()
+        assert image["md5"] == md5(there)
     assert len([p for p in images.rglob("*") if p.is_file()]) == len(rows)
 
 
@@ -136,6 +147,44 @@ def test_faults_that_pass(server, root, tmp_path, case):
     assert set(server.asked.values()) == {1}
 
 
+REFUSED = {
+    "endless body": ("endless", {}, 1, r"more than [\d,]+ bytes"),
+    "a small body that unpacks to a large one": ("gzip", {}, 1, "its body is compressed"),
+    "dripping body": ("drip", {"deadline": 2}, 3, "not whole within 2 s"),
+    "dripping head": ("drip head", {"deadline": 2}, 3, "head is not whole within 2 s"),
+    "redirection to a host of the network": ("inward", {}, 1, r"is on 'localhost', which is not asked.*data\.coco2017\.hosts"),
+    "redirections in a circle": ("circle", {}, 6, "more than 5 redirections"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_servers_that_mean_harm(server, root, tmp_path, case, capsys):
+    """Neither memory nor time is the server's to spend, and no other host is reached."""
+    fault, more, requests, reason = REFUSED[case]
+    path = "/train2017/000000000003.jpg"
+    server.faults[path] = [fault] * 9
+    parts, _ = coco2017.prepare(tmp_path / "images", root, settings(server, allow_missing=1, **more), CHOICE)
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("missing: ")]
+    assert f"{server.url}{path}: " in line
+    assert re.search(reason, line)
+    assert server.asked.pop(path) == requests
+    assert set(server.asked.values()) == {1}
+    check_images(parts, tmp_path / "images", server)
+
+
+def test_other_hosts_are_asked_only_where_a_setting_says_so(server, root, tmp_path, capsys):
+    with pytest.raises(UserError, match="20 of 20 pictures"):
+        coco2017.prepare(tmp_path / "images", root, settings(server, hosts=[]), CHOICE)
+    assert capsys.readouterr().out.count("is on '127.0.0.1', which is not asked") == SELECTED
+    assert not server.asked
+    coco2017.prepare(tmp_path / "images", root, settings(server, hosts=[], base_url=server.url), CHOICE)  # a mirror's own host is
+
+
+def test_a_mirror_with_a_password_is_refused():
+    with pytest.raises(ValueError, match="netrc"):
+        Coco2017(base_url="http://me:secret@mirror.example/coco")
+
+
 def test_retry_after_is_honoured(server, root, tmp_path):
     path = "/train2017/000000000003.jpg"
     server.faults[path] = [(429, "1"), (503, "1")]
@@ -186,7 +235,7 @@ def test_missing_pictures_may_be_allowed(server, root, tmp_path, capsys):
         coco2017.prepare(tmp_path / "images", root, settings(server, allow_missing=1), CHOICE)
     shutil.rmtree(tmp_path / "images")
     parts, notes = coco2017.prepare(tmp_path / "images", root, settings(server, allow_missing=2), CHOICE)
-    assert notes["missing_pictures"] == 2
+    assert {name: notes[name]["missing_pictures"] for name in notes} == {"train": 1, "test": 1}
     assert [len(parts[p]["images"]) for p in ("train", "test")] == [12, 6]
     assert {a["image_id"] for p in parts.values() for a in p["annotations"]} == {i["id"] for p in parts.values() for i in p["images"]}
     check_images(parts, tmp_path / "images", server)
@@ -208,7 +257,7 @@ def test_many_pictures_that_are_gone_do_not_stop_the_others(server, root, tmp_pa
     for k in range(1, 13):
         (server.folder / f"train2017/{k:012d}.jpg").unlink()
     parts, notes = coco2017.prepare(tmp_path / "images", root, settings(server, allow_missing=12), CHOICE)
-    assert notes["missing_pictures"] == 10
+    assert notes["train"]["missing_pictures"] == 10
     check_images(parts, tmp_path / "images", server)
     assert [len(parts[p]["images"]) for p in ("train", "test")] == [3, 7]
 
@@ -244,7 +293,7 @@ def test_a_linked_picture_is_replaced_not_written_into(server, root, tmp_path):
     """The output, and DVC's cache with `cache.type hardlink`, may share the store's bytes."""
     coco2017.prepare(tmp_path / "images", root, settings(server), CHOICE)
     kept = store(server)[0]
-    linked = next((tmp_path / "images").rglob(kept.name))
+    linked = next(p for p in (tmp_path / "images").rglob("*.jpg") if p.read_bytes() == kept.read_bytes())
     assert linked.stat().st_ino == kept.stat().st_ino
     kept.unlink()
     kept.write_bytes(b"damaged")
@@ -313,6 +362,66 @@ def test_names_that_lead_out_of_the_store_are_refused(server, tmp_path):
         coco2017.prepare(tmp_path / "images", server.folder, Coco2017(base_url=server.url), CHOICE)
 
 
+@pytest.mark.parametrize("name", ["../val2017/000000000017.jpg", "/etc/hostname", "a/../000000000001.jpg", "a\0.jpg"])
+def test_names_that_lead_out_are_refused_where_pictures_are_read_in_place(server, tmp_path, name):
+    rename(server, {"000000000001.jpg": name})
+    with pytest.raises(UserError, match=r"image 1: file_name .* (leaves the image folder|leads to no file)"):
+        coco2017.prepare(tmp_path / "images", server.folder, Coco2017(), CHOICE)
+
+
+def rename(server, names: dict[str, str]) -> None:
+    """Change `file_name`s of both parts, in the folder without the archive."""
+    (server.folder / coco2017.ARCHIVE).unlink(missing_ok=True)
+    for path in (server.folder / "annotations").iterdir():
+        data = json.loads(path.read_text())
+        for image in data["images"]:
+            image["file_name"] = names.get(image["file_name"], image["file_name"])
+        path.write_text(json.dumps(data))
+
+
+def test_any_name_works_as_itself_on_a_mirror(server, tmp_path):
+    """`#`, `?`, `%` and a space mean something in a URL; two names may mean one file."""
+    name = "it's 100%25 #1? ü.jpg"
+    rename(server, {"000000000003.jpg": name, "000000000004.jpg": "./000000000001.jpg"})
+    (server.folder / "train2017/000000000003.jpg").rename(server.folder / "train2017" / name)
+    parts, _ = coco2017.prepare(tmp_path / "images", server.folder, Coco2017(base_url=server.url, retries=0), CHOICE)
+    rows = {image["original_id"]: image for image in parts["train"]["images"]}
+    assert rows[3]["original_name"] == name
+    assert (tmp_path / "images" / rows[3]["file_name"]).read_bytes() == jpeg(3)
+    assert rows[1]["md5"] == rows[4]["md5"] == md5(tmp_path / "images" / rows[4]["file_name"])
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_regular_file_is_missing(server, root, tmp_path, kind, capsys):
+    victim = server.folder / "train2017" / "000000000003.jpg"
+    victim.unlink()
+    if kind == "pipe":
+        os.mkfifo(victim)
+    elif kind == "folder":
+        victim.mkdir()
+    else:
+        victim.symlink_to("/dev/zero")
+    with pytest.raises(UserError, match=r"1 of 20 pictures cannot be had|image 3: file_name '000000000003.jpg' leaves the image folder"):
+        coco2017.prepare(tmp_path / "images", root, settings(server, base_url=str(server.folder)), CHOICE)
+    assert kind == "device" or f"missing: {victim}: not a regular file" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("how", ["fetched", "in place"])
+def test_a_training_picture_that_is_a_test_picture_is_left_out(server, root, tmp_path, how):
+    """COCO's own files cannot be mended by whoever reads them."""
+    shutil.copy(server.folder / "train2017/000000000003.jpg", server.folder / "val2017/000000000017.jpg")
+    shutil.copy(server.folder / "train2017/000000000007.jpg", server.folder / "train2017/000000000006.jpg")
+    more = {} if how == "fetched" else {"base_url": str(server.folder)}
+    parts, notes = coco2017.prepare(tmp_path / "images", root, settings(server, **more), CHOICE)
+    left = {i["original_id"] for i in parts["train"]["images"]}
+    assert left == {k for k in range(1, 17) if k % 5 and k != 3}
+    assert {a["image_id"] for a in parts["train"]["annotations"]} == {i["id"] for i in parts["train"]["images"]}
+    assert 17 in {i["original_id"] for i in parts["test"]["images"]}
+    assert notes["train"]["also_test_pictures"] == 1
+    original = originals(parts["train"]["images"])
+    assert {i for i, first in original.items() if first != i} == {i["id"] for i in parts["train"]["images"] if i["original_id"] == 7}
+
+
 def stage(tmp_path: Path, server, **more) -> list[str]:
     """Write params.yaml in `tmp_path` and give the command line of the stage as DVC runs it there."""
     yaml = YAML(typ="safe")
@@ -358,7 +467,7 @@ def test_kill_9_in_mid_download_then_again(server, root, tmp_path):
 
 
 def test_ctrl_c_ends_at_once_though_a_body_stalls(server, root, tmp_path):
-    command = stage(tmp_path, server, connections=2, timeout=60)
+    command = hearing_ctrl_c(stage(tmp_path, server, connections=2, timeout=60))
     for k in range(1, 25):
         for part in ("train2017", "val2017"):
             server.faults[f"/{part}/{k:012d}.jpg"] = ["stall"]

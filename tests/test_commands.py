@@ -13,7 +13,7 @@ from pipeline import Clone, ran, shrink
 
 pytestmark = pytest.mark.pipeline
 
-STRANGE = "it's \"x\"; touch executed; # $(touch executed) `touch executed` $HOME & {a,b} \\ é"
+STRANGE = 'it\'s "x"; touch executed; # $(touch executed) `touch executed` $HOME & {a,b} \\ é'
 NAMES = ["a; touch executed; $(touch executed)", "a'; touch executed; '", "a\ntouch executed"]  # bare, in quotes, as a line of its own
 
 

@@ -7,7 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import instance
 from scipy.stats import bootstrap as scipy_bootstrap
+from scipy.stats import nct
+from scipy.stats import t as student
 from test_ap import matches_of, world
 
 from vlm_itl.base.errors import UserError
@@ -23,6 +26,7 @@ from vlm_itl.statistics.compare import (
     needed,
     non_inferior,
     pairs,
+    power_of_equal_arms,
     quantile_of_sum,
     sign_flip,
 )
@@ -71,7 +75,29 @@ def test_percentiles_are_scipys():
 def test_a_model_against_itself():
     a, _ = two_arms()
     row = compare({0: a}, {0: a}, QUICK)
-    assert (row["difference"], row["low"], row["high"], row["p"], row["answer"], row["images_needed"]) == (0, 0, 0, 1, "yes", 0)
+    assert (row["difference"], row["low"], row["high"], row["p"], row["images_needed"]) == (0, None, None, None, None)
+    assert (row["answer"], row["reason"]) == ("cannot tell", "both predict the same")
+    assert compare({1: a, 2: a}, {1: a, 2: a}, QUICK)["reason"] == "both predict the same"
+
+
+def test_arms_that_learned_the_same_cannot_tell():
+    """On a GPU two trainings on the same labels differ by rounding: a difference, but none of the judges'."""
+    a, b = two_arms()
+    own, same, other, unknown = (replace(m, labels=labels) for m, labels in ((a, "x"), (b, "x"), (b, "y"), (b, "")))
+    row = compare({0: own}, {0: same}, QUICK)
+    assert (row["answer"], row["reason"]) == ("cannot tell", "both learned from the same labels")
+    assert row["difference"] > 0
+    for against in (other, unknown):
+        assert compare({0: own}, {0: against}, QUICK)["answer"] == "yes"
+    assert compare({0: replace(a, labels="")}, {0: unknown}, QUICK)["answer"] == "yes"
+    assert compare({0: own, 1: own}, {0: same, 1: other}, QUICK)["reason"] is None  # in one seed they do not
+
+
+def test_models_that_ap_cannot_tell_apart_cannot_tell():
+    a, _ = two_arms()
+    row = compare({0: a}, {0: replace(a, score=a.score / 2)}, QUICK)
+    assert (row["difference"], row["low"], row["answer"]) == (0, None, "cannot tell")
+    assert row["reason"] == "no choice of the test images changes their difference"
 
 
 def test_one_image_and_no_predictions():
@@ -79,8 +105,28 @@ def test_one_image_and_no_predictions():
     a, b = matches_of(truth, results), matches_of(truth, [])
     row = compare({0: a}, {0: b}, QUICK)
     assert row["against_mask_AP"] == 0
-    assert row["low"] == row["high"] == row["difference"] == row["mask_AP"] > 0
+    assert row["difference"] == row["mask_AP"] > 0
+    assert (row["low"], row["high"], row["p"], row["images_needed"], row["answer"]) == (None, None, None, None, "cannot tell")
+    assert row["reason"] == "1 test image shows an instance, and an interval needs 20"
     json.dumps(row, allow_nan=False)
+
+
+def test_an_interval_needs_twenty_images_that_show_an_instance():
+    def arms(showing: int):
+        truth, results = perfect(showing, images=showing + 30)
+        return {0: matches_of(truth, results)}, {0: matches_of(truth, results[::2])}
+
+    assert compare(*arms(20), QUICK)["answer"] == "yes"
+    row = compare(*arms(19), QUICK)
+    assert (row["answer"], row["low"], row["images"]) == ("cannot tell", None, 49)
+    assert row["reason"] == "19 test images show an instance, and an interval needs 20"
+
+
+def perfect(showing: int, images: int):
+    """A truth in which the first images show an instance each, and the results that find them all."""
+    truth, _ = world(0, images=images)
+    truth["annotations"] = [instance((2, 2, 20, 20), 3, i, id=i) for i in range(1, showing + 1)]
+    return truth, [instance((2, 2, 20, 20), 3, i, score=0.5 + i / 1000) for i in range(1, showing + 1)]
 
 
 def test_no_instance_anywhere_is_null():
@@ -89,6 +135,7 @@ def test_no_instance_anywhere_is_null():
     row = compare({0: matches_of(truth, results)}, {0: matches_of(truth, [])}, QUICK)
     assert row["answer"] == "cannot tell"
     assert row["difference"] is row["low"] is row["p"] is row["images_needed"] is row["mask_AP"] is None
+    assert row["reason"] == "no test image shows an instance"
     json.dumps(row, allow_nan=False)
 
 
@@ -96,6 +143,7 @@ def test_two_models_that_find_nothing_say_nothing():
     truth, _ = world(3)
     row = compare({0: matches_of(truth, [])}, {0: matches_of(truth, [])}, QUICK)
     assert (row["mask_AP"], row["difference"], row["answer"], row["images_needed"]) == (0, 0, "cannot tell", None)
+    assert row["reason"] == "neither finds anything"
 
 
 def test_hierarchical_by_hand():
@@ -139,7 +187,7 @@ def test_seeds_that_agree_are_one_and_seeds_that_do_not_widen():
     one = compare({1: a}, {1: b}, QUICK)
     assert alike["standard_error"] == pytest.approx(one["standard_error"], abs=1e-6)
     assert (alike["resampled"], one["resampled"], alike["seeds"]) == ("seeds and images", "images", 2)
-    assert alike["seeds_needed"] is None or alike["seeds_needed"] == 0
+    assert alike["seeds_needed"] is None  # more of them leave the images' part
     apart = compare({1: a, 2: b}, {1: b, 2: a}, QUICK)
     assert apart["difference"] == 0
     assert apart["high"] - apart["low"] > 2 * (alike["high"] - alike["low"])
@@ -186,15 +234,62 @@ def test_the_three_answers():
     assert compare({0: b}, {0: a}, inside)["answer"] == "cannot tell"
 
 
-def test_what_is_needed_by_hand():
+def test_images_needed_of_one_seed_by_hand():
     """margin .01, level .95, power .8: the standard error must be .01 / (1.95996 + .84162) = .0035694."""
     one = Interval(0, 0, 0, 0.02, from_images=0.0004, shared=0.0004, from_seeds=0)
     assert needed(one, 260, 1, Compare()) == (int(np.ceil(260 * 0.0004 / 0.0035694**2)), None)
-    several = Interval(0, 0, 0, 0.003, from_images=0.000004, shared=0.000003, from_seeds=0.000006)
-    allowed = 0.0035694**2
-    expected = (int(np.ceil(260 * 4e-6 / (allowed - 5e-6))), int(np.ceil(3 * 6e-6 / (allowed - 3e-6))))
-    assert needed(several, 260, 3, Compare()) == expected
+    sure = Interval(0, 0, 0, 1e-5, from_images=1e-10, shared=1e-10, from_seeds=0)
+    assert needed(sure, 260, 1, Compare()) == (statistics.FEWEST_IMAGES, None)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4])
+@pytest.mark.parametrize("seed_error", [0.0025, 0.006])  # of one seed
+def test_seeds_needed_are_those_that_a_simulation_needs(share, seed_error):
+    """Equal arms many times over: that many seeds say `yes` in 80 % of studies, one seed less does not. With z it would be too few."""
+    shared = share * (0.01 / 2.80158) ** 2
+    interval = Interval(0, 0, 0, 0, from_images=shared, shared=shared, from_seeds=seed_error**2 / 3)
+    _, seeds = needed(interval, 260, 3, Compare())
+    assert seeds is not None
+    assert seeds > max(2, np.ceil(seed_error**2 / ((0.01 / 2.80158) ** 2 - shared)))
+    random = np.random.default_rng(0)
+
+    def says_yes(s: int, studies: int = 3000) -> float:
+        found = random.normal(0, seed_error, (studies, s))
+        middle = found.mean(axis=1) + random.normal(0, shared**0.5, studies)
+        own = found.var(axis=1, ddof=1) / s
+        grid = np.quantile(own, np.linspace(0, 1, 60))
+        half = np.interp(own, grid, [quantile_of_sum(0.975, shared, float(v), s - 1) for v in grid])
+        if not shared:
+            half = student.ppf(0.975, s - 1) * np.sqrt(own)
+        return float(np.mean(middle - half > -0.01))
+
+    assert says_yes(seeds) > 0.78  # .8 but for chance: three standard errors are .02
+    assert says_yes(seeds - 1) < 0.8
+    assert says_yes(seeds) == pytest.approx(power_of_equal_arms(shared, seed_error**2 / seeds, seeds, 0.01, 0.95), abs=0.025)
+
+
+def test_power_is_the_noncentral_ts_and_the_normals():
+    for seeds, error in ((2, 0.0005), (2, 0.004), (3, 0.004), (10, 0.003)):
+        expected = nct.sf(student.ppf(0.975, seeds - 1), seeds - 1, 0.01 / error)
+        assert power_of_equal_arms(0, error**2, seeds, 0.01, 0.95) == pytest.approx(expected, abs=1e-3)
+    assert power_of_equal_arms(0.0035694**2, 0, 1, 0.01, 0.95) == pytest.approx(0.8, abs=1e-4)
+    # the issue's case: two seeds, for which z promises .8
+    assert power_of_equal_arms(0, 0.0035694**2, 2, 0.01, 0.95) == pytest.approx(0.19, abs=0.03)
+
+
+def test_more_images_do_not_help_where_seeds_are_too_few():
+    """Two seeds know so little of their own spread that images without end leave `yes` unlikely; five do not."""
+    interval = Interval(0, 0, 0, 0, from_images=1e-5, shared=1e-5, from_seeds=4e-6)
+    assert needed(interval, 260, 2, Compare())[0] is None
+    images, _ = needed(interval, 260, 5, Compare())
+    assert images is not None
+    power = [power_of_equal_arms(260 / n * 1e-5, 4e-6, 5, 0.01, 0.95) for n in (images - 1, images)]
+    assert power[0] < 0.8 <= power[1]
     assert needed(Interval(0, 0, 0, 1, from_images=1.0, shared=1.0, from_seeds=1.0), 260, 3, Compare()) == (None, None)
+
+
+def test_two_seeds_at_least():
+    assert needed(Interval(0, 0, 0, 0, from_images=0, shared=0, from_seeds=1e-12), 260, 3, Compare())[1] == 2
 
 
 def test_other_images_or_seeds_are_refused():

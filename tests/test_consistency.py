@@ -11,6 +11,7 @@ import pytest
 import tiny_vlm
 import torch
 from conftest import instance
+from scipy.special import logit
 
 from vlm_itl.base.settings import VlmJudge
 from vlm_itl.judging import vlm
@@ -48,7 +49,7 @@ class Scripted:
         for number, question in questions:
             p = self.p_of(question, len(self.asked))
             self.asked.append(question)
-            yield number, Answer("yes" if p >= 0.5 else "no", p, self.mass_of(question), 1, 1, 0.0)
+            yield number, Answer("yes" if p >= 0.5 else "no", float(logit(p)), self.mass_of(question), 1, 1, 0.0)
 
 
 @pytest.fixture

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import http.server
+import json
+import pickle
+import shutil
 import threading
+from collections import OrderedDict
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT
 from tiny_detector import detector, pictures, predicted
@@ -14,7 +19,7 @@ from vlm_itl.base.errors import UserError
 from vlm_itl.base.settings import Detector, Training
 
 torch = pytest.importorskip("torch")
-from vlm_itl.detector.config import build_config  # noqa: E402
+from vlm_itl.detector.config import build_config, load_config  # noqa: E402
 from vlm_itl.detector.training import train  # noqa: E402
 from vlm_itl.detector.weights import initial_weights, load_weights  # noqa: E402
 
@@ -202,27 +207,267 @@ def test_bad_weights(tmp_path, monkeypatch):
         load_weights(network, str(tmp_path / "other.pth"))
 
 
-def test_weights_from_a_server_that_has_none(tmp_path, monkeypatch):
-    from detectron2.modeling import build_model
+@pytest.fixture
+def served():
+    """A server that answers with `content` (None: 404) and notes what it was `asked` for."""
 
-    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
-
-    class Nothing(http.server.BaseHTTPRequestHandler):
+    class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            self.send_error(404)
+            server.asked.append(self.path)
+            if server.content is None:
+                return self.send_error(404)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(server.content)))
+            self.end_headers()
+            self.wfile.write(server.content)
 
         def log_message(self, *_):
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Nothing)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.content, server.asked, server.url = None, [], f"http://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    url = f"http://127.0.0.1:{server.server_port}/zoo/R-50.pkl"
-    try:
-        with pytest.raises(UserError, match=r"/zoo/R-50\.pkl: these weights could not be fetched .*set detector\.weights to the file"):
-            load_weights(build_model(build_config(detector(), 2)), url)
-    finally:
-        server.shutdown()
-        server.server_close()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_weights_from_a_server_that_has_none(served, tmp_path, monkeypatch):
+    from detectron2.modeling import build_model
+
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(UserError, match=r"/zoo/R-50\.pkl: these weights could not be fetched .*set detector\.weights to the file"):
+        load_weights(build_model(build_config(detector(), 2)), f"{served.url}/zoo/R-50.pkl")
+
+
+# weights and configs from strangers: data, not code
+
+PAYLOAD = "!!python/object/apply:os.mkdir [{marker}]"
+
+
+class Touch:
+    """Pickled, a command that makes a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+def test_the_payloads_are_loaded(tmp_path):
+    """By the readers that run them: or the tests below would show nothing."""
+    import yaml
+
+    pickle.loads(pickle.dumps(Touch(tmp_path / "pickle")))
+    yaml.unsafe_load(f"OUTPUT_DIR: {PAYLOAD.format(marker=tmp_path / 'yaml')}")
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["pickle", "yaml"]
+
+
+@pytest.mark.parametrize("where", ["config", "base", "model"])
+def test_a_config_does_not_execute(where, tmp_path):
+    marker = tmp_path / "marker"
+    text = f"OUTPUT_DIR: {PAYLOAD.format(marker=marker)}\n"
+    (tmp_path / "evil.yaml").write_text(text)
+    (tmp_path / "config.yaml").write_text("_BASE_: evil.yaml\n" if where == "base" else text)
+    settings = detector(config=str(tmp_path / "config.yaml"))
+    read = (lambda: load_config(tmp_path, "cpu")) if where == "model" else (lambda: build_config(settings, 2))
+    with pytest.raises(UserError, match=r"(evil|config)\.yaml: not a config of plain YAML values: .*python/object/apply"):
+        read()
+    assert not marker.exists()
+
+
+def test_a_base_is_a_file_beside_the_config(tmp_path, served, monkeypatch):
+    folder, inside = tmp_path / "configs", tmp_path / "configs/bases"
+    inside.mkdir(parents=True)
+    (tmp_path / "outside.yaml").write_text("SOLVER: {BASE_LR: 0.5}\n")
+    (inside / "base.yaml").write_text("SOLVER: {BASE_LR: 0.25}\n")
+    (folder / "link.yaml").symlink_to(tmp_path / "outside.yaml")
+    served.content = b"SOLVER: {BASE_LR: 0.5}\n"
+
+    def rate(base: str) -> float:
+        (folder / "config.yaml").write_text(f"_BASE_: {base}\nMODEL: {{MASK_ON: true}}\n")
+        return build_config(Detector(config=str(folder / "config.yaml"), device="cpu"), 2).SOLVER.BASE_LR
+
+    assert rate("bases/base.yaml") == 0.25
+    assert rate("[bases/base.yaml]") == 0.25
+    (folder / "http:/127.0.0.1:1").mkdir(parents=True)  # a folder that looks like an address to Detectron2
+    (folder / "http:/127.0.0.1:1/base.yaml").write_text("{}\n")
+    bases = ["../outside.yaml", str(tmp_path / "outside.yaml"), "link.yaml", "~/outside.yaml", "none.yaml", f"{served.url}/base.yaml"]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for base in [*bases, "http://127.0.0.1:1/base.yaml"]:
+        with pytest.raises(UserError, match=r"config\.yaml: _BASE_: .*: no file in the folder of the config or in the working directory"):
+            rate(base)
+    assert served.asked == []
+    with pytest.raises(UserError, match=r"_BASE_: config\.yaml: a circle"):
+        rate("config.yaml")
+    monkeypatch.chdir(tmp_path)
+    assert rate("../outside.yaml") == 0.5
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]", "MODEL: 5", "MODEL: {DEVICE: {a: 1}}", "a: [", "VERSION: x", "\x00", "MODEL: !!binary x"])
+def test_a_model_folder_with_a_bad_config(text, tmp_path):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"^[^\n]*config\.yaml: not a "):
+        load_config(tmp_path, "cpu")
+
+
+@pytest.mark.parametrize("name", ["weights.pkl", "weights.pth", "weights"])
+def test_a_pickle_of_weights_does_not_execute(name, tmp_path, served, monkeypatch):
+    from detectron2.modeling import build_model
+
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
+    network = build_model(build_config(detector(), 2))
+    content = {"model": {"a": np.ones(2)}, "__author__": Touch(tmp_path / "marker"), "matching_heuristics": True}
+    served.content = pickle.dumps(content)
+    (tmp_path / name).write_bytes(served.content)
+    with pytest.raises(UserError, match=r"it names pathlib\.Path\.touch|it names builtins\.getattr, which is no array and was not run"):
+        load_weights(network, str(tmp_path / name))
+    with pytest.raises(UserError, match="which is no array and was not run"):
+        load_weights(network, f"{served.url}/{name}")
+    assert served.asked == [f"/{name}"]
+    torch.save(content, tmp_path / name)  # a zip file
+    with pytest.raises(UserError, match="these weights could not be fetched or read"):
+        load_weights(network, str(tmp_path / name))
+    assert not (tmp_path / "marker").exists()
+
+
+def own_weights() -> dict:
+    from detectron2.modeling import build_model
+
+    torch.manual_seed(1)
+    return build_model(build_config(detector(), 2)).state_dict()
+
+
+@pytest.mark.parametrize("kind", ["protocol 2", "protocol 4", "protocol 5", "torch", "old torch", "safetensors"])
+def test_every_kind_of_file_is_read(kind, tmp_path):
+    from detectron2.modeling import build_model
+    from safetensors.torch import save_file
+
+    state, file = own_weights(), tmp_path / f"w.{'safetensors' if kind == 'safetensors' else 'pkl' if kind[0] == 'p' else 'pth'}"
+    if kind == "safetensors":
+        save_file(state, file)
+    elif kind.startswith("protocol"):
+        arrays = OrderedDict((name, np.asfortranarray(value.numpy())) for name, value in state.items())
+        content = {"model": arrays, "__author__": "Detectron2 Model Zoo", "iteration": np.int64(3), "lr": np.float32(0.1)}
+        file.write_bytes(pickle.dumps(content, int(kind[-1])))
+    else:
+        torch.save({"model": state}, file, _use_new_zipfile_serialization=kind == "torch")
+    torch.manual_seed(2)
+    network = build_model(build_config(detector(), 2))
+    load_weights(network, str(file))
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+
+
+def test_damaged_weights(tmp_path):
+    from detectron2.modeling import build_model
+
+    network = build_model(build_config(detector(), 2))
+    torch.save({"model": own_weights()}, tmp_path / "whole.pth")
+    whole = (tmp_path / "whole.pth").read_bytes()
+    damaged = {
+        "half.pth": whole[: len(whole) // 2], "empty.pth": b"", "noise.pkl": bytes(range(256)), "list.pkl": pickle.dumps([1]),
+        "names.pkl": pickle.dumps({"model": {"a": 1}}), "half.pkl": pickle.dumps({"a": np.ones(9)})[:-20],
+        "half.safetensors": b"\x10",
+        "memory.pkl": b"cnumpy._core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(L1000000000000000L\ntS'b'\ntR.",
+    }  # fmt: skip
+    for name, content in damaged.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=rf"^[^\n]*{name}: these weights could not be fetched or read"):
+            load_weights(network, str(tmp_path / name))
+
+
+# weights that were trained on other pixels
+
+SMALL_HEADS = {"MODEL.ROI_BOX_HEAD.FC_DIM": 32, "MODEL.ROI_MASK_HEAD.CONV_DIM": 8, "MODEL.FPN.OUT_CHANNELS": 16}
+RGB = {
+    "INPUT.FORMAT": "RGB", "MODEL.PIXEL_MEAN": [123.675, 116.28, 103.53], "MODEL.PIXEL_STD": [58.395, 57.12, 57.375],
+    "MODEL.RESNETS.STRIDE_IN_1X1": False,
+}  # fmt: skip
+
+
+def resnet(depth: int, **options) -> object:
+    from detectron2.modeling import build_model
+
+    config = str(ROOT / f"configs/mask_rcnn_R_{depth}_FPN.yaml")
+    return build_model(build_config(Detector(config=config, init="imagenet", device="cpu", options={**SMALL_HEADS, **options}), 4)).eval()
+
+
+def test_torchvisions_resnet_50_is_refused_by_a_config_of_caffes_and_the_message_mends_it(tmp_path):
+    import torchvision
+
+    torch.manual_seed(0)
+    source = torchvision.models.resnet50(weights=None).eval()
+    torch.save(source.state_dict(), tmp_path / "r50.pth")
+    with pytest.raises(UserError, match=r"^[^\n]*r50\.pth: these weights were not trained with \{\"INPUT\.FORMAT\": \"BGR\"") as error:
+        load_weights(resnet(50), str(tmp_path / "r50.pth"))
+    options = json.loads(str(error.value).rpartition("detector.options: ")[2])
+    assert options == RGB
+    with pytest.raises(UserError, match=r"they need detector\.options: \{\"MODEL\.RESNETS\.STRIDE_IN_1X1\": false\}$"):
+        load_weights(resnet(50, **{k: v for k, v in RGB.items() if "STRIDE" not in k}), str(tmp_path / "r50.pth"))
+    network = resnet(50, **options)
+    load_weights(network, str(tmp_path / "r50.pth"))
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        ours = network.backbone.bottom_up(x)["res5"]
+        theirs = torch.nn.Sequential(*list(source.children())[:-2])(x)
+    assert torch.allclose(ours, theirs, atol=1e-4 * theirs.abs().max().item())
+    converted = {
+        "model": {"stem.conv1.weight": source.conv1.weight.detach().numpy()},
+        "__author__": "torchvision",
+        "matching_heuristics": True,
+    }
+    (tmp_path / "R-50.pkl").write_bytes(pickle.dumps(converted))  # as Detectron2's model zoo has it
+    with pytest.raises(UserError, match=r"they need detector\.options: .*RGB"):
+        load_weights(resnet(50), str(tmp_path / "R-50.pkl"))
+    load_weights(network, str(tmp_path / "R-50.pkl"))
+
+
+def test_caffes_weights_are_refused_by_a_config_of_torchvisions(tmp_path):
+    """Names as in the model zoo's MSRA/R-50.pkl."""
+    rng = np.random.default_rng(0)
+    file = tmp_path / "R-50.pkl"
+    weights = {"conv1_w": rng.normal(size=(64, 3, 7, 7)).astype(np.float32), "res2_0_branch2b_w": np.ones((64, 64, 3, 3), np.float32),
+               "res_conv1_bn_s": np.full(64, 2, np.float32), "res_conv1_bn_b": np.full(64, 3, np.float32)}  # fmt: skip
+    file.write_bytes(pickle.dumps(weights, 2))
+    with pytest.raises(
+        UserError, match=r"they need detector\.options: .*\"INPUT\.FORMAT\": \"BGR\".*\"MODEL\.RESNETS\.STRIDE_IN_1X1\": true"
+    ):
+        load_weights(resnet(50, **RGB), str(file))
+    with pytest.raises(UserError, match=r"they need detector\.options: \{\"INPUT\.FORMAT\": \"BGR\""):
+        load_weights(resnet(18), str(file))
+    network = resnet(50)
+    load_weights(network, str(file))
+    stem = network.backbone.bottom_up.stem.conv1
+    assert np.array_equal(stem.weight.numpy(), weights["conv1_w"])
+    assert stem.norm.weight.unique().tolist() == [2]
+    for name in ("res2_0_branch2b_w", "conv1_gn_s"):  # of a ResNeXt, and with group normalisation: only the order is certain
+        file.write_bytes(pickle.dumps({**weights, name: np.ones((64, 4, 3, 3), np.float32)}, 2))
+        with pytest.raises(
+            UserError, match=r"they need detector\.options: \{\"INPUT\.FORMAT\": \"BGR\", \"MODEL\.PIXEL_MEAN\": \[[\d., ]+\]\}$"
+        ):
+            load_weights(resnet(50, **RGB), str(file))
+
+
+def test_weights_of_a_trained_model_go_by_the_config_beside_them(model, tmp_path):
+    from detectron2.modeling import build_model
+
+    load_weights(build_model(build_config(detector(), 2)), str(model / "model.pth"))
+    other = build_model(build_config(detector(options={"INPUT.FORMAT": "RGB"}), 2))
+    with pytest.raises(UserError, match=r"model\.pth: .*they need detector\.options: \{\"INPUT\.FORMAT\": \"BGR\"\}$"):
+        load_weights(other, str(model / "model.pth"))
+    shutil.copy(model / "model.pth", tmp_path)
+    (tmp_path / "config.yaml").write_text("name: another program's\n")
+    load_weights(other, str(tmp_path / "model.pth"))  # nothing is known of it
+
+
+def test_a_torchvision_resnet_of_another_depth_is_refused(tmp_path):
+    """ResNet-34 has all the layers of ResNet-18, and others."""
+    import torchvision
+
+    torch.save(torchvision.models.resnet34(weights=None).state_dict(), tmp_path / "r34.pth")
+    with pytest.raises(UserError, match=r"r34\.pth: a torchvision ResNet of other layers .*MODEL\.RESNETS\.DEPTH"):
+        load_weights(resnet(18), str(tmp_path / "r34.pth"))
 
 
 @pytest.mark.gpu

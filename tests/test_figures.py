@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import pytest
 from conftest import ROOT
@@ -16,10 +17,11 @@ from vlm_itl.figures import arms, comparison, data, judges
 HOSTILE = "$\\frac{1}{$ <b>&"
 
 
-def point(arm, number, ap, hours=0.0, decisions=0, seconds=0.0, run=None):
+def point(arm, number, ap, hours=0.0, decisions=0, seconds=0.0, run=None, drawn=0.0):
     return {
         "arm": arm, "run": run or f"{arm}-{number}", "round": number, "added_human_hours": hours, "human_hours": 4 + hours, "mask_AP": ap,
-        "box_AP": None, "draw_hours": 4.0, "human_decisions": decisions, "judge_seconds": seconds, "simulated": False,
+        "box_AP": None, "draw_hours": 4 + drawn, "added_draw_hours": drawn, "human_decisions": decisions, "judge_seconds": seconds,
+        "simulated": False,
     }  # fmt: skip
 
 
@@ -43,6 +45,16 @@ def test_hours_of_other_prices():
     assert "sim" not in lines(panels[3])  # what it computed is not known
     assert any("left out" in t.get_text() and "sim" in t.get_text() for t in panels[3].texts)
     assert [p.get_title() for p in panels[:3]] == ["1.6 s a decision", "3 s a decision", "9 s a decision"]
+
+
+def test_other_prices_count_from_the_initial_labels_whatever_an_arm_begins_with():
+    """An arm without them is left of 0; one whose first own run drew 20 hours does not lose them."""
+    points = [*POINTS, point("zero", 1, 0.1, -4.2, drawn=-4.2), point("drawn", 2, 0.3, 20, 3600, run="drawn", drawn=20.0)]
+    for axes, hours in zip(arms.prices(points, {"all"}, [1.0, 3.0, 9.0], 2.0).axes, (21, 23, 29, 23)):
+        assert lines(axes)["zero"] == [pytest.approx((-4.2, 0.1))]
+        assert lines(axes)["drawn"] == [pytest.approx((hours, 0.3))]
+        assert axes.get_xlim()[0] < -4.2
+        assert axes.get_xlim()[1] > hours
 
 
 def test_a_human_who_draws_everything_is_a_line_and_not_a_point():
@@ -104,6 +116,16 @@ def test_differences_are_in_points():
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["x-1 (simulated)\nminus human-1"]
 
 
+def test_arms_without_an_interval_are_named_with_the_reason():
+    row = {"against": "human-1", "difference": -0.02, "low": -0.05, "high": 0.01, "margin": 0.01, "level": 0.95, "answer": "no"}
+    none = {**row, "low": None, "high": None, "answer": "cannot tell", "reason": "both learned from the same labels"}
+    axes = comparison.differences({"x-1": row, "y-1": none}, {}).axes[0]
+    assert axes.get_title(loc="left") == "no interval, y-1: both learned from the same labels"
+    assert len(axes.get_yticklabels()) == 1
+    alone = comparison.differences({"y-1": none}, {}).axes[0]
+    assert [t.get_text() for t in alone.texts] == ["no interval, y-1: both learned from the same labels"]
+
+
 def test_nothing_to_draw_is_no_error(tmp_path):
     drawn = [
         arms.hours([], set()),
@@ -124,6 +146,14 @@ def test_names_are_text_and_never_formulas(tmp_path):
     for figure in drawn:
         figures.save(figure, tmp_path / "x.svg")  # a formula that cannot be read raises
     assert "<svg" in (tmp_path / "x.svg").read_text()
+
+
+def test_names_that_xml_cannot_hold(tmp_path):
+    name = "bird\x00\x1b[31m\x85\ud800\uffff\tend"
+    part = {"images": 1, "instances": 1, "images_per_class": {name: 1}, "instances_per_class": {name: 1}, "mask_area": None}
+    figures.save(data.split({"initial": part}), tmp_path / "x.svg")
+    text = ElementTree.parse(tmp_path / "x.svg", ElementTree.XMLParser(target=ElementTree.TreeBuilder(insert_comments=True)))
+    assert any("bird\ufffd\ufffd[31m\ufffd\ufffd\ufffd\ufffdend" in (e.text or "") for e in text.iter())
 
 
 def test_many_arms_look_different():

@@ -142,6 +142,7 @@ def made(folder: Path, verdicts: list[dict], proposals: list[dict], truth: dict,
 def hostile(tmp_path) -> str:
     """A page with markup and scripts wherever a stranger's text can be."""
     truth = scene([1, 2], HOSTILE_NAME)
+    truth["images"][1]["original_name"] = f"under/{HOSTILE_NAME}.jpg"
     proposals = [instance(A, 1, 1, score=0.9), instance(A, 1, 2, score=0.8), instance(B, 1, 2, score=0.7)]
     verdicts = [
         verdict(1, True, 1, p_approve=0.875, answer=HOSTILE, outcome="approve", reason=HOSTILE),
@@ -182,19 +183,25 @@ def test_strangers_text_is_text(hostile):
     assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
     assert not [a for _, attributes in page.tags for a in ("href",) if not attributes.get(a, "#").startswith("#")]
     assert page.text.count(HOSTILE) == 5  # two answers, two reasons, the model's name; whitespace and all
-    assert page.text.count(HOSTILE_NAME) == 5
+    assert page.text.count(HOSTILE_NAME) == 6  # of five masks, and in a file name
     assert MAYBE in page.text
     policy = next(attributes["content"] for tag, attributes in page.tags if attributes.get("http-equiv") == "Content-Security-Policy")
     assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
 
 
+def test_an_image_is_called_by_the_users_file_name(hostile):
+    assert Elements(hostile).words.count(" ".join(f"image 2 under/{HOSTILE_NAME}.jpg".split())) == 1
+    assert "image 1 under" not in Elements(hostile).words
+
+
 def test_the_page_says_what_there_is_to_say(hostile):
     text = Elements(hostile).words
-    for words in ("run-1", "vision-language model", "1 answers unparsed", "P(approve) 0.88", "unparsed", "1 of 2 masks right",
+    for words in ("run-1", "vision-language model", "P(approve) 0.88", "unparsed", "1 of 2 masks right",
                   "No image here.", "2 images: 1 approved, 1 rejected"):  # fmt: skip
         assert words in text, words
     assert "Simulated" not in text
     assert "1 of them shown" not in text
+    assert "answers unparsed" not in text  # of questions there is one count, and it stands in metrics/asking, the table and the report
 
 
 @pytest.mark.parametrize(
@@ -238,6 +245,16 @@ def test_every_mask_alone(tmp_path):
     assert "0.91 accepted right" in text
     assert "- refused right" in text
     assert "0.62 accepted wrong" in text
+
+
+def test_a_mask_on_an_ignored_region_counts_neither_way():
+    truth = [instance(A), crowd((20, 0, 30, 40))]
+    plain, look = np.full((40, 50, 3), 120, np.uint8), Render()
+    proposals = [instance(A, score=1), instance(B, score=1), instance(C, score=1)]
+    card = gallery.draw(verdict(1, True, 3), plain, proposals, truth, {1: "bird"}, look, 0.6)
+    assert [e.state for e in card.proposals] == ["right", "ignored", "wrong"]
+    assert card.outcome == "but 1 of 2 masks right"
+    assert gallery.draw(verdict(1, True, 2), plain, proposals[:2], truth, {1: "bird"}, look, 0.6).outcome == "rightly: everything is there"
 
 
 def test_pictures_are_as_judged_and_true_masks_have_their_proposals_colours(tmp_path):

@@ -280,6 +280,13 @@ def test_shipped_settings_can_start(name, monkeypatch, tmp_path):
     assert check(tmp_path / "params.yaml").runs
 
 
+def test_judges_have_a_question_of_their_own_unless_calibrated():
+    settings = load(ROOT / "params.yaml")
+    for name, judge in settings.judges.items():
+        # a calibrated judge asks what its calibration was fitted on
+        assert (ROOT / "judges" / name / "prompt.txt").exists() is not getattr(judge, "calibrated", False)
+
+
 def test_dvcignore_and_lock_settings():
     assert "__pycache__/" in (ROOT / ".dvcignore").read_text()
     assert "dvc.lock -merge" in (ROOT / ".gitattributes").read_text()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 
 import pytest
 from conftest import ROOT, instance
 
 from vlm_itl.base.settings import ConfidenceJudge, ConstantJudge, HumanJudge, NoisyJudge, RandomJudge
+from vlm_itl.calibration import finite_log_odds
 from vlm_itl.evaluation.judges import confusion, judge_quality
 from vlm_itl.judging import judge
-from vlm_itl.matching import all_right
+from vlm_itl.matching import all_right, rightness
 
 BOX, FAR = (5, 5, 20, 20), (30, 20, 15, 15)
 CASES = {
@@ -56,6 +58,15 @@ def test_crowd_regions_are_neither_needed_nor_extra():
     inside = instance((30, 5, 8, 8))
     assert all_right([instance((30, 5, 8, 8))], [inside, crowd], 0.6)
     assert not all_right([], [inside, crowd], 0.6)
+
+
+def test_a_proposal_on_an_ignored_region_is_neither_right_nor_wrong():
+    truth = [instance(BOX), instance((25, 0, 25, 40), iscrowd=1)]
+    inside, other = instance((30, 5, 8, 8)), instance((30, 5, 8, 8), 2)
+    assert rightness([instance(BOX), inside, other, instance((0, 30, 5, 5))], truth, 0.6) == [True, None, False, False]
+    # an instance of its own within the region counts
+    assert rightness([inside], [*truth, inside], 0.6) == [True]
+    assert rightness([], truth, 0.6) == []
 
 
 def pool_of(n: int) -> tuple[dict, list, dict]:
@@ -116,6 +127,15 @@ def test_confidence_looks_at_the_worst_proposal():
     rows = [instance(BOX, score=0.95), instance(FAR, score=0.4)]
     verdict = judge(pool, rows, {"annotations": []}, "", ConfidenceJudge(kind="confidence", threshold=0.9), 0)[0]
     assert (verdict["approve"], verdict["p_approve"]) == (False, 0.4)
+    assert verdict["log_odds"] == pytest.approx(math.log(0.4 / 0.6))
+
+
+def test_a_probability_of_0_or_1_has_finite_log_odds():
+    assert finite_log_odds(1) == -finite_log_odds(0) == pytest.approx(53 * math.log(2))
+    assert finite_log_odds(0.25) == pytest.approx(-math.log(3))
+    pool, proposals, truth = pool_of(3)
+    verdicts = judge(pool, proposals, truth, "", RandomJudge(kind="random", p=1.0), 0)
+    assert [(v["approve"], v["p_approve"], v["log_odds"] > 36) for v in verdicts] == [(True, 1.0, True)] * 3
 
 
 def test_only_simulated_humans_see_the_truth():
@@ -148,6 +168,17 @@ def test_quality_by_class_and_number():
     assert quality["by_class"]["book"]["precision"] == 0
     assert quality["by_class"]["zebra"]["precision"] is None
     assert quality["by_instances"]["2"]["false_approvals"] == 1
+
+
+def test_proposals_on_ignored_regions_are_neither_right_nor_wrong():
+    """One right accepted, one wrong refused, one on a region accepted and one refused: the last two count nowhere but as ignored."""
+    region = instance((25, 0, 25, 40), iscrowd=1)
+    truth = {"annotations": [instance((1, 1, 10, 10)), region], "categories": [{"id": 1, "name": "bird"}]}
+    boxes = [(1, 1, 10, 10), (1, 20, 10, 10), (30, 5, 8, 8), (30, 20, 8, 8)]
+    verdicts = [{"image_id": 1, "asked": True, "approve": True, "accepted": [True, False, True, False]}]
+    found = judge_quality(verdicts, [instance(box) for box in boxes], truth, 0.6)["by_proposal"]
+    assert (found["asked"], found["approved"], found["recall"], found["specificity"], found["accuracy"]) == (2, 1, 1, 1, 1)
+    assert found["ignored"] == 2
 
 
 VERDICTS = ROOT.parent / "shared" / "data" / "ovis2-verdicts" / "verdicts.jsonl.gz"

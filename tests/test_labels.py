@@ -35,6 +35,28 @@ def after(start, policy, verdicts=VERDICTS):
     return labels.update("human-1", run, old, pool, PROPOSALS, verdicts, truth, ledger)
 
 
+def test_equal_fingerprints_are_equal_lessons(start):
+    """Who approved does not matter, nor the order; what a detector learns from does."""
+    old, pool, ledger, _ = start
+
+    def of(verdicts, proposals=PROPOSALS, judge="human", name="human-1"):
+        new, _, _ = labels.update(name, Run(judge=judge, prev="start"), old, pool, proposals, verdicts, None, ledger)
+        return new
+
+    both = [verdict(2, True), verdict(3, True)]
+    one, other = of(both), of(both, judge="vlm", name="vlm-1")
+    assert one != other
+    assert labels.fingerprint(one) == labels.fingerprint(other)
+    turned = {**one, "images": one["images"][::-1], "annotations": one["annotations"][::-1]}
+    assert labels.fingerprint(turned) == labels.fingerprint(one)
+    assert labels.fingerprint(of([verdict(2, False)])) == labels.fingerprint(old)
+    different = [
+        of([verdict(2, True)]), of(both, [PROPOSALS[0], {**PROPOSALS[1], "score": 0.71}]),
+        of(both, [PROPOSALS[0], instance(BOX, 1, 3, score=0.7)]), of(both, [PROPOSALS[0], {**PROPOSALS[1], "category_id": 2}]), old,
+    ]  # fmt: skip
+    assert len({labels.fingerprint(new) for new in [one, *different]}) == 6
+
+
 def test_start(start):
     old, pool, ledger, _ = start
     assert [i["id"] for i in old["images"]] == [1]

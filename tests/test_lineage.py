@@ -63,6 +63,17 @@ def test_data_code_settings_and_commands_matter(change):
     assert of(change).key != of().key
 
 
+def test_prices_do_not_part_seeds():
+    """A stage that counts human hours stands between a model and its matches; what an hour costs changes neither."""
+
+    def priced(seconds: int, iou: float = 0.6):
+        settings = {"evaluate.seconds": {"draw": seconds, "verify": 3}, "evaluate.judge_iou": iou}
+        return of(lambda stages: stages["judge"]["params"]["params.yaml"].update(settings))
+
+    assert priced(80) == priced(60)
+    assert priced(80).key != priced(80, iou=0.7).key
+
+
 def test_a_prompt_beside_outputs_matters():
     """DVC's hash of that folder is also the calibration's, and so the seed's."""
     assert of(prompt="Is it wrong?").key != of().key

@@ -9,7 +9,7 @@ import numpy as np
 from conftest import instance
 
 from vlm_itl.labels import taken
-from vlm_itl.matching import all_right, iou_matrix, on_crowd, partners, same_class
+from vlm_itl.matching import all_right, iou_matrix, on_crowd, partners, rightness, same_class
 
 IOU = 0.4  # below .5 a mask may fit several
 
@@ -61,3 +61,29 @@ def test_an_accepted_proposal_comes_before_one_that_fits_better():
     assert partners([better, worse], truth, 0.6, [False, False]) == [0, None]
     assert partners([better], [], 0.6) == [None]
     assert partners([], truth, 0.6) == []
+
+
+def test_rightness_is_right_wrong_or_neither():
+    bird, region = instance((1, 1, 10, 10)), instance((20, 0, 30, 40), iscrowd=1)
+    truth = [bird, region]
+    cases = {
+        (1, 1, 10, 10, 1): True,
+        (2, 1, 10, 10, 1): True,  # two may share an instance
+        (1, 1, 10, 10, 2): False,  # another class
+        (1, 20, 10, 10, 1): False,
+        (25, 5, 8, 8, 1): None,  # wholly on the ignored region
+        (17, 5, 8, 8, 1): None,  # 5 of its 8 columns
+        (16, 5, 8, 8, 1): False,  # 4 of its 8 columns, less than .6
+        (25, 5, 8, 8, 2): False,  # the region is of another class
+    }
+    proposals = [instance(case[:4], case[4]) for case in cases]
+    assert rightness(proposals, truth, 0.6) == list(cases.values())
+    inside = instance((25, 5, 8, 8))
+    assert rightness([inside], [*truth, inside], 0.6) == [True]  # an instance inside the region is one to be found
+    assert rightness([], truth, 0.6) == []
+
+
+def test_class_ids_of_any_size():
+    big = 2**64
+    assert same_class([{"category_id": big}], [{"category_id": big}, {"category_id": big + 1}]).tolist() == [[True, False]]
+    assert same_class([], [{"category_id": 1}]).shape == (0, 1)

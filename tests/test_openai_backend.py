@@ -39,17 +39,23 @@ def server():
         yield running
 
 
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch):
+def clear_proxies(monkeypatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch):
+    clear_proxies(monkeypatch)
+
+
 def backend(*servers, **more) -> OpenAIBackend:
-    own = {k: more.pop(k) for k in ("concurrency", "retries", "timeout", "api_key_env", "logprobs", "structured") if k in more}
+    names = ("concurrency", "retries", "timeout", "api_key_env", "logprobs", "structured", "fingerprint")
+    own = {k: more.pop(k) for k in names if k in more}
     urls = [s if isinstance(s, str) else s.url for s in servers]
     server = {"base_urls": urls, "retries": 2, "timeout": 2, "concurrency": 4, **own}
-    return OpenAIBackend(VlmJudge(**{"kind": "vlm", "backend": "openai", "model": "m", "server": server, **more}))
+    store = more.pop("store", None)
+    return OpenAIBackend(VlmJudge(**{"kind": "vlm", "backend": "openai", "model": "m", "server": server, **more}), store)
 
 
 def ask(back: OpenAIBackend, questions=QUESTIONS):

@@ -28,7 +28,7 @@ def draw(folder: Path, number: int) -> None:
     for k in range(number):
         width, height = rng.choice([(96, 64), (64, 96)])
         picture = Image.new("RGB", (width, height), (rng.randrange(40), rng.randrange(40), 30))
-        name, image = f"picture {k}'s \"copy\".{'png' if k % 3 else 'jpg'}", 10**9 - 7 * k
+        name, image = f'picture {k}\'s "copy".{"png" if k % 3 else "jpg"}', 10**9 - 7 * k
         for side in range(1 + k % 2):
             x, y, w, h = (rng.randrange(2, 8) + side * width // 2, rng.randrange(4, 12), rng.randrange(18, 22), rng.randrange(24, 40))
             tall = rng.random() < 0.5

@@ -39,7 +39,7 @@ def compared(difference, low, high, answer, **more) -> dict:
 def judged(k: int) -> dict:
     numbers = {"asked": 30 + k, "approved": 10, "oracle_approves": 12, "true_approvals": 9, "false_approvals": 1}
     rates = {"recall": 0.75, "specificity": 0.95, "precision": 0.9, "accuracy": 0.8, "base_rate": 0.4, "kappa": 0.5}
-    return {"not_asked": 0, "unparsed": k, **numbers, **rates, "by_class": {}, "by_instances": {"1": {**numbers, **rates}}}
+    return {"not_asked": 0, **numbers, **rates, "by_class": {}, "by_instances": {"1": {**numbers, **rates}}}
 
 
 @pytest.fixture
@@ -51,6 +51,7 @@ def project(tmp_path, monkeypatch) -> Path:
     params = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
     params["runs"], params["probed"], params["calibrations"] = RUNS, [], {}
     params["select"]["categories"] = [HOSTILE, "bird"]
+    params["autolabels"] = {"teacher": {"kind": "sam3"}}
     with open("params.yaml", "w") as stream:
         YAML(typ="safe").dump(params, stream)
     summary = {}
@@ -59,7 +60,8 @@ def project(tmp_path, monkeypatch) -> Path:
         write_json(Path(f"metrics/detection/{name}.json"), {"mask": ap, "box": ap})
         summary[name] = {
             "mask_AP": 0.25 + k / 100, "box_AP": None, "human_hours": 4 + k / 7, "images_human": 72, "images_model": 3 * k, "asked": 30,
-            "approved": 10, "judge_seconds": 12.5, "steps": 40 + k,
+            "approved": 10, "judge_seconds": 12.5, "preparation_seconds": 3.5, "steps": 40 + k, "questions": 1797,
+            "unparsed": 1774 if name == "looks-1" else None,
         }  # fmt: skip
         if name != "start":
             write_json(Path(f"metrics/judge/{name}.json"), judged(k))
@@ -81,6 +83,7 @@ def project(tmp_path, monkeypatch) -> Path:
     }
     write_json(Path("loop/looks-1/examples.json"), [{**card, "pictures": [picture, {**picture, "caption": "True masks"}]}])
     write_json(Path("metrics/autolabel/teacher.json"), {"mask": {"AP": 0.125}, "right": 0.5})
+    write_json(Path("metrics/autolabel/tried-once.json"), {"mask": {"AP": 0.75}, "right": 0.75})  # no start of params.yaml
     PIL.Image.new("RGB", (300, 200), "red").save("loop/sheet.jpg")
     Path("loop/teacher").mkdir()
     shutil.move("loop/sheet.jpg", "loop/teacher/sheet.jpg")
@@ -140,7 +143,9 @@ def test_tables_say_what_the_files_say(project):
     summary = read_json(Path("metrics/summary.json"))
     assert [row[0].split()[0] for row in tables["runs"][1:]] == list(summary)
     for row, numbers in zip(tables["runs"][1:], summary.values()):
-        counted = [str(numbers[key]) for key in ("images_model", "asked", "approved", "judge_seconds", "steps")]
+        counted = [str(numbers[key]) for key in ("images_model", "asked", "approved")]
+        counted += ["1,774 of 1,797" if row[0].startswith("looks-1") else "-"]
+        counted += [str(numbers[key]) for key in ("judge_seconds", "preparation_seconds", "steps")]
         assert row[1:] == [f"{numbers['mask_AP']:.3f}", "-", f"{numbers['human_hours']:.2f}", "72", *counted]
     assert tables["classes"][0][1:] == ["AP", "AP50", "AP75", HOSTILE, "bird"]
     for row in tables["classes"][1:]:
@@ -148,10 +153,42 @@ def test_tables_say_what_the_files_say(project):
         assert row[1:] == [f"{found['AP']:.3f}", "0.500", "-", f"{found['per_class'][HOSTILE]:.3f}", "-"]
     assert [row[0].split()[0] for row in tables["comparison"][1:]] == ["looks-1", "sim-1", "all"]
     assert tables["comparison"][1][2:] == ["1", "0.288", "\u22121.2", "\u22123.0 to +0.5", "<0.001", "cannot tell", "1,234"]
-    assert tables["quality"][2][2:5] == ["32", "10", "2"]
+    assert tables["quality"][2][2:5] == ["32", "10", "1,774 of 1,797"]  # the same count
+    assert tables["quality"][1][4] == "-"
     assert [row[0].split()[0] for row in tables["quality"][1:]] == ["human-1", "looks-1", "sim-1"]  # and not who judges nothing
     assert tables["quality"][1][5].startswith("0.75 0.4")  # 9 of 12 with its Wilson interval
-    assert tables["autolabels"][1:] == [["mask.AP", "0.125"], ["right", "0.5"]]
+    assert tables["autolabels"] == [["measure", "teacher"], ["mask.AP", "0.125"], ["right", "0.5"]]
+
+
+def test_a_judge_that_decided_nothing_and_an_answer_that_is_none(project):
+    assert "decided nothing" not in words(made())
+    summary = read_json(Path("metrics/summary.json"))
+    summary["looks-1"]["images_model"] = 0
+    write_json(Path("metrics/summary.json"), summary)
+    rows = read_json(Path("metrics/comparison.json"))
+    rows["looks-1"].update(reason="both learned from the same labels", low=None, high=None, p=None, difference=0.0, images_needed=None)
+    write_json(Path("metrics/comparison.json"), rows)
+    said = words(made())
+    assert "cannot tell. looks-1 against human-1: difference +0.0 points; 120 test images, 1 seed. No answer: both learned" in said
+    assert "The judge of looks-1 decided nothing: it approved no image, so its arm trained on the labels that it began with." in said
+    assert "trained on what it began with: looks-1." in said
+    assert "The judge of human-1 decided nothing" not in said
+
+
+def test_the_arm_of_the_verdict_is_the_one_that_settings_name(project):
+    params = YAML(typ="safe").load(Path("params.yaml").read_text())
+    params["runs"]["looks-1"]["arm"] = "masks-8b"
+    with open("params.yaml", "w") as stream:
+        YAML(typ="safe").dump(params, stream)
+    assert "The arm masks\u20118b is within" in words(made())
+
+
+def test_text_of_a_table_is_no_formula(tmp_path):
+    study.write(
+        ["a", "b"], [{"a": "=cmd|'/c calc'!A0", "b": -0.5}, {"a": "@x", "b": "-x"}, {"a": "+1", "b": "\tx"}], tmp_path / "t.csv", None
+    )
+    lines = (tmp_path / "t.csv").read_text().splitlines()
+    assert lines == ["a,b", "'=cmd|'/c calc'!A0,-0.5", "'@x,'-x", "'+1,'\tx"]
 
 
 def test_it_opens_with_the_verdict_about_a_model_that_looks(project):

@@ -6,11 +6,26 @@ import numpy as np
 import pytest
 from conftest import instance
 from pycocotools import mask as mask_util
+from scipy.special import expit, logit
 from scipy.stats import mannwhitneyu
 
 from vlm_itl.base.coco import decode
+from vlm_itl.base.errors import UserError
 from vlm_itl.base.settings import HumanJudge, Prices
-from vlm_itl.evaluation.probes import auroc, brier, choose_threshold, measure
+from vlm_itl.calibration import Fitted, finite_log_odds
+from vlm_itl.evaluation.probes import (
+    FOLDS,
+    Probed,
+    auroc,
+    brier,
+    calibrate,
+    choose_thresholds,
+    costs,
+    measure,
+    observations,
+    threshold_numbers,
+    too_few_probes,
+)
 from vlm_itl.judging import judge
 from vlm_itl.judging.probes import GRADED, KINDS, grow, iou, make_probes, shift
 from vlm_itl.matching import all_right
@@ -120,8 +135,7 @@ def test_probabilities_are_measured(probes):
     """A judge whose P is the IoU of the worst mask: perfect order where only masks change."""
     pool, proposals, truth = probes
     verdicts = [
-        {"image_id": i["id"], "approve": i.get("iou", 0) >= 0.6, "p_approve": i.get("iou", 0.0), "p_mask": [i.get("iou", 0.0)]}
-        for i in pool["images"]
+        {"image_id": i["id"], "approve": i.get("iou", 0) >= 0.6, "log_odds": finite_log_odds(i.get("iou", 0.0))} for i in pool["images"]
     ]
     numbers, curve, reliability = measure(pool, proposals, truth, verdicts, 0.6, Prices())
     assert numbers["auroc"] == 1
@@ -130,7 +144,7 @@ def test_probabilities_are_measured(probes):
     assert numbers["threshold"]["cost"] == 0
     assert [row["p_approve"] for row in curve] == sorted(row["p_approve"] for row in curve)
     assert sum(row["probes"] for row in reliability) == len(pool["images"])
-    assert "masks" in numbers
+    assert "masks" not in numbers  # it said nothing of single ones
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -142,20 +156,163 @@ def test_auroc_and_brier_against_scipy(seed):
     assert brier(p, right) == pytest.approx(np.mean([(a - b) ** 2 for a, b in zip(p, right)]), abs=1e-4)
 
 
+def by_hand(x, right, low, high, prices) -> float:
+    """Cost of rejecting below `low`, approving from `high` on and asking between them."""
+    cost = 0.0
+    for value, is_right in zip(x, right):
+        if value >= high:
+            cost += 0 if is_right else prices.wrong_approval
+        elif value < low:
+            cost += prices.needless_rejection if is_right else 0
+        else:
+            cost += prices.question
+    return cost / len(x)
+
+
+@pytest.mark.parametrize("person", [False, True])
 @pytest.mark.parametrize("seed", range(20))
-def test_the_threshold_costs_least(seed):
+def test_the_thresholds_cost_least(seed, person):
     rng = np.random.default_rng(seed)
-    right = rng.random(40) < 0.5
-    p = np.round(np.clip(0.5 + 0.2 * (right - 0.5) + rng.normal(0, 0.2, 40), 0, 1), 2)
-    prices = Prices(wrong_approval=float(rng.integers(0, 8)), needless_rejection=float(rng.integers(1, 5)))
-    chosen = choose_threshold(list(zip(p.tolist(), right.tolist())), prices)
+    right = rng.random(30) < 0.5
+    x = np.round(2 * (right - 0.5) + rng.normal(0, 2, 30), 1)
+    prices = Prices(
+        wrong_approval=float(rng.integers(0, 8)), needless_rejection=float(rng.integers(1, 5)), question=float(rng.choice([0.2, 0.7, 9]))
+    )
+    low, high = choose_thresholds(x, right, prices, person)
+    possible = [*np.unique(x), np.inf]
+    brute = min(by_hand(x, right, a, b, prices) for a in possible for b in possible if (a <= b if person else a == b))
+    assert by_hand(x, right, low, high, prices) == pytest.approx(brute)
+    assert costs(x, right, low, high, prices).mean() == pytest.approx(brute)
+    if not person:
+        assert low == high
+        numbers = threshold_numbers(list(zip(x.tolist(), right.tolist(), range(30))), prices)
+        assert numbers["cost"] == pytest.approx(brute, abs=1e-4)
+        assert numbers["cost_always"] == pytest.approx(by_hand(x, right, -99, -99, prices), abs=1e-4)
+        assert numbers["cost_never"] == pytest.approx(by_hand(x, right, np.inf, np.inf, prices), abs=1e-4)
+        assert (numbers["log_odds"] is None) == (low == np.inf)
 
-    def cost(threshold: float) -> float:
-        approved = p >= threshold
-        return float((approved & ~right).sum() * prices.wrong_approval + (~approved & right).sum() * prices.needless_rejection) / 40
 
-    assert chosen["cost"] == pytest.approx(min(cost(t) for t in [*np.unique(p), 1.01]), abs=1e-4)
-    if chosen["threshold"] < 1:
-        assert cost(chosen["threshold"]) == pytest.approx(chosen["cost"], abs=1e-4)
-    assert chosen["cost_always"] == pytest.approx(cost(0), abs=1e-4)
-    assert chosen["cost_never"] == pytest.approx(cost(1.01), abs=1e-4)
+def test_a_saturated_judge_keeps_its_order():
+    """P(approve) is above .999 for nearly all: to four digits it is a tie, its log-odds are not."""
+    rng = np.random.default_rng(0)
+    right = np.arange(200) % 2 == 0
+    x = np.where(right, 12.0, 9.0) + rng.normal(0, 2, 200)
+    rounded = np.round(expit(x), 4)
+    true = mannwhitneyu(x[right], x[~right]).statistic / 100**2
+    assert auroc(x, right) == pytest.approx(true, abs=1e-4) == pytest.approx(0.8316, abs=1e-4)
+    assert auroc(rounded, right) < 0.76  # as it was
+    numbers = threshold_numbers(list(zip(x.tolist(), right.tolist(), range(200))), Prices())
+    assert numbers["cost"] == 0.345 < 0.5 == numbers["cost_never"]  # as it was: reject all, .5
+    # set by hand, as a probability, it decides as its log-odds do
+    assert ((expit(x) >= numbers["threshold"]) == (x >= numbers["log_odds"])).all()
+    assert logit(numbers["threshold"]) > 12
+    assert numbers["threshold"] < 1
+
+
+def test_a_threshold_that_nothing_reaches_is_null():
+    numbers = threshold_numbers([(40.0, False, 1), (39.0, True, 2), (50.0, False, 3)], Prices(wrong_approval=50))
+    assert (numbers["threshold"], numbers["log_odds"], numbers["cost"]) == (None, None, numbers["cost_never"])
+    # everything right: from the least sure one on
+    assert threshold_numbers([(-3.0, True, 1), (2.0, True, 2)], Prices())["log_odds"] == -3
+    # what was asked nothing about is never approved, however dear that is
+    assert choose_thresholds(np.array([-np.inf, -np.inf]), np.array([True, True]), Prices(), person=False) == (np.inf, np.inf)
+    assert threshold_numbers([], Prices()) is None
+
+
+def test_neighbouring_floats_are_parted():
+    x = np.array([1.0, np.nextafter(1.0, 2)])
+    low, _ = choose_thresholds(x, np.array([False, True]), Prices(), person=False)
+    assert (x >= low).tolist() == [False, True]
+
+
+def test_held_out_costs_are_of_other_source_images():
+    """Against loops by hand: the threshold of each fold comes from the other folds."""
+    rng = np.random.default_rng(3)
+    sources = rng.integers(100, 123, 80)
+    right = rng.random(80) < 0.5
+    x = 1.5 * right + rng.normal(0, 1, 80)
+    prices = Prices()
+    numbers = threshold_numbers(list(zip(x.tolist(), right.tolist(), sources.tolist())), prices)
+    order = sorted(set(sources.tolist()))
+    total = 0.0
+    for fold in range(FOLDS):
+        out = np.isin(sources, order[fold::FOLDS])
+        low, high = choose_thresholds(x[~out], right[~out], prices, person=False)
+        total += by_hand(x[out], right[out], low, high, prices) * out.sum()
+    assert numbers["cost_held_out"] == pytest.approx(total / 80, abs=1e-4)
+    assert numbers["cost_held_out"] > numbers["cost"]
+    assert numbers["sources"] == len(order)
+    alone = threshold_numbers([(1.0, True, 7), (-1.0, False, 7)], prices)
+    assert (alone["cost_held_out"], alone["too_few"]) == (None, True)
+
+
+def test_too_few_counts_source_images_not_probes():
+    saved = np.array([0.6, 0.1] * 8)
+    assert not too_few_probes(saved, list(range(16)))
+    # the same savings in two images: mean .35, standard error .25 by hand (sums of residuals 2 and -2, 16 probes, factor sqrt 2)
+    assert too_few_probes(saved, [0, 1] * 8)
+    assert too_few_probes(np.full(5, np.nan), [1] * 5)
+    assert not too_few_probes(np.array([0.6, 0.34] * 8), [0, 1] * 8)  # mean .47, standard error .13
+
+
+def told(probes, mask, missing, accepts=lambda x: x >= 0) -> list[dict]:
+    """Verdicts of a judge that says `mask(row)` of each proposal and `missing(kind)` of the accepted ones."""
+    pool, proposals, _ = probes
+    verdicts = []
+    for image in pool["images"]:
+        x = [mask(row) for row in proposals if row["image_id"] == image["id"]]
+        accepted = [accepts(v) for v in x]
+        verdicts.append({
+            "image_id": image["id"], "approve": any(accepted), "log_odds": missing(image["kind"]) if any(accepted) else None,
+            "log_odds_mask": x, "accepted": accepted, "log_odds_missing": missing(image["kind"]) if any(accepted) else None,
+        })  # fmt: skip
+    return verdicts
+
+
+def test_masks_on_ignored_regions_are_neither_right_nor_wrong(probes):
+    pool, proposals, truth = probes
+    # three more proposals: on the crowd of the first image that has one, in its class; elsewhere; on the crowd, in another class
+    i = next(a["image_id"] for a in truth["annotations"] if a["iscrowd"])
+    boxes = [((0, 30, 8, 8), 2), ((40, 0, 8, 8), 2), ((0, 30, 8, 8), 1)]
+    more = [*proposals, *(instance(box, category, i, score=1.0) for box, category in boxes)]
+    before, after = (
+        measure(pool, rows, truth, told((pool, rows, truth), lambda row: 1.0, lambda kind: 1.0), 0.6, Prices())[0]["masks"]
+        for rows in (proposals, more)
+    )
+    assert after["probes"] == before["probes"] + 2
+    assert after["right"] == pytest.approx(before["right"] * before["probes"] / after["probes"], abs=1e-4)
+    seen = observations(pool, more, truth, told((pool, more, truth), lambda row: 1.0, lambda kind: 1.0), 0.6)
+    assert next(p.fits for p in seen if len(p.fits) > 3 or None in p.fits)[-3:] == [None, False, False]
+
+
+def test_calibration_by_hand():
+    """Masks that need no change, completeness that leans to yes by 2: the threshold parts the images."""
+    rng = np.random.default_rng(0)
+    probes = []
+    for k in range(400):
+        right = k % 2 == 0
+        z = float((1 if right else -1) * abs(rng.normal(2, 1)))
+        probes.append(Probed(k % 40, [3.0, -3.0, None], [True, False, False], z + 2, [True, None, False], right))
+    found = calibrate(probes, Prices(), "mine")
+    assert found["mask"] == {"scale": 1, "shift": 0}  # one outcome alone: the ignored mask and the unparsed one teach nothing
+    assert found["missing"]["shift"] < -1  # leans to yes
+    assert found["cost"] == 0 < found["cost_held_out"] < 0.05
+    assert (found["probes"], found["sources"], found["too_few"]) == (400, 40, False)
+    assert Fitted(**found["missing"])(0.1 + 2) > found["threshold"] > Fitted(**found["missing"])(-0.1 + 2)
+
+
+def test_what_cannot_be_calibrated_says_why(probes):
+    pool, proposals, truth = probes
+    number = len(pool["images"])
+
+    def run(verdicts):
+        return calibrate(observations(pool, proposals, truth, verdicts, 0.6), Prices(), "mine")
+
+    with pytest.raises(
+        UserError, match=rf"of {number} probes judge mine accepted none of {len(proposals)} masks.*may not know these classes"
+    ):
+        run(told(probes, lambda row: -4.0, lambda kind: 1.0))
+    with pytest.raises(UserError, match=rf"accepted {len(proposals)} of {len(proposals)} masks, but no answer about what is missing"):
+        run(told(probes, lambda row: 4.0, lambda kind: None))
+    with pytest.raises(UserError, match=r"judge mine gave no P\(approve\) of single masks \(0 asked about\); it needs unit: instance"):
+        run([{"image_id": i["id"], "approve": True, "log_odds": 1.0} for i in pool["images"]])

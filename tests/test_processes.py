@@ -295,6 +295,24 @@ def alive(pid: int) -> bool:
         return False
 
 
+def test_what_runs_in_the_background_does_not_hear_the_terminals_ctrl_c(data, tmp_path, scratch):
+    """SIGINT ignored, as a shell has it there: what Ctrl-C sends to the whole group changes nothing, in no process."""
+    (data[1] / "labels.json").write_text(json.dumps(data[0]))
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT.format(root=str(ROOT)), str(data[1]), str(tmp_path / "model")], start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "VLM_ITL_CHECKPOINT_SECONDS": "0"},
+    )  # fmt: skip
+    end = time.monotonic() + 120
+    while not list(scratch.glob("training/*/checkpoint.pth")):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
+    assert (tmp_path / "model/model.pth").exists()
+
+
 def test_killed_ends_all_and_goes_on_to_the_same_bytes(data, tmp_path, scratch):
     (data[1] / "labels.json").write_text(json.dumps(data[0]))
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 
 import pytest
 from conftest import ROOT
 
-from vlm_itl.judging.vlm.reading import read
+from vlm_itl.judging.vlm.reading import opened, read
 
 VERDICTS = ROOT.parent / "shared" / "data" / "ovis2-verdicts" / "verdicts.jsonl.gz"
 
@@ -45,6 +46,39 @@ REJECT = [
     "The final answer is: **no**",
     "<think>x</think> no",
 ]
+# how models of each kind think before they answer no; the first have no opening mark, since their templates gave it
+THOUGHT = [
+    "Yes, it seems. But no.</think>\n\nno",
+    "yes\n</think>no",
+    "<think>\n\n</think>\n\nNo",
+    "<think>a</think><think>yes</think>no",
+    "<THINKING>yes</THINKING> no",
+    "<seed:think>yes</seed:think>no",
+    "<|channel>thought\nyes<channel|>no",
+    "<|channel>thought\n<channel|>no<turn|>",
+    "yes<channel|>no",
+    "<think>yes</think>The answer is <|begin_of_box|>no<|end_of_box|>.",
+    "<think>yes</think><answer>Yes or no? <|begin_of_box|>No<|end_of_box|></answer>",
+    "yes</think><answer>no</answer>",
+    "<|channel|>analysis<|message|>Yes?<|end|><|start|>assistant<|channel|>final<|message|>no<|return|>",
+    "<|channel|>analysis<|message|>x<|end|><|start|>assistant<|channel|>final <|constrain|>json<|message|>no",
+    "<|channel|>commentary<|message|>yes<|end|><|start|>assistant<|channel|>final<|message|>no",
+    "analysisYes, I think so.assistantfinalNo",
+    "[THINK]yes[/THINK]no",
+    "\u25c1think\u25b7yes\u25c1/think\u25b7no",
+    "<|START_THINKING|>yes<|END_THINKING|><|START_RESPONSE|>no<|END_RESPONSE|>",
+]
+CUT = [
+    "yes</think>",
+    "<think>a</think>yes<think>no",
+    "<|channel>thought\nyes",
+    "<|channel|>analysis<|message|>yes",
+    "<|channel|>analysis<|message|>no<|end|><|start|>assistant<|channel|>commentary<|message|>yes",
+    "analysisWe have to say yes",
+    "[THINK]yes",
+    "\u25c1think\u25b7yes",
+    "<|START_THINKING|>yes",
+]
 UNPARSED = [
     "",
     "   ",
@@ -71,9 +105,32 @@ UNPARSED = [
 ]
 
 
-@pytest.mark.parametrize(("outcome", "answers"), [("approve", APPROVE), ("reject", REJECT), ("unparsed", UNPARSED)])
+@pytest.mark.parametrize(
+    ("outcome", "answers"),
+    [("approve", APPROVE), ("reject", REJECT), ("unparsed", UNPARSED), ("reject", THOUGHT), ("unparsed", CUT)],
+)
 def test_first_word(outcome, answers):
     assert {a: read(a).outcome for a in answers} == dict.fromkeys(answers, outcome)
+
+
+def test_a_thought_that_was_begun_for_the_model():
+    assert read("yes, but", begun="<think>\n").outcome == "unparsed"
+    assert read("yes, but</think>no", begun="<think>\n").outcome == "reject"
+    assert read("yes", begun="<think>\n\n</think>\n\n").outcome == "approve"
+    assert read("yes", begun="Considering all this, I say").outcome == "approve"
+    assert opened("<|turn>model\n<|channel>thought\n") == "<|channel>thought\n"
+    assert opened("assistant\n<think>\n\n</think>\n\n") == opened("assistant\n") == ""
+
+
+def test_a_long_answer_is_read_at_once():
+    for piece in ("<think>", "</think>", "<|channel|>final", "so the answer ", "analysis ", "<|begin_of_box|>", "yes or "):
+        start = time.perf_counter()
+        read(piece * 20_000)
+        assert time.perf_counter() - start < 2, piece
+
+
+def test_options_in_capitals():
+    assert [read(text, ["Yes"], ["NO"]).outcome for text in ("yes", "Yes.", "no")] == ["approve", "approve", "reject"]
 
 
 def test_reason_is_kept():

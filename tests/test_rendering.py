@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import PIL.Image
 import pytest
 from conftest import instance
 from scipy import ndimage
@@ -104,13 +103,6 @@ def test_boxes_surround(tmp_path):
     assert changed[24, 10:30].all()
     assert not changed[14:20, 14:26].any()
     assert not changed[:10].any()
-
-
-def test_pictures_are_read_as_the_detector_reads_them(tmp_path):
-    exif = PIL.Image.Exif()
-    exif[0x0112] = 6
-    PIL.Image.fromarray(np.zeros((50, 40), dtype=np.uint8)).save(tmp_path / "a.jpg", exif=exif)
-    assert rendering.read_picture(tmp_path / "a.jpg").shape == (40, 50, 3)
 
 
 def test_large_pictures_are_made_smaller():

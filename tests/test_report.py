@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import pytest
 from conftest import ROOT
 
 from vlm_itl.base.files import write_json
-from vlm_itl.base.settings import Run, load
-from vlm_itl.report import arm, curve, summarise, table
+from vlm_itl.base.settings import Calibration, NoisyJudge, Run, Verifier, VlmJudge, load
+from vlm_itl.report import curve, decided_nothing, machine_seconds, preparations, summarise, table
 
 
-def summary_of(tmp_path, runs, judges):
+def summary_of(tmp_path, runs, judges, prepared=None, asking=None):
+    """`asking`: of a run, instead of three questions."""
     for k, name in enumerate(["start", *runs]):
         write_json(tmp_path / "detection" / f"{name}.json", {"mask": {"AP": 0.1 * k}, "box": {"AP": None}})
         labels = {"images": {"human": 5, "model": k, "ground_truth": 0}}
         write_json(tmp_path / "cost" / f"{name}.json", {"hours": 4 + k / 2, "draw_hours": 4, "human_decisions": 600 * k, "labels": labels})
         write_json(tmp_path / "training" / f"{name}.json", {"steps": 7})
         if name != "start":
-            write_json(tmp_path / "asking" / f"{name}.json", {"questions": 3})
+            write_json(tmp_path / "asking" / f"{name}.json", (asking or {}).get(name, {"questions": 3}))
             write_json(
                 tmp_path / "judge" / f"{name}.json", {"asked": 3, "approved": 0, "recall": None, "specificity": 1.0, "precision": None}
             )
-    return summarise(runs, judges, *(tmp_path / kind for kind in ("detection", "cost", "judge", "training", "asking")))
+    return summarise(runs, judges, prepared or {}, *(tmp_path / kind for kind in ("detection", "cost", "judge", "training", "asking")))
 
 
 def test_table_names_simulated_judges_and_shows_absent_numbers(tmp_path):
@@ -34,10 +36,6 @@ def test_table_names_simulated_judges_and_shows_absent_numbers(tmp_path):
         assert ("(simulated)" in row) == (judge in ("human", "vlm-sim", "bands")), row
         assert " - " in row  # box AP, absent: neither 0 nor nan
         assert "nan" not in row
-
-
-def test_arms():
-    assert [arm(n) for n in ("human-1", "vlm-sim-12", "supervised", "r-50-x")] == ["human", "vlm-sim", "supervised", "r-50-x"]
 
 
 def test_an_arm_without_initial_labels_has_no_point_before_its_first_run(tmp_path):
@@ -59,3 +57,111 @@ def test_curve_begins_every_arm_at_start(tmp_path):
     assert [(p["run"], p["round"]) for p in human] == [("start", 0), ("human-1", 1), ("human-2", 2)]
     assert [p["added_human_hours"] for p in human] == [0, 0.5, 1.0]
     assert {p["arm"] for p in points if p["run"] == "start"} == {p["arm"] for p in points}
+
+
+def test_hours_after_the_initial_labels_are_against_start_whatever_the_chain(tmp_path):
+    """By hand, start 4.2 h: an arm without initial labels draws nothing; an annotate run after human-1 draws 20 h more."""
+    judges = load(ROOT / "params.yaml").judges
+    runs = {
+        "human-1": Run(judge="human", prev="start"), "drawn": Run(judge="never", prev="human-1", policy="annotate"),
+        "zero-1": Run(judge="always", prev="gsam2", policy="drop"),
+    }  # fmt: skip
+    summary = summary_of(tmp_path, runs, judges)
+    for name, hours in {"start": 4.2, "human-1": 4.2, "drawn": 24.2, "zero-1": 0.0}.items():
+        summary[name].update(draw_hours=hours, human_hours=hours, human_decisions=0)
+    points = {p["run"]: p for p in curve(summary, runs)}
+    assert {run: (p["added_draw_hours"], p["added_human_hours"]) for run, p in points.items()} == {
+        "start": (0, 0), "human-1": (0, 0), "drawn": (20, 20), "zero-1": (-4.2, -4.2),
+    }  # fmt: skip
+    assert [points[run]["round"] for run in runs] == [1, 2, 1]
+
+
+def test_an_arm_of_its_own_is_a_line_of_its_own(tmp_path):
+    judges = load(ROOT / "params.yaml").judges
+    runs = {"qwen-8": Run(judge="always", prev="start", arm="qwen-8"), "qwen-72": Run(judge="always", prev="start", arm="qwen-72")}
+    assert {p["arm"] for p in curve(summary_of(tmp_path, runs, judges), runs)} == {"qwen-8", "qwen-72"}
+
+
+def test_machine_seconds_by_hand():
+    assert machine_seconds({"seconds": 0.42}) == 0.42
+    assert machine_seconds({"seconds": 2.5, "machines": 3}) == 7.5
+    assert machine_seconds({"questions": 5}) is None
+
+
+JUDGES = {
+    "shelf": VlmJudge(kind="vlm", model="some/model", unit="instance"),
+    "sure": VlmJudge(kind="vlm", model="some/model", unit="instance", calibrated=True),
+    "learner": VlmJudge(kind="vlm", model="judges/learner/model", unit="instance"),
+    "learner-sure": VlmJudge(kind="vlm", model="./judges/learner/model", unit="instance", calibrated=True),
+    "sim": NoisyJudge(kind="noisy", recall=1, specificity=1),
+    "always": load(ROOT / "params.yaml").judges["always"],
+}
+CALIBRATIONS = {"sure": Calibration(probed="shelf"), "learner-sure": Calibration(probed="learner")}
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    write_json(tmp_path / "probes" / "shelf.json", {"questions": 9, "seconds": 30.0, "machines": 2})
+    write_json(tmp_path / "probes" / "learner.json", {"questions": 9, "seconds": 7.0})
+    write_json(tmp_path / "verifier" / "learner" / "held_out.json", {"seconds": 100.0})
+    return preparations(JUDGES, JUDGES, CALIBRATIONS, {"learner": Verifier(base="shelf")}, tmp_path / "probes", tmp_path / "verifier")
+
+
+def test_what_a_judge_computed_before_its_first_verdict(prepared):
+    """Probes that only measure a judge (here: shelf, learner) belong to no arm of it."""
+    assert prepared == {
+        "shelf": {}, "sure": {"probes of shelf": 60}, "learner": {"training of learner": 100},
+        "learner-sure": {"probes of learner": 7, "training of learner": 100}, "sim": {}, "always": {},
+    }  # fmt: skip
+
+
+def test_preparation_is_charged_once_an_arm_and_shown_in_its_price(tmp_path, prepared):
+    runs = {
+        "sure-1": Run(judge="sure", prev="start"), "sure-2": Run(judge="sure", prev="sure-1"), "other": Run(judge="sure", prev="start"),
+        "learner-1": Run(judge="learner", prev="start"), "mixed": Run(judge="learner-sure", prev="learner-1"),
+        "sim-1": Run(judge="sim", prev="start"), "after-1": Run(judge="always", prev="sim-1"),
+    }  # fmt: skip
+    asking = {name: {"questions": 5, "unparsed": 1, "seconds": 2.0, "machines": 3} for name in runs if name.split("-")[0] != "sim"}
+    rows = summary_of(tmp_path, runs, JUDGES, prepared, asking | {"after-1": {"questions": 5}})
+    assert {name: row["preparation_seconds"] for name, row in rows.items()} == {
+        "start": 0, "sure-1": 60, "sure-2": 0, "other": 60, "learner-1": 100, "mixed": 7, "sim-1": 0, "after-1": 0,
+    }  # fmt: skip
+    assert [rows[name]["judge_seconds"] for name in ("start", "sure-1", "sim-1", "after-1")] == [0, 6, None, 0]
+    assert {p["run"]: p["judge_seconds"] for p in curve(rows, runs)} == {
+        "start": 0, "sure-1": 66, "sure-2": 72, "other": 66, "learner-1": 106, "mixed": 119, "sim-1": None, "after-1": None,
+    }  # fmt: skip
+
+
+def test_a_training_whose_time_is_not_known(tmp_path):
+    write_json(tmp_path / "verifier" / "learner" / "held_out.json", {"mask": {}})
+    found = preparations(["learner"], JUDGES, {}, {"learner": Verifier(base="shelf")}, tmp_path, tmp_path / "verifier")
+    runs = {"learner-1": Run(judge="learner", prev="start")}
+    rows = summary_of(tmp_path, runs, JUDGES, found, {"learner-1": {"questions": 5, "seconds": 2.0}})
+    assert rows["learner-1"]["preparation_seconds"] is None
+    assert curve(rows, runs)[-1]["judge_seconds"] is None
+
+
+def test_unparsed_answers_are_those_of_the_questions(tmp_path):
+    runs = {"shelf-1": Run(judge="shelf", prev="start"), "always-1": Run(judge="always", prev="start")}
+    rows = summary_of(tmp_path, runs, JUDGES, None, {"shelf-1": {"questions": 797, "unparsed": 774, "seconds": 2.0}})
+    assert [(row["questions"], row["unparsed"]) for row in rows.values()] == [(None, None), (797, 774), (3, None)]
+    lines = table(rows).splitlines()
+    assert "774 of 797" in lines[3]
+    assert [" of " in line for line in lines[2:]] == [False, True, False]
+
+
+def test_who_decided_nothing():
+    def row(human, model):
+        return {"images_human": human, "images_model": model, "images_ground_truth": 0}
+
+    runs = {
+        "a-1": Run(judge="x", prev="start"), "a-2": Run(judge="x", prev="a-1"), "b-1": Run(judge="x", prev="start"),
+        "b-2": Run(judge="x", prev="b-1"), "c": Run(judge="never", prev="start", policy="annotate"),
+        "zero-1": Run(judge="x", prev="teacher"), "zero-2": Run(judge="x", prev="zero-1"), "new": Run(judge="x", prev="start"),
+    }  # fmt: skip
+    summary = {
+        "start": row(72, 0), "a-1": row(72, 0), "a-2": row(72, 0), "b-1": row(72, 0), "b-2": row(72, 5), "c": row(360, 0),
+        "zero-1": row(0, 0), "zero-2": row(0, 9),
+    }  # fmt: skip
+    assert decided_nothing(summary, runs) == {"a-1", "a-2", "b-1", "zero-1"}
+    assert decided_nothing({}, runs) == set()

@@ -7,7 +7,7 @@ from conftest import dataset, instance
 
 from vlm_itl.base.errors import UserError
 from vlm_itl.base.settings import Select
-from vlm_itl.selection import select
+from vlm_itl.selection import left_out, select
 
 
 def settings(**more) -> Select:
@@ -67,9 +67,22 @@ def test_the_defaults_are_the_first_studys():
 def test_errors_say_what_is_there():
     with pytest.raises(UserError, match=r"test data has no class 'dragon' \(it has: bird, book, zebra\)"):
         select(MANY, settings(categories=["dragon"]), "test")
-    with pytest.raises(UserError, match=r"no test image has an instance .* 10000 square pixels .*bird 52, book 48, zebra 4"):
+    with pytest.raises(UserError, match=r"no test image has an instance .* 10000 square pixels .*bird 52, book 48, zebra 4; iscrowd: 0"):
         select(MANY, settings(min_area=10_000), "test")
     with pytest.raises(UserError, match=r"select.max_images: 1 training images cannot show every class; 2 can"):
         select(MANY, settings(max_images=1), "training")
     with pytest.raises(KeyError, match="train"):  # not a part, rather than silently the other one
         select(MANY, settings(), "train")
+
+
+def test_what_was_left_out_is_counted():
+    data = dataset({1: [1], 2: [1], 3: [1], 4: [3], 5: [], 6: [1]})
+    data["annotations"].append({**instance((1, 1, 2, 2), 1, 2), "id": 90})  # too small
+    data["annotations"][-2]["iscrowd"] = 1  # all that is on image 6
+    choice = settings(categories=["bird"], min_area=100, max_train_images_per_class=2)
+    chosen = select(data, choice, "training")
+    counts = left_out(data, chosen, choice)
+    assert counts == {
+        "images": 2, "images_without_instance": 3, "images_over_limit": 1, "instances": 2,
+        "ignored_regions": int(2 in {i["id"] for i in chosen["images"]}),
+    }  # fmt: skip

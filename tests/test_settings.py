@@ -12,7 +12,7 @@ from conftest import ROOT
 from ruamel.yaml import YAML
 
 from vlm_itl.base.errors import UserError
-from vlm_itl.base.settings import check, load, pick
+from vlm_itl.base.settings import arm_of, chain, check, load, pick
 
 yaml = YAML(typ="safe")
 
@@ -33,8 +33,9 @@ def test_shipped_file_loads():
     settings = load(ROOT / "params.yaml")
     for name, run in settings.runs.items():
         assert pick(settings, f"runs.{name}") is run
-    for judge in settings.judges:
-        assert (ROOT / "judges" / judge / "prompt.txt").exists(), f"judge {judge} has no prompt in judges/"
+    for name, judge in settings.judges.items():
+        asks = getattr(judge, "calibrated", False) or (ROOT / "judges" / name / "prompt.txt").exists()
+        assert asks, f"judge {name} has no prompt in judges/"
 
 
 WRONG = {
@@ -83,6 +84,11 @@ WRONG = {
     "runs.human-1.policy: .*'pool', 'annotate'": lambda p: p["runs"]["human-1"].update(policy="keep"),
     "runs.start: 'start' is the name": lambda p: p["runs"].update(start={"judge": "human", "prev": "start"}),
     "runs.../x.*: .*pattern": lambda p: p["runs"].update({"../x": {"judge": "human", "prev": "start"}}),
+    "runs.human-3.arm: 'human-1' and 'human-3' would both be of the arm 'human', and neither continues": lambda p: p["runs"].update(
+        {"human-3": {"judge": "human", "prev": "start"}}
+    ),
+    "runs.human-1.arm: 'calibrated-1' and 'human-1' would both": lambda p: p["runs"]["calibrated-1"].update(arm="human"),
+    "runs.human-1.arm: .*pattern": lambda p: p["runs"]["human-1"].update(arm="a b"),
     "autolabels.g: .*'grounded-sam2', 'sam3'": lambda p: p.update(autolabels={"g": {"kind": "sam2"}}),
     "autolabels.g.box_treshold: unknown key": lambda p: p.update(autolabels={"g": {"kind": "grounded-sam2", "box_treshold": 0.3}}),
     "autolabels.g.captions: no class 'cat'": lambda p: p.update(autolabels={"g": {"kind": "sam3", "captions": {"cat": "a cat"}}}),
@@ -125,6 +131,28 @@ def test_a_run_can_begin_without_labels(params):
     runs = {"a-1": {"judge": "always", "prev": "g"}, "a-2": {"judge": "always", "prev": "a-1"}}
     settings = load(params(lambda p: p.update(autolabels={"g": {"kind": "grounded-sam2"}}, runs=runs)))
     assert pick(settings, "autolabels.g").detector == "IDEA-Research/grounding-dino-base"
+
+
+def test_runs_of_an_arm_are_a_chain(params):
+    """Two models of one family end in numbers that are no rounds: an arm of their own tells them apart."""
+    runs = {
+        "qwen-8": {"judge": "always", "prev": "start", "arm": "qwen-8"}, "qwen-8-2": {"judge": "always", "prev": "qwen-8"},
+        "qwen-72": {"judge": "always", "prev": "start"}, "human-1": {"judge": "human", "prev": "qwen-72"},
+        "qwen-72-2": {"judge": "always", "prev": "human-1", "arm": "qwen"}, "human-3": {"judge": "human", "prev": "qwen-72-2"},
+    }  # fmt: skip
+    settings = load(params(lambda p: p.update(runs=runs)))
+    arms = {"qwen-8": "qwen-8", "qwen-8-2": "qwen-8", "qwen-72": "qwen", "human-1": "human", "qwen-72-2": "qwen", "human-3": "human"}
+    assert {name: arm_of(name, run.arm) for name, run in settings.runs.items()} == arms
+    assert chain(settings.runs, "human-3") == ["qwen-72", "human-1", "qwen-72-2", "human-3"]
+    assert chain(settings.runs, "start") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "arm"), [("human-1", "human"), ("vlm-sim-12", "vlm-sim"), ("all", "all"), ("r-50-x", "r-50-x"), ("-1", "-1")]
+)
+def test_an_arm_is_named_by_its_runs(name, arm):
+    assert arm_of(name) == arm
+    assert arm_of(name, "other") == "other"
 
 
 def test_yaml_errors(tmp_path):

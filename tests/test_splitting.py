@@ -82,3 +82,17 @@ def test_the_only_image_of_a_class_is_an_initial_one(seed):
     initial, _, _ = split(one, settings(initial_fraction=0.06, seed=seed))
     assert 60 in initial
     assert len(initial) == 4
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_copies_of_a_picture_stay_on_one_side(seed):
+    """Every image from 11 on is a copy of one of the first ten, and may show other classes there."""
+    copied = {**MANY, "images": [{**i, "md5": f"{i['id'] % 10}"} for i in MANY["images"]]}
+    chosen = settings(seed=seed, initial_fraction=0.5, validation_fraction=0.2)
+    parts = split(copied, chosen)
+    assert set().union(*parts) == set(range(1, 101))
+    assert sorted(map(len, parts)) == [20, 40, 40]
+    for residue in range(10):
+        assert sum(any(i % 10 == residue for i in part) for part in parts) == 1
+    # without copies nothing changes
+    assert split({**MANY, "images": [{**i, "md5": str(i["id"])} for i in MANY["images"]]}, chosen) == split(MANY, chosen)

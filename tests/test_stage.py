@@ -233,7 +233,7 @@ def test_a_path_that_a_setting_names_is_read_and_watched(here):
     with pytest.raises(SystemExit, match="changed while the stage ran"):
         stage.run(lambda config, result, settings: config.write_text("two"), "doc", ["--result", "out.txt"])
     (here / 'it\'s a "$(touch executed)" `touch executed`; #.yaml').unlink()
-    with pytest.raises(SystemExit, match="error: it's a .*: no such file or folder"):
+    with pytest.raises(SystemExit, match=r"error: it's a .*: no such file or folder"):
         stage.run(main, "doc", ["--result", "out.txt"])
 
 
@@ -266,7 +266,7 @@ def test_a_queued_experiment_of_a_shallow_clone_is_refused(here, tmp_path, monke
         shutil.copy(here / name, work / name)
     monkeypatch.chdir(work)
     if depth == 1:
-        with pytest.raises(SystemExit, match="error: .*clone: a shallow clone loses the results .*: git fetch --unshallow"):
+        with pytest.raises(SystemExit, match=r"error: .*clone: a shallow clone loses the results .*: git fetch --unshallow"):
             run(write)
     else:
         run(write)

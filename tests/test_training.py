@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -13,10 +14,13 @@ from collections import Counter
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, hearing_ctrl_c, rectangle
+from PIL import Image
 from tiny_detector import detector, pictures, predicted, steps
 
+from vlm_itl.base.coco import decode
 from vlm_itl.base.errors import UserError
 from vlm_itl.base.settings import EarlyStopping, ModelLabels, Training
 
@@ -25,8 +29,8 @@ from detectron2.layers.mask_ops import paste_masks_in_image  # noqa: E402  (befo
 from detectron2.modeling import build_model  # noqa: E402
 from detectron2.utils.events import EventStorage  # noqa: E402
 
-from vlm_itl import checkpoint  # noqa: E402
-from vlm_itl.detector import model_labels, training  # noqa: E402
+from vlm_itl import checkpoint, progress  # noqa: E402
+from vlm_itl.detector import model_labels, prediction, training  # noqa: E402
 from vlm_itl.detector.config import build_config, make_deterministic  # noqa: E402
 from vlm_itl.detector.speed import nms_by_level, paste  # noqa: E402
 from vlm_itl.detector.stream import Samples, batches, order, to_records  # noqa: E402
@@ -396,7 +400,8 @@ def test_ctrl_c_is_quick_and_keeps_the_checkpoint(data, tmp_path, scratch):
     settings = {"schedule": "fixed_steps", "steps": 5000, "learning_rate": 0.002}
     saved = lambda: list(scratch.glob("training/*/checkpoint.pth"))  # noqa: E731
     start = time.monotonic()
-    process = kill_when(command(data, tmp_path / "a", settings), saved, signal.SIGINT, VLM_ITL_CHECKPOINT_SECONDS="0")
+    words = hearing_ctrl_c(command(data, tmp_path / "a", settings))
+    process = kill_when(words, saved, signal.SIGINT, VLM_ITL_CHECKPOINT_SECONDS="0")
     assert process.returncode != 0
     assert time.monotonic() - start < 60
     assert torch.load(saved()[0], weights_only=True)["step"] >= 1
@@ -426,8 +431,6 @@ def test_full_disk_is_an_error_and_not_a_torn_checkpoint(data, tmp_path):
 
 
 def test_an_unfinished_prediction_goes_on(data, tmp_path, scratch, monkeypatch):
-    from vlm_itl.detector import prediction
-
     training.train(*data, tmp_path / "model", detector(), steps(20), 1)
     predict = lambda: predicted(tmp_path / "model", *data, 0.05, 2)  # noqa: E731
     expected = predict()
@@ -454,6 +457,106 @@ def test_an_unfinished_prediction_goes_on(data, tmp_path, scratch, monkeypatch):
     assert not list(scratch.glob("predictions/*"))
 
 
+@pytest.mark.parametrize("how", ["half", "empty", "noise", "flipped", "list"])
+def test_a_damaged_checkpoint_is_discarded_and_the_training_begins_again(data, tmp_path, scratch, monkeypatch, capsys, how):
+    monkeypatch.setenv("VLM_ITL_CHECKPOINT_SECONDS", "0")
+    training.train(*data, tmp_path / "unbroken", detector(), steps(6), 1)
+    real = training.State.save
+
+    def dies(state):
+        real(state)
+        if state.step == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training.State, "save", dies)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(*data, tmp_path / "broken", detector(), steps(6), 1)
+    monkeypatch.setattr(training.State, "save", real)
+    (file,) = scratch.glob("training/*/checkpoint.pth")
+    whole = file.read_bytes()
+    middle = len(whole) // 2
+    buffer = io.BytesIO()
+    torch.save([1], buffer)
+    flipped = whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :]  # which torch.load itself does not notice
+    damaged = {"half": whole[:middle], "empty": b"", "noise": bytes(range(256)) * 9, "flipped": flipped, "list": buffer.getvalue()}
+    file.write_bytes(damaged[how])
+    capsys.readouterr()
+    training.train(*data, tmp_path / "broken", detector(), steps(6), 1)
+    assert capsys.readouterr().out == f"{file}: damaged, so it is removed and the training begins again\n"
+    assert (tmp_path / "broken/model.pth").read_bytes() == (tmp_path / "unbroken/model.pth").read_bytes()
+    assert list(scratch.glob("training/*")) == []
+
+
+@pytest.mark.parametrize("how", ["digit", "null", "noise", "half", "not text", "empty"])
+def test_a_damaged_line_of_a_prediction_is_done_again(data, tmp_path, scratch, monkeypatch, capsys, how):
+    """Also one that is whole and JSON, with another digit."""
+    training.train(*data, tmp_path / "model", detector(), steps(20), 1)
+    predict = lambda: predicted(tmp_path / "model", *data, 0.001, 2)  # noqa: E731
+    expected, seen, real = predict(), [], prediction.to_results
+
+    def dies(image_id, *rest):
+        if len(seen) == 7:
+            raise KeyboardInterrupt
+        seen.append(image_id)
+        return real(image_id, *rest)
+
+    monkeypatch.setattr(prediction, "to_results", dies)
+    with pytest.raises(KeyboardInterrupt):
+        predict()
+    (file,) = scratch.glob("predictions/*/images.jsonl")
+    lines = file.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 6
+    digit = lines[2].replace(b'"image_id": 5', b'"image_id": 6')
+    assert digit != lines[2]
+    damaged = {
+        "digit": digit,
+        "null": b"null\n",
+        "noise": b"\x00" * 30 + b"\n",
+        "half": lines[2][:20] + b"\n",
+        "not text": b"\xff\n",
+        "empty": b"\n",
+    }
+    file.write_bytes(b"".join([*lines[:2], damaged[how], *lines[3:]]))
+    capsys.readouterr()
+    asked = []
+    monkeypatch.setattr(prediction, "to_results", lambda image_id, *rest: [asked.append(image_id), real(image_id, *rest)][1])
+    assert predict() == expected
+    assert f"{file}: line 3 is cut short or damaged" in capsys.readouterr().out
+    assert asked == [5, 7, 9, 11, 2, 4, 6, 8, 10]
+    assert not list(scratch.glob("predictions/*"))
+
+
+def test_damaged_batches_are_done_again(scratch, capsys):
+    """The progress that others keep."""
+    first = progress.Progress("kind", "key")
+    assert first.load() == []
+    for batch in ([[1, "a"]], [[2, "b\n"]], [[3, None]]):
+        first.add(batch)
+    path = scratch / "kind/key/batches.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 3
+    assert progress.Progress("kind", "key").load() == [[[1, "a"]], [[2, "b\n"]], [[3, None]]]
+    for line in (b"{}\n", b"[[2\n", lines[1].replace(b"2", b"5", 1), b"\xfe\xff\n"):
+        path.write_bytes(lines[0] + line + lines[2])
+        again = progress.Progress("kind", "key")
+        assert again.load() == [[[1, "a"]]]
+        assert "batches.jsonl: line 2 is cut short or damaged" in capsys.readouterr().out
+        again.add([[2, "c"]])
+        assert progress.Progress("kind", "key").load() == [[[1, "a"]], [[2, "c"]]]
+    path.write_bytes(b"")
+    assert progress.Progress("kind", "key").load() == []
+
+
+def test_a_stray_file_beside_the_states_is_left_alone(scratch):
+    (scratch / "training").mkdir(parents=True)
+    stray = scratch / "training/.DS_Store"
+    stray.write_text("x")
+    past = time.time() - 15 * 86400
+    os.utime(stray, (past, past))
+    checkpoint.Checkpoint("new")
+    assert stray.exists()
+
+
 def test_what_nobody_went_on_with_is_removed(scratch):
     old, young = (scratch / "training" / name for name in ("old", "young"))
     for folder in (old, young):
@@ -463,6 +566,134 @@ def test_what_nobody_went_on_with_is_removed(scratch):
     os.utime(old, (past, past))
     checkpoint.Checkpoint("new")
     assert [p.name for p in (scratch / "training").iterdir()] == ["young"]
+
+
+# an image's prediction depends on the image alone
+
+
+def mixed(folder: Path) -> dict:
+    """Twelve noisy pictures of six shapes, four of which are resized to shapes that are padded alike, two by two."""
+    rng = np.random.default_rng(3)
+    images = []
+    for k, (height, width) in enumerate([(48, 64), (64, 48), (60, 61), (30, 120), (49, 64), (120, 31)] * 2, 1):
+        Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8)).save(folder / f"{k}.png")
+        images.append({"id": k, "file_name": f"{k}.png", "height": height, "width": width})
+    return {"images": images, "annotations": [], "categories": [{"id": 16, "name": "bird"}, {"id": 84, "name": "book"}]}
+
+
+def by_image(rows: list[dict], image_id: int) -> list[dict]:
+    return [row for row in rows if row["image_id"] == image_id]
+
+
+def assert_alike(rows: list[dict], others: list[dict]) -> None:
+    """Equal to rounding: another number of images in a batch is another convolution of torch's."""
+    assert [r["category_id"] for r in rows] == [r["category_id"] for r in others]
+    assert [r["score"] for r in rows] == pytest.approx([r["score"] for r in others], abs=2e-6)
+    for one, other in zip(rows, others):
+        a, b = decode(one["segmentation"]), decode(other["segmentation"])
+        assert (a != b).sum() <= 0.001 * a.size + 1
+
+
+def test_an_image_is_predicted_as_if_it_were_alone(data, tmp_path):
+    training.train(*data, tmp_path / "model", detector(), steps(40), 1)
+    pool = mixed(tmp_path)
+    together = predicted(tmp_path / "model", pool, tmp_path, 0.02, 8)
+    assert [r["image_id"] for r in together] == sorted(r["image_id"] for r in together)  # in the order of the images
+    assert len({r["image_id"] for r in together}) == 12
+    for image in pool["images"]:
+        alone = predicted(tmp_path / "model", {**pool, "images": [image]}, tmp_path, 0.02, 8)
+        assert_alike(by_image(together, image["id"]), alone)
+    # beside pictures of other shapes it is alone in its batch: equal to the last bit
+    strangers = [pool["images"][k] for k in (0, 1, 3, 5)]
+    apart = predicted(tmp_path / "model", {**pool, "images": strangers}, tmp_path, 0.02, 8)
+    for image in strangers:
+        assert by_image(apart, image["id"]) == predicted(tmp_path / "model", {**pool, "images": [image]}, tmp_path, 0.02, 8)
+
+
+def test_validation_takes_the_same_road(data, tmp_path):
+    """What early stopping looks at, on a model that is being trained."""
+    cfg = build_config(detector(), 2)
+    torch.manual_seed(0)
+    model, pool = build_model(cfg), mixed(tmp_path)
+    see = lambda images: prediction.predict(model, cfg, {**pool, "images": images}, tmp_path, 0.02, 8, "validating")  # noqa: E731
+    together = see(pool["images"])
+    assert together
+    for image in pool["images"]:
+        assert_alike(by_image(together, image["id"]), see([image]))
+
+
+def test_batches_are_padded_alike(tmp_path):
+    from detectron2.structures import ImageList
+
+    cfg = build_config(detector(), 2)
+    model, pool = build_model(cfg), mixed(tmp_path)
+    made = prediction.batches(model, cfg, pool["images"], 3)
+    assert sorted(i["id"] for batch in made for i in batch) == list(range(1, 13))
+    assert max(map(len, made)) == 3
+    for batch in made:
+        inputs = next(prediction._load(pool, tmp_path, cfg, [batch]))
+        assert [x["image_id"] for x in inputs] == [i["id"] for i in batch]
+        shapes = {tuple(ImageList.from_tensors([x["image"]], 32).tensor.shape) for x in inputs}
+        assert len(shapes) == 1
+
+
+def test_ids_may_be_nothing_or_huge(data, tmp_path):
+    """Image and class ids are the user's: 0, and beyond 63 bits."""
+    ids, classes = {k: 2**63 + k if k % 2 else k - 2 for k in range(1, 12)}, {16: 0, 84: 2**64}
+    renamed = {
+        "images": [{**i, "id": ids[i["id"]]} for i in data[0]["images"]],
+        "annotations": [
+            {**a, "id": a["id"] - 1, "image_id": ids[a["image_id"]], "category_id": classes[a["category_id"]]}
+            for a in data[0]["annotations"]
+        ],
+        "categories": [{**c, "id": classes[c["id"]]} for c in data[0]["categories"]],
+    }
+    assert 0 in ids.values()
+    for name, labels in (("a", data[0]), ("b", renamed)):
+        training.train(labels, data[1], tmp_path / name, detector(), steps(10, model_labels=ModelLabels(min_score=0.1, weight=0.5)), 1)
+    assert (tmp_path / "a/model.pth").read_bytes() == (tmp_path / "b/model.pth").read_bytes()
+    rows = predicted(tmp_path / "a", *data, 0.01, 2)
+    assert rows
+    expected = [{**r, "image_id": ids[r["image_id"]], "category_id": classes[r["category_id"]]} for r in rows]
+    assert predicted(tmp_path / "b", renamed, data[1], 0.01, 2) == expected
+
+
+@pytest.mark.parametrize("size", [(1500, 3), (3, 1500), (1, 1), (5000, 1)], ids=str)
+def test_the_narrowest_pictures_train_and_predict(size, tmp_path):
+    height, width = size
+    Image.fromarray(np.full((height, width, 3), 200, np.uint8)).save(tmp_path / "1.png")
+    annotation = {"id": 1, "image_id": 1, "category_id": 7, "segmentation": rectangle(height, width, 0, 0, width, height),
+                  "bbox": [0.0, 0.0, float(width), float(height)], "area": float(width * height), "iscrowd": 0}  # fmt: skip
+    image = {"id": 1, "file_name": "1.png", "height": height, "width": width}
+    labels = {"images": [image], "annotations": [annotation], "categories": [{"id": 7, "name": "bird"}]}
+    s = steps(4, early_stopping=EarlyStopping(every=2))
+    numbers, curve = training.train(labels, tmp_path, tmp_path / "model", detector(), s, 1, None, labels)
+    assert numbers["steps"] == 4
+    assert all(row["loss"] is None or row["loss"] >= 0 for row in curve)
+    for row in predicted(tmp_path / "model", labels, tmp_path, 0.0, 2):
+        assert row["segmentation"]["size"] == [height, width]
+
+
+def test_a_pool_without_a_proposal_is_said_once_with_the_highest_score(data, tmp_path):
+    training.train(*data, tmp_path / "model", detector(), steps(20), 1)
+    best = max(row["score"] for row in predicted(tmp_path / "model", *data, 0.0, 4))
+    assert 0 < best < 0.99
+    (tmp_path / "pool.json").write_text(json.dumps(data[0]))
+    params = (ROOT / "params.yaml").read_text().replace("score_threshold: ", "score_threshold: 0.99  # ", 1)
+    files = {"pool": "pool.json", "test": "pool.json", "model": "model", "proposals": "proposals.json", "predictions": "test.json"}
+    words = [sys.executable, "-m", "stages.predict", f"--images={data[1]}", *(f"--{k}={tmp_path / v}" for k, v in files.items())]
+    (tmp_path / "params.yaml").write_text(params)
+    done = subprocess.run(words, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "proposals.json").read_text()) == []
+    said = [line for line in done.stdout.splitlines() if "no instance of" in line]
+    assert said == [
+        f"predicting the pool: no instance of 11 images has a score of 0.99 or more; the highest score is {best} (in 11 images); a lower "
+        "threshold (predict), a longer training (pretrain, train) or better weights (detector.init) may help"
+    ]
+    (tmp_path / "params.yaml").write_text(params.replace("score_threshold: 0.99", "score_threshold: 0.001", 1))
+    done = subprocess.run(words, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True)
+    assert "no instance of" not in done.stdout
 
 
 def test_mixed_precision_trains(data, tmp_path):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import time
 import weakref
 
 import numpy as np
@@ -12,7 +15,7 @@ import torch
 
 from vlm_itl.base.errors import UserError
 from vlm_itl.base.settings import VlmJudge
-from vlm_itl.judging.vlm.questions import Question
+from vlm_itl.judging.vlm.questions import Question, option_of
 from vlm_itl.judging.vlm.transformers_backend import TransformersBackend
 
 
@@ -38,34 +41,35 @@ def settings(folder, **more) -> VlmJudge:
     return VlmJudge(**{"kind": "vlm", "model": str(folder), "device": "cpu", "dtype": "float32", **more})
 
 
-def by_hand(backend: TransformersBackend, question: Question) -> tuple[float, float]:
-    """P(yes) from a plain forward pass on one unpadded question, with the tokens looked for one by one."""
+def first_logits(backend: TransformersBackend, question: Question) -> torch.Tensor:
+    """From a plain forward pass on one unpadded question, by the processor's own chat template."""
     chat = [
         {"role": "user", "content": [{"type": "image", "image": p} for p in question.pictures] + [{"type": "text", "text": question.text}]}
     ]
     inputs = backend.processor.apply_chat_template([chat], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt")
     with torch.no_grad():
-        logits = backend.model(**inputs).logits[0, -1].double()
+        return backend.model(**inputs).logits[0, -1].double()
+
+
+def by_hand(backend: TransformersBackend, logits: torch.Tensor, approve: str = "yes", reject: str = "no") -> tuple[float, float]:
+    """(P(approve), mass), with the tokens looked for one by one."""
     p = (logits - logits.max()).exp()
     p = p / p.sum()
     words = [backend.tokenizer.decode([t]) for t in range(len(backend.tokenizer))]
-    yes = sum(float(p[t]) for t, w in enumerate(words) if w.strip().lower() == "yes")
-    no = sum(float(p[t]) for t, w in enumerate(words) if w.strip().lower() == "no")
+    yes, no = (sum(float(p[t]) for t, w in enumerate(words) if w.strip().lower() == option) for option in (approve, reject))
     return yes / (yes + no), yes + no
 
 
 def test_probability_is_that_of_a_plain_forward_pass(folder):
     backend = TransformersBackend(settings(folder))
-    # every spelling is one token of this tokenizer but YES and NO, whose first letters would count too
-    backend._options[("yes",), ("no",)] = tuple(
-        [t for t in range(len(backend.tokenizer)) if backend.tokenizer.decode([t]).strip().lower() == w] for w in ("yes", "no")
-    )
-    assert all(len(tokens) >= 3 for tokens in backend._options[("yes",), ("no",)])
+    assert all(len(tokens) >= 3 for tokens in backend.option_tokens(QUESTIONS[0]))  # Yes, yes, and one with a space
     for question, answer in zip(QUESTIONS, backend.answer(QUESTIONS)):
-        p, mass = by_hand(backend, question)
+        logits = first_logits(backend, question)
+        p, mass = by_hand(backend, logits)
         assert answer.p_approve == pytest.approx(p, abs=1e-6)
         assert answer.option_mass == pytest.approx(mass, abs=1e-6)
-        assert answer.text is None
+        said = backend.tokenizer.decode([int(logits.argmax())])
+        assert answer.text == (None if said.strip().lower() in ("yes", "no") else said)
 
 
 def test_a_batch_answers_as_its_questions_alone(folder):
@@ -122,10 +126,51 @@ def test_nothing_is_loaded_before_a_question(folder):
 
 def test_options_without_a_token_of_their_own(folder):
     backend = TransformersBackend(settings(folder))
-    with pytest.raises(UserError, match="no first token of its own"):
+    with pytest.raises(UserError, match=r"judges: approve: none of .'yes'. is a single token of"):
         backend.option_tokens(Question("x", (), ("yes",), ("yes",)))
     approve, reject = backend.option_tokens(Question("x", ()))
     assert not set(approve) & set(reject)
+
+
+FIRST = {"A": 0.5, "accept": 0.1, " Accept": 0.05, "Reject": 0.2, "in": 0.1, "re": 0.05}
+
+
+@pytest.fixture(scope="module")
+def pieces(tmp_path_factory):
+    """A model whose first token is one of `FIRST`, some of which only begin an option."""
+    template = tiny_vlm.TEMPLATE.replace("assistant :", "<turn>")
+    return tiny_vlm.chain(tmp_path_factory.mktemp("pieces") / "m", template, {"<turn>": FIRST, **dict.fromkeys(FIRST, "</s>")})
+
+
+def test_what_begins_an_option_is_not_the_option(pieces):
+    """A is no accept, and re no reject: both begin other answers too."""
+    question = Question("right", QUESTIONS[0].pictures, ("accept",), ("Reject",))
+    backend = TransformersBackend(settings(pieces))
+    [answer] = backend.answer([question])
+    assert answer.p_approve == pytest.approx(0.15 / 0.35, abs=1e-5)
+    assert answer.option_mass == pytest.approx(0.35, abs=1e-5)
+    assert answer.p_approve == pytest.approx(by_hand(backend, first_logits(backend, question), "accept", "reject")[0], abs=1e-6)
+
+
+def test_an_option_of_several_tokens(pieces):
+    question = Question("right", QUESTIONS[0].pictures, ("accept",), ("incorrect", "wrong"))
+    backend = TransformersBackend(settings(pieces))
+    with pytest.raises(
+        UserError, match=r"judges: reject: none of \['incorrect', 'wrong'\] is a single token of .*yes and no, or answer: text"
+    ):
+        backend.answer([question])
+    assert "model" not in vars(backend)  # it is said before gigabytes are loaded
+    [answer] = TransformersBackend(settings(pieces, answer="text", max_tokens=3)).answer([question])
+    assert (answer.text, answer.log_odds, answer.option_mass) == ("A", None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "side"),
+    [("accept", 0), (" ACCEPT", 0), ("\u0120Accept\n", 0), ("\u2581refuse", 1), ("incorrect", 1)]
+    + [(text, None) for text in ("a", "A", "accepted", "in", "re", "", " ")],
+)
+def test_whole_spellings(text, side):
+    assert option_of(text, Question("x", (), ("Accept", "right"), ("refuse", "incorrect"))) == side
 
 
 def test_nan_is_no_probability(folder):
@@ -148,6 +193,42 @@ def test_errors_say_what_to_do(tmp_path):
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="torch sees no GPU"):
             TransformersBackend(settings(tmp_path, device="cuda"))
+
+
+def test_a_template_that_stands_with_the_tokenizer_alone(tmp_path):
+    before = dict(TransformersBackend(settings(tiny_vlm.llava(tmp_path / "m"))).ask(enumerate(QUESTIONS)))
+    template, config = tmp_path / "m/chat_template.jinja", tmp_path / "m/tokenizer_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "chat_template": template.read_text()}))
+    template.unlink()
+    backend = TransformersBackend(settings(tmp_path / "m"))
+    assert backend.processor.chat_template is None
+    after = dict(backend.ask(enumerate(QUESTIONS)))
+    assert [after[k].log_odds for k in range(4)] == [before[k].log_odds for k in range(4)]
+
+
+TEMPLATES = {
+    "has no place for pictures": "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}{% endfor %}assistant:",  # of a text model
+    "has no place for pictures;": "{{ messages[0]['content'][-1]['text'] }}",
+    r"cannot be rendered \(TemplateSyntaxError": "{% for m in messages %}",
+    r"cannot be rendered \(SecurityError": "{{ messages.__class__.__mro__ }}",
+    r"cannot be rendered \(TemplateError: only text": "{{ raise_exception('only text') }}",
+    r"cannot be rendered \(TypeError": "{{ 1 + messages }}",
+    r"cannot be rendered \(TimeoutError: not done after": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+    r"cannot be asked \(": tiny_vlm.TEMPLATE.replace("IMAGE", "<picture>"),
+}
+
+
+@pytest.mark.parametrize("said", TEMPLATES)
+def test_templates_that_are_of_no_use(tmp_path, said, monkeypatch):
+    monkeypatch.setattr("vlm_itl.judging.vlm.transformers_backend.RENDERING", 0.5)
+    folder = tiny_vlm.llava(tmp_path / "m")
+    (folder / "chat_template.jinja").write_text(TEMPLATES[said])
+    start = time.monotonic()
+    with pytest.raises(UserError, match=said) as error:
+        list(TransformersBackend(settings(folder)).ask(enumerate(QUESTIONS)))
+    assert "\n" not in str(error.value)
+    assert time.monotonic() - start < 10
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
 def test_a_model_without_chat_template_is_named(tmp_path):

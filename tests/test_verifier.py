@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -16,14 +17,15 @@ import numpy as np
 import pytest
 from conftest import ROOT, instance
 from PIL import Image
+from scipy.special import expit, logit
 
-from vlm_itl.base.coco import decode
+from vlm_itl.base.coco import decode, encode
 from vlm_itl.base.errors import UserError
 from vlm_itl.base.settings import HoldBack, Lora, Prices, Run, Verifier, VlmJudge
-from vlm_itl.calibration import Fitted, recalibrated, weakest
-from vlm_itl.evaluation.probes import calibrate, choose_bands, expected_calibration_error, fit_calibration
+from vlm_itl.calibration import Calibrated, Fitted, weakest
+from vlm_itl.evaluation.probes import choose_thresholds, expected_calibration_error, fit_calibration
 from vlm_itl.labels import update
-from vlm_itl.matching import all_right, matched
+from vlm_itl.matching import all_right, rightness
 from vlm_itl.verifier.examples import Examples, shown
 from vlm_itl.verifier.parts import check, parts, together
 
@@ -77,7 +79,7 @@ def test_the_oracle_agrees_with_every_example():
     for n, e in enumerate(drawn):
         truth = examples.truth[e.image["id"]]
         assert e.right is (n % 2 == 0)
-        assert e.right is (matched(e.rows, truth, 0.6)[0] if e.kind == "mask" else all_right(e.rows, truth, 0.6))
+        assert e.right is (rightness(e.rows, truth, 0.6)[0] if e.kind == "mask" else all_right(e.rows, truth, 0.6))
     kinds = Counter((e.kind, e.change) for e in drawn)
     assert {c for k, c in kinds if k == "mask"} >= {"exact", "jitter", "eroded", "dilated", "shifted", "cut", "wrong class", "detector"}
     assert {c for k, c in kinds if k == "missing"} == {"exact", "dropped", "duplicated"}
@@ -99,10 +101,41 @@ def test_near_the_limit_nothing_is_asked():
     assert max(ious) == 1
 
 
+def test_a_proposal_on_an_ignored_region_is_no_example():
+    data = labels(1, 2)
+    crowd = {**instance((30, 0, 20, 40), 1, 2, iscrowd=1), "id": 99}
+    stray = {**shown(instance((35, 5, 8, 8), 1, 2)), "score": 0.9}
+    rated = [Examples({**data, "annotations": [*data["annotations"], *more]}, [stray], 0.6).mistakes for more in ([], [crowd])]
+    assert [len(r[False]) for r in rated] == [1, 0]
+    assert [len(r[True]) for r in rated] == [0, 0]
+
+
 def test_detector_proposals_on_other_images_are_no_examples():
     data = labels()
     examples = Examples(data, proposals(labels(100, 4)), 0.6)
     assert examples.mistakes == {True: [], False: []}
+
+
+def test_detector_proposals_on_ignored_regions_are_no_examples():
+    """The second class's instances are turned into regions to ignore: proposals on them are neither right nor wrong."""
+    data = labels()
+    found = [{**shown(row), "score": 0.9} for row in data["annotations"]]
+    plain = Examples(data, found, 0.6)
+    assert (len(plain.mistakes[True]), plain.mistakes[False]) == (len(found), [])
+    regions = {**data, "annotations": [{**a, "iscrowd": int(a["category_id"] == 2)} for a in data["annotations"]]}
+    examples = Examples(regions, found, 0.6)
+    assert 0 < len(examples.mistakes[True]) < len(found)
+    assert examples.mistakes[False] == []
+
+
+def test_made_masks_on_ignored_regions_are_no_wrong_examples():
+    data = labels()
+    everywhere = encode(np.ones((40, 50), dtype=bool))
+    rows = [{**a, "id": 1000 + a["id"], "segmentation": everywhere, "iscrowd": 1} for a in data["annotations"]]
+    examples = Examples({**data, "annotations": [*data["annotations"], *rows]}, [], 0.6)
+    for n in range(40):
+        e = examples.mask(random.Random(n), False)
+        assert rightness(e.rows, examples.truth[e.image["id"]], 0.6) == [False]
 
 
 # parts
@@ -116,6 +149,15 @@ def test_parts_share_no_image_and_lose_none():
     assert set().union(*ids) == set(range(1, 21))
     assert parts(data, HoldBack(held_out=0.25, mistakes=0.2, seed=2))[2] != held_out
     assert len(together(detector, mistakes)["annotations"]) + len(held_out["annotations"]) == len(data["annotations"])
+
+
+def test_copies_of_a_picture_are_held_back_together():
+    data = labels(1, 40)
+    for image in data["images"]:
+        image["md5"] = f"{image['id'] % 10}"
+    several = [{i["id"] % 10 for i in part["images"]} for part in parts(data, HoldBack(held_out=0.3, mistakes=0.3))]
+    assert sorted(map(len, several)) == [3, 3, 4]
+    assert sorted(k for part in several for k in part) == list(range(10))
 
 
 def test_too_few_labels_say_so():
@@ -136,44 +178,35 @@ def test_a_fitted_temperature_is_the_one_that_was_applied():
     dice = np.random.default_rng(0)
     z = dice.normal(0, 2, 4000)
     right = dice.random(4000) < 1 / (1 + np.exp(-z))
-    overconfident = 1 / (1 + np.exp(-(3 * z + 1)))
+    overconfident = 3 * z + 1
     fitted = fit_calibration(overconfident, right)
     assert fitted.scale == pytest.approx(1 / 3, abs=0.03)
     assert fitted.shift == pytest.approx(-1 / 3, abs=0.1)
-    before, after = (expected_calibration_error(p, right) for p in (overconfident, recalibrated(overconfident, fitted)))
+    before, after = (expected_calibration_error(expit(x), right) for x in (overconfident, fitted(overconfident)))
     assert after < 0.03 < before
     assert fit_calibration(np.array([0.2, 0.9]), np.array([True, True])) == Fitted()
+    # nothing is cut off: log-odds beyond those of P = 1 - 1e-6 are told apart, too
+    assert fit_calibration(20 + overconfident, right).scale == pytest.approx(1 / 3, abs=0.05)
 
 
 def test_bands_ask_where_errors_cost_more_than_a_question():
-    # below .3 all wrong, above .7 all right, between them a coin
-    pairs = [(0.1, False), (0.2, False), (0.4, True), (0.5, False), (0.6, True), (0.8, True), (0.9, True)]
-    bands = choose_bands(pairs, Prices(wrong_approval=5, needless_rejection=1, question=0.3))
-    assert 0.2 < bands["reject"] <= 0.4
-    assert 0.5 < bands["approve"] <= 0.6  # a question about .6 would be for nothing
-    assert bands["bands_cost"] == pytest.approx(2 * 0.3 / 7, abs=1e-4)
-    dear = choose_bands(pairs, Prices(wrong_approval=5, needless_rejection=1, question=9))
-    assert dear["asked"] == 0
-    assert dear["reject"] == dear["approve"]
-    brute = min(
-        sum(r for p, r in pairs if p < low) + 0.3 * sum(low <= p < high for p, _ in pairs) + 5 * sum(not r for p, r in pairs if p >= high)
-        for low in np.linspace(0, 1.01, 102) for high in np.linspace(low, 1.01, 102)
-    )  # fmt: skip
-    assert bands["bands_cost"] == pytest.approx(brute / 7, abs=1e-4)
+    # below -1 all wrong, above 1 all right, between them a coin
+    x = np.array([-3, -2, -0.5, 0, 0.5, 1.5, 3])
+    right = np.array([False, False, True, False, True, True, True])
+    reject, approve = choose_thresholds(x, right, Prices(wrong_approval=5, needless_rejection=1, question=0.3), person=True)
+    assert -2 < reject <= -0.5
+    assert 0 < approve <= 0.5  # a question about .5 would be for nothing
+    reject, approve = choose_thresholds(x, right, Prices(wrong_approval=5, needless_rejection=1, question=9), person=True)
+    assert reject == approve
 
 
 def test_an_image_is_as_sure_as_its_weakest_part():
-    assert weakest([0.9, 0.2, 0.7], [True, False, True], 0.8) == pytest.approx(0.7)
-    assert weakest([0.9], [True], 0.6) == pytest.approx(0.6)
-    assert weakest([0.2], [False], None) == 0
-    assert weakest([0.9], [True], 0.6, missing=Fitted(1, 5)) == pytest.approx(0.9)
-
-
-def test_calibration_needs_single_masks():
-    data = labels(1, 2)
-    rows = [{"image_id": 1, "approve": True, "p_approve": 0.7}]
-    with pytest.raises(UserError, match="unit: instance"):
-        calibrate(data, proposals(data), data, rows, 0.6, Prices())
+    assert weakest([3.0, -2.0, 1.0], [True, False, True], 2.0) == 1
+    assert weakest([3.0], [True], 0.5) == 0.5
+    assert weakest([3.0, None], [True, True], 4.0) == 3  # a text has no log-odds
+    assert weakest([-2.0], [False], None) == -np.inf
+    assert weakest([3.0], [True], 0.5, Calibrated(missing=Fitted(1, 5))) == 3
+    assert weakest([3.0], [True], 0.5, Calibrated(mask=Fitted(0.5, -2))) == -0.5
 
 
 # a calibrated judge with a person
@@ -189,7 +222,7 @@ class Sure:
         from vlm_itl.judging.vlm.questions import Answer
 
         for number, _ in questions:
-            yield number, Answer(None, next(self.p), 1.0, 10, 1, 0.01)
+            yield number, Answer(None, float(logit(next(self.p))), 1.0, 10, 1, 0.01)
 
 
 @pytest.mark.parametrize("person", [None, lambda i, rows: i == 2])
@@ -200,8 +233,8 @@ def test_thresholds_and_a_person_between_them(tmp_path, pictures, person):
     data["annotations"] = [a for a in data["annotations"] if a["bbox"][1] < 20]
     pool = {**data, "images": data["images"][:4], "annotations": []}
     settings = VlmJudge(kind="vlm", model="told", unit="instance", calibrated=True)
-    calibration = {"mask": {"scale": 1, "shift": 0}, "missing": {"scale": 1, "shift": 0}, "threshold": 0.7, "reject": 0.4, "approve": 0.9}
     told = Sure([0.95, 0.95, 0.95, 0.95, 0.95, 0.8, 0.6, 0.3])  # four masks, then whether something is missing
+    calibration = fitted(settings, told, threshold=0.7, reject=0.4, approve=0.9)
     rows, identity, _ = judge(
         pool, proposals(data), pictures, PROMPT, settings, Store(tmp_path / "store"), told, calibration=calibration, person=person
     )
@@ -216,17 +249,87 @@ def test_thresholds_and_a_person_between_them(tmp_path, pictures, person):
         assert [(row["actor"], row["decisions"]) for row in ledger] == [("model", 8), ("human", 2)]
 
 
-def test_a_mask_is_accepted_by_its_calibrated_probability(tmp_path, pictures):
+def fitted(settings: VlmJudge, backend, prompt: str = PROMPT, mask: tuple = (1, 0), **thresholds: float | None) -> dict:
+    """A calibration of that judge, with thresholds of P(approve)."""
+    of = {
+        **backend.identity, "prompt": prompt, "prompt_md5": hashlib.md5(prompt.encode()).hexdigest(), "unit": settings.unit,
+        "threshold": settings.threshold, "min_mass": settings.min_mass, "approve": settings.approve, "reject": settings.reject,
+        "render": settings.render.model_dump(), "versions": {"torch": "0"}, "transformers": "0",
+    }  # fmt: skip
+    bounds = {k: None if p is None else float(logit(p)) for k, p in thresholds.items()}
+    return {"mask": dict(zip(("scale", "shift"), mask)), "missing": {"scale": 1, "shift": 0}, **bounds, "of": of}
+
+
+def one_bird(p: list[float], pictures: Path, store: Path, **more):
+    """The verdict of a calibrated judge on an image with one proposal, told what to say of the mask and of completeness."""
     from vlm_itl.judging.vlm import Store, judge
 
     pool = {**labels(), "images": labels()["images"][1:2], "annotations": []}
-    shift = {"mask": {"scale": 1, "shift": 3}, "missing": {"scale": 1, "shift": 0}, "threshold": 0.5, "reject": 0.4, "approve": 0.9}
-    mine = [p for p in proposals(labels()) if p["image_id"] == 2]
+    mine = [row for row in proposals(labels()) if row["image_id"] == 2]
     settings = VlmJudge(kind="vlm", model="told", unit="instance", calibrated=True)
-    row = judge(pool, mine, pictures, PROMPT, settings, Store(tmp_path / "s"), Sure([0.2, 0.9]), calibration=shift)[0][0]
-    assert row["accepted"] == [True]
-    assert row["p_mask"] == [0.2]  # as it was answered
-    assert row["p_approve"] == pytest.approx(0.25 * np.e**3 / (1 + 0.25 * np.e**3), abs=1e-3)
+    backend = Sure(p)
+    calibration = fitted(settings, backend, **{"threshold": 0.5, "reject": 0.4, "approve": 0.9, **more})
+    return judge(pool, mine, pictures, PROMPT, settings, Store(store), backend, calibration=calibration)[0][0]
+
+
+def test_a_mask_is_accepted_as_on_the_probes(tmp_path, pictures):
+    """Before its calibration, which enters the image's P(approve) alone: so the question about completeness is the probes'."""
+    row = one_bird([0.6, 0.9], pictures, tmp_path / "s", mask=(1, -1))
+    assert row["accepted"] == [True]  # calibrated it would be .356
+    assert row["p_mask"] == [0.6]
+    assert row["log_odds_mask"] == [pytest.approx(logit(0.6))]
+    assert row["p_approve"] == pytest.approx(expit(logit(0.6) - 1), abs=1e-4)
+    assert row["approve"] is False
+    row = one_bird([0.4], pictures, tmp_path / "t", mask=(1, 3))
+    assert (row["accepted"], row["log_odds"], row["p_approve"], row["approve"]) == ([False], None, None, False)
+
+
+def test_thresholds_of_a_judge_that_is_very_sure(tmp_path, pictures):
+    row = one_bird([1 - 1e-7, 1 - 1e-9], pictures, tmp_path / "s", threshold=1 - 1e-6)
+    assert (row["approve"], row["p_approve"]) == (True, 1.0)
+    row = one_bird([1 - 1e-7, 1 - 1e-9], pictures, tmp_path / "s", threshold=1 - 1e-8)
+    assert (row["approve"], row["p_approve"]) == (False, 1.0)
+    assert row["log_odds"] == pytest.approx(16.118, abs=1e-3)
+    row = one_bird([1 - 1e-7, 1 - 1e-9], pictures, tmp_path / "s", threshold=None)
+    assert row["approve"] is False
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"prompt_md5": "0"}, "prompt_md5: '.*', there '0'"), ({"threshold": 0.4}, "threshold: 0.5, there 0.4"),
+        ({"model": "another"}, "model: None, there 'another'"), ({"render": {}}, "render: "), ({"approve": ["ja"]}, "there .'ja'."),
+    ],
+)  # fmt: skip
+def test_thresholds_of_another_question_are_refused(tmp_path, pictures, change, named):
+    from vlm_itl.judging.vlm import Store, judge
+
+    settings = VlmJudge(kind="vlm", model="told", unit="instance", calibrated=True)
+    backend = Sure([0.9, 0.9])
+    calibration = fitted(settings, backend, threshold=0.5, reject=0.5, approve=0.5)
+    calibration["of"] |= change
+    with pytest.raises(UserError, match=rf"fitted on answers to another question \(.*{named}.*`calibrations`"):
+        judge({**labels(), "annotations": []}, [], pictures, PROMPT, settings, Store(tmp_path / "s"), backend, calibration=calibration)
+
+
+def test_a_calibrated_judge_asks_what_its_thresholds_were_fitted_on(tmp_path):
+    from vlm_itl.judging import question
+
+    plain = VlmJudge(kind="vlm", model="told", unit="instance")
+    calibrated = plain.model_copy(update={"calibrated": True})
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    with pytest.raises(UserError, match=r"mine/calibration\.json: no such file; `calibrations` .* mine: \{probed"):
+        question(folder, calibrated)
+    calibration = fitted(plain, Sure([]), "what was asked", threshold=0.5, reject=0.5, approve=0.5)
+    (folder / "calibration.json").write_text(json.dumps(calibration))
+    assert question(folder, calibrated) == ("what was asked", calibration)
+    (folder / "prompt.txt").write_text("something else")
+    assert question(folder, plain) == ("something else", None)
+    with pytest.raises(UserError, match=r"mine/prompt\.txt: another question .* remove the file"):
+        question(folder, calibrated)
+    (folder / "prompt.txt").write_text("what was asked")
+    assert question(folder, calibrated)[0] == "what was asked"
 
 
 # training
@@ -262,7 +365,8 @@ def test_a_model_learns_and_is_a_model_folder(few, pictures, base, tmp_path):
     numbers, curve = train(pictures, base, tmp_path / "one", steps=60, learning_rate=0.006)
     assert curve[-1]["step"] == 60
     assert curve[-1]["loss"] < 1 < 2 < curve[0]["loss"]  # ln 600 = 6.4 for a vocabulary of chance, ln 2 = .69 for a coin
-    assert set(numbers) == {"mask", "missing", "detector"}
+    assert set(numbers) == {"mask", "missing", "detector", "seconds", "machines"}
+    assert numbers["seconds"] > 0.5
     assert numbers["mask"]["always_accuracy"] == 0.5
     assert numbers["detector"]["score_auroc"] == 1  # as `proposals` are made
     train(pictures, base, tmp_path / "two", steps=60, learning_rate=0.006)

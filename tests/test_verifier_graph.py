@@ -40,6 +40,9 @@ def test_it_learns_and_judges(clone):
     calibration = clone.json("judges/bands/calibration.json")
     assert clone.json("loop/bands-1/judge.json")["calibration"] == calibration
     assert calibration["of"]["revision"] == trained
+    assert calibration["of"]["prompt"] == clone.text("judges/verifier/prompt.txt")
+    assert numbers["seconds"] > 0
+    assert not (clone.folder / "judges/bands/prompt.txt").exists()
     assert clone.run("git", "status", "--porcelain", "judges").stdout == ""  # what is trained here is DVC's
     loads = {stage for stage, path in clone.opened() if path.startswith("judges/verifier/model/")}
     assert loads >= {"judge@verifier-1", "judge-probes@verifier", "consistency@verifier", "train-verifier@verifier"}
@@ -51,10 +54,21 @@ def test_what_changes_runs_again_and_no_more(clone):
     assert clone.repro("judge@bands-1", "judge@verifier-1") == set()
     clone.settings(lambda p: p["probes"]["prices"].update(question=2))
     assert clone.repro("judge@bands-1", "judge@verifier-1") <= {"thresholds@bands", "judge@bands-1"}
-    prompt = clone.folder / "judges/bands/prompt.txt"
-    prompt.write_text(prompt.read_text().replace("Is this one", "Is that one"))
-    assert clone.repro("judge@bands-1", "judge@verifier-1") == {"judge@bands-1"}
+    # thresholds of other settings are refused, and a question of its own too: a calibrated judge asks the probed judge's
+    clone.settings(lambda p: p["judges"]["bands"].update(min_mass=0.2))
+    said = clone.run("dvc", "repro", "judge@bands-1", check=False).stdout
+    assert "fitted on answers to another question (min_mass: 0.2, there 0.1)" in said
+    clone.settings(lambda p: p["judges"]["bands"].pop("min_mass"))
+    own = clone.folder / "judges/bands/prompt.txt"
+    own.write_text("Another question?")
+    assert "judges/bands/prompt.txt: another question" in clone.run("dvc", "repro", "judge@bands-1", check=False).stdout
+    own.unlink()
+    assert clone.repro("judge@bands-1", "judge@verifier-1") == set()
     clone.settings(lambda p: p["verifiers"]["verifier"].update(steps=3))
+    prompt = clone.folder / "judges/verifier/prompt.txt"
+    prompt.write_text(prompt.read_text().replace("Is this one", "Is that one"))
     changed = clone.repro("judge@bands-1", "judge@verifier-1")
+    assert "Is that one" in clone.json("judges/bands/calibration.json")["of"]["prompt"]
+    assert clone.json("loop/bands-1/judge.json")["prompt"] == prompt.read_text()
     assert changed >= {"train-verifier@verifier", "judge-probes@verifier", "judge@verifier-1", "judge@bands-1"}
     assert not changed & (stages_of("verifier-1") - {"judge@verifier-1"} | {"pretrain", "probes", "pretrain-part@verifier"})

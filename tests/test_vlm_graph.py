@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import tiny_vlm
-from pipeline import Clone, shrink
+from pipeline import Clone, shrink, stages_of
 
 pytestmark = pytest.mark.pipeline
 
@@ -76,3 +78,28 @@ def test_a_changed_prompt_asks_again_and_an_old_one_does_not(tmp_path):
     assert "18 questions, 0 of them asked now" in done.stdout
     assert work.json("metrics/probes/consistency/looker.json") == numbers
     assert "consistency/looker.json" in work.run("dvc", "metrics", "show").stdout
+
+
+def test_an_arm_that_cannot_be_calibrated_fails_early_and_alone(tmp_path):
+    """The shipped model on classes that it was not taught, as on anybody's own photographs."""
+
+    def change(params: dict) -> None:
+        shrink(params)
+        params["probed"], params["calibrations"] = ["vlm"], {"calibrated": {"probed": "vlm"}}
+        params["runs"] = {"calibrated-1": {"judge": "calibrated", "prev": "start"}, "human-1": {"judge": "human", "prev": "start"}}
+
+    work = Clone(tmp_path / "clone", change)
+    # to a model that knows other things, drawn birds are what photographs are to ours
+    (work.folder / "judges/vlm/model/classes.json").write_text('["person"]')
+    done = work.run("dvc", "repro", "--keep-going", check=False)
+    assert done.returncode != 0
+    assert "was taught person and knows nothing else" in done.stdout
+    started = re.findall(r"Running stage '([^']+)'", done.stdout)
+    assert started.index("judge-probes@vlm") < started.index("pretrain")
+    assert {"evaluate@human-1", "gallery@human-1"} <= set(started)
+    assert not {name for name in started if "calibrated" in name}
+    assert work.json("metrics/detection/human-1.json")
+    # without the arm all is well, and nothing of it has to run again
+    work.settings(lambda p: (p.update(probed=[], calibrations={}), p["runs"].pop("calibrated-1")))
+    assert not work.repro() & stages_of("human-1")
+    assert set(work.json("metrics/headline.json")["mask_AP"]) == {"start", "human-1"}

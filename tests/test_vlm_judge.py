@@ -23,6 +23,7 @@ from vlm_itl.base.errors import UserError
 from vlm_itl.base.settings import Run, VlmJudge, load
 from vlm_itl.evaluation.judges import judge_quality
 from vlm_itl.judging import vlm
+from vlm_itl.judging.vlm import consistency
 from vlm_itl.judging.vlm.questions import Answer, Question, fill, sections
 from vlm_itl.judging.vlm.store import key
 
@@ -101,6 +102,90 @@ def test_the_threshold_and_too_little_mass(server, pool, images, tmp_path):
     assert {v["outcome"] for v in verdicts if v["asked"]} == {"unparsed"}
     assert took["unparsed"] == 4
     assert len(server.requests) == 4  # neither asks anew
+
+
+def test_log_odds_are_kept_where_probabilities_are_all_one(server, pool, images, tmp_path):
+    # .99999 and .9999999 of P(yes): 1.0 for people, log-odds 11.5 and 16.1 for all that computes
+    server.p_of = lambda request: 1 - 1e-5 if "bird, book" in text_of(request) else 1 - 1e-7
+    verdicts = judge(server, pool, images, tmp_path)[0]
+    assert [v["p_approve"] for v in verdicts] == [1, 1, 1, None, 1]
+    assert [v["log_odds"] for v in verdicts if v["asked"]] == pytest.approx([11.513, 16.118, 16.118, 16.118], abs=0.01)
+    at = [sum(v["approve"] for v in judge(server, pool, images, tmp_path, threshold=t)[0]) for t in (1 - 1e-4, 1 - 1e-6, 1.0)]
+    assert at == [4, 3, 0]  # a threshold of 1 approves nothing
+
+
+def many(images, n: int) -> tuple[dict, list[dict]]:
+    """So many images that show the same picture, each with a bird."""
+    rows = [{"id": i, "file_name": "1.png", "height": 40, "width": 50} for i in range(1, n + 1)]
+    boxes = [instance((i % 7, i // 7, 20, 20), 1, i, score=0.9) for i in range(1, n + 1)]
+    return {"images": rows, "annotations": [], "categories": CATEGORIES}, boxes
+
+
+def test_nearly_all_answers_unparsed_is_an_error(server, images, tmp_path):
+    pool, rows = many(images, 30)
+    server.text = "It looks good."
+    more = {"answer": "text"}
+    said = r"model: m: 30 of 30 answers unparsed \(neither yes nor no\), for example: .*'It looks good.'.*answer_line"
+    with pytest.raises(UserError, match=said):
+        vlm.judge(pool, rows, images, PROMPT, settings(server, **more), vlm.Store(tmp_path / "s"))
+    # of masks: before anything is asked about completeness
+    server.requests.clear()
+    with pytest.raises(UserError, match="30 of 30 answers unparsed"):
+        vlm.judge(pool, rows, images, INSTANCES, settings(server, unit="instance", **more), vlm.Store(tmp_path / "t"))
+    assert len(server.requests) == 30
+    # of fewer than 20 nothing is certain; it is said
+    pool, rows = many(images, 19)
+    verdicts, _, took = vlm.judge(pool, rows, images, PROMPT, settings(server, **more), vlm.Store(tmp_path / "s"))
+    assert (took["questions"], took["unparsed"], took["images_unparsed"]) == (19, 19, 19)
+    assert not any(v["approve"] for v in verdicts)
+
+
+def test_unparsed_answers_are_counted_once_and_said(server, images, tmp_path, capsys):
+    """Of masks too, which a verdict of an image does not show: answers of questions, and the images that have one."""
+    pool, rows = many(images, 30)
+    rows += [instance((20, 10, 10, 10), 2, i, score=0.9) for i in (1, 2, 3)]  # books, about which nothing is said
+    text = {"[book]": "Hm."}
+
+    def judged(prompt: str, store: str) -> tuple[list, dict, str]:
+        server.p_of = lambda request: 0.9
+        verdicts, _, took = vlm.judge(
+            pool, rows, images, prompt, settings(server, unit="instance", answer="text"), vlm.Store(tmp_path / store)
+        )
+        return verdicts, took, capsys.readouterr().out
+
+    original = server.completion
+
+    def completion(request: dict) -> dict:
+        server.text = next((said for mark, said in text.items() if mark in text_of(request)), None)
+        return original(request)
+
+    server.completion = completion
+    prompt = INSTANCES.replace("this one {pred_class_names_str}", "this one [{pred_class_names_str}]")
+    verdicts, took, said = judged(prompt, "s")
+    assert (took["questions"], took["unparsed"], took["images_unparsed"]) == (63, 3, 3)
+    assert [v["unparsed"] for v in verdicts] == [1, 1, 1] + [0] * 27
+    assert {v["outcome"] for v in verdicts} == {"approve"}  # the book is left out, the bird is approved
+    assert "3 of 63 answers unparsed (neither yes nor no), for example: 'Hm.'; 3 of 30 images have one" in said
+    assert "WARNING" not in said  # 5 %
+    text["Found: bird."] = "Hm, hm."
+    verdicts, took, said = judged(prompt + "!", "t")
+    assert (took["unparsed"], took["images_unparsed"]) == (33, 30)
+    assert "WARNING: 33 of 63 answers unparsed" in said
+
+
+def test_a_model_that_was_taught_other_classes_is_refused_at_once(pool, images, tmp_path):
+    """The shipped one knows what is drawn; said before anything is loaded or asked."""
+    s = VlmJudge(kind="vlm", model=str(ROOT / "judges/vlm/model"), unit="instance", device="cpu")
+    mixed = {**pool, "categories": [*CATEGORIES, {"id": 3, "name": "person"}, {"id": 4, "name": "chair"}]}
+    expected = (
+        r"model: .*judges/vlm/model was taught stop sign, bird, zebra, book and knows nothing else .*cannot judge person, chair; give"
+    )
+    with pytest.raises(UserError, match=expected):
+        vlm.judge(mixed, PROPOSALS, images, INSTANCES, s, vlm.Store(tmp_path / "s"))
+    with pytest.raises(UserError, match=expected):
+        consistency.measure(mixed, PROPOSALS, images, INSTANCES, s, vlm.Store(tmp_path / "s"), 5, 0)
+    vlm.check_classes(s, pool)
+    vlm.check_classes(s.model_copy(update={"model": "somebody/else"}), mixed)
 
 
 def test_what_was_answered_is_not_asked_again(server, pool, images, tmp_path):
@@ -194,7 +279,7 @@ def test_the_study_s_prompts_are_word_for_word():
     for text in (basic, cot):
         assert text.count("{pred_class_names_str}") == 1
     for name, judge in load(ROOT / "params.yaml").judges.items():
-        if isinstance(judge, VlmJudge) and judge.unit == "instance":
+        if isinstance(judge, VlmJudge) and judge.unit == "instance" and not judge.calibrated:
             texts = sections((ROOT / "judges" / name / "prompt.txt").read_text(), name)
             assert all("yes or no" in fill(text, ["bird"])[-40:] for text in texts.values())
 
@@ -216,9 +301,9 @@ def test_keys_tell_everything_apart():
 
 
 def test_keys_of_existing_stores_stay_valid():
-    """As computed by the code that knew no variants: answers that somebody paid for must be found again."""
+    """As computed by the code that knew no variants, but for SCHEMA: answers that somebody paid for must be found again."""
     question = Question("is it right", (PIL.Image.fromarray(np.arange(24, dtype=np.uint8).reshape(2, 4, 3)),))
-    assert key({"model": "m"}, question) == "5925bf46d739813c9e423e244c66c68aa41a6bc1740e5a8dbd028c42f9c00c0c"
+    assert key({"model": "m"}, question) == "bc73745744222879877192b89a76797ea7a753daebe37de5dae7074b560c2d11"
     varied = {key({"model": "m"}, replace(question, variant=v)) for v in ("", "again", "blank")}
     assert len(varied) == 3
 
@@ -229,7 +314,7 @@ def test_the_store_takes_many_writers_and_survives_their_death(tmp_path):
         "from pathlib import Path\nfrom vlm_itl.judging.vlm.store import Store\nfrom vlm_itl.judging.vlm.questions import Answer\n"
         "store, me = Store(Path(sys.argv[1])), sys.argv[2]\n"
         "for k in range(10**6):\n"
-        "    for key in (f'{me}-{k}', f'both-{k}'): store.put(key, Answer(me, 0.5, 1.0, 1, 1, 0.1))\n"
+        "    for key in (f'{me}-{k}', f'both-{k}'): store.put(key, Answer(me, -0.5, 1.0, 1, 1, 0.1))\n"
         "    print(k, flush=True)\n"
     )
     writers = [
@@ -246,7 +331,7 @@ def test_the_store_takes_many_writers_and_survives_their_death(tmp_path):
     store = vlm.Store(tmp_path)
     for n in range(2):
         for k in range(200):
-            assert store.get(f"{n}-{k}") == Answer(str(n), 0.5, 1.0, 1, 1, 0.1, [])
+            assert store.get(f"{n}-{k}") == Answer(str(n), -0.5, 1.0, 1, 1, 0.1, [])
             assert store.get(f"both-{k}") is not None
     store.put("new", Answer("x", None, None, 0, 0, 0.0))
     assert store.get("new").text == "x"

@@ -88,6 +88,61 @@ def qwen3_vl(folder: Path, seed: int = 0) -> Path:
     return save(folder, model, qwen_processor(Qwen3VLProcessor, Qwen3VLVideoProcessor, words, **QWEN_PIXELS))
 
 
+def qwen3_5(folder: Path, seed: int = 0) -> Path:
+    """Pictures as in Qwen3-VL; of two layers one is a gated delta rule, whose state runs through the padding too unless that is masked."""
+    import torch
+    from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration, Qwen3VLProcessor, Qwen3VLVideoProcessor
+
+    torch.manual_seed(seed)
+    words, ids = qwen_words()
+    config = Qwen3_5Config(
+        text_config={**text_config(words), "head_dim": 8, "layer_types": ["linear_attention", "full_attention"],
+                     "linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+                     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0,
+                                         "mrope_section": [2, 1, 1], "mrope_interleaved": True}},
+        vision_config={"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 4, "patch_size": 8, "out_hidden_size": 32,
+                       "spatial_merge_size": 2, "temporal_patch_size": 2, "num_position_embeddings": 64},
+        **ids,
+    )  # fmt: skip
+    model = Qwen3_5ForConditionalGeneration(config)
+    return save(folder, model, qwen_processor(Qwen3VLProcessor, Qwen3VLVideoProcessor, words, **QWEN_PIXELS))
+
+
+def gemma4(folder: Path, seed: int = 0) -> Path:
+    """Attention within a window and to all; the head shares the embedding's weights."""
+    import torch
+    from transformers import (
+        Gemma4AudioFeatureExtractor,
+        Gemma4Config,
+        Gemma4ForConditionalGeneration,
+        Gemma4ImageProcessor,
+        Gemma4Processor,
+        Gemma4VideoProcessor,
+        PreTrainedTokenizerFast,
+    )
+
+    torch.manual_seed(seed)
+    marks = {"image_token": "<|image|>", "boi_token": "<|image>", "eoi_token": "<image|>",
+             "audio_token": "<|audio|>", "boa_token": "<|audio>", "eoa_token": "<audio|>"}  # fmt: skip
+    raw = tokenizer([*marks.values(), "<|video|>"]).backend_tokenizer
+    words = PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>", pad_token="<pad>", extra_special_tokens=marks)
+    names = {"image_token_id": "<|image|>", "boi_token_id": "<|image>", "eoi_token_id": "<image|>", "video_token_id": "<|video|>"}
+    config = Gemma4Config(
+        text_config={**text_config(words), "head_dim": 8, "global_head_dim": 8, "sliding_window": 64,
+                     "layer_types": ["sliding_attention", "full_attention"], "use_bidirectional_attention": "vision",
+                     "vocab_size_per_layer_input": len(words), "hidden_size_per_layer_input": 8},
+        vision_config={"num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4,
+                       "num_key_value_heads": 4, "head_dim": 8, "patch_size": 8, "pooling_kernel_size": 2, "position_embedding_size": 64},
+        audio_config=None, **{name: words.convert_tokens_to_ids(mark) for name, mark in names.items()},
+    )  # fmt: skip
+    pixels = {"patch_size": 8, "pooling_kernel_size": 2}
+    processor = Gemma4Processor(
+        feature_extractor=Gemma4AudioFeatureExtractor(), image_processor=Gemma4ImageProcessor(max_soft_tokens=70, **pixels),
+        tokenizer=words, video_processor=Gemma4VideoProcessor(**pixels), chat_template=TEMPLATE.replace("IMAGE", "<|image|>"),
+    )  # fmt: skip
+    return save(folder, Gemma4ForConditionalGeneration(config), processor)
+
+
 def qwen2_5_vl(folder: Path, seed: int = 0) -> Path:
     """The generation before: attention within windows of 2 x 2 merged patches but in the last layer."""
     import torch
@@ -126,10 +181,51 @@ def qwen_processor(processor: type, video_processor: type, words, **pixels):
     )
 
 
+def chain(folder: Path, template: str, then: dict[str, str | dict[str, float]], marks: tuple[str, ...] = ()) -> Path:
+    """A LLaVA whose next token hangs on the last one alone, so that it says what a test wants.
+
+    Attention and feed-forward layers add nothing, and each token of the chain is a direction of its own.
+
+    Args:
+        template: the chat template, with IMAGE for a picture.
+        then: by token, the next one, or {next: probability}. All of these become single tokens.
+        marks: those that are special, which a plain decoding leaves out.
+    """
+    import math
+
+    import torch
+    from transformers import AddedToken, AutoModelForImageTextToText, AutoProcessor
+
+    llava(folder)
+    processor, model = AutoProcessor.from_pretrained(folder), AutoModelForImageTextToText.from_pretrained(folder)
+    words = processor.tokenizer
+    after = {token: {to: 1.0} if isinstance(to, str) else to for token, to in then.items()}
+    spoken = sorted({*after, *(to for nexts in after.values() for to in nexts)} - {"</s>"})
+    words.add_tokens([AddedToken(token, special=token in marks, normalized=False) for token in spoken])
+    model.resize_token_embeddings(len(words))
+    ids = {token: words.convert_tokens_to_ids(token) for token in (*spoken, "</s>")}
+    with torch.no_grad():
+        text = model.model.language_model
+        for layer in text.layers:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+        text.embed_tokens.weight.zero_()
+        text.embed_tokens.weight[:, 0] = 1  # whatever is not in the chain
+        model.lm_head.weight.zero_()
+        length = math.sqrt(text.config.hidden_size)  # of a vector after the norm
+        for direction, (token, nexts) in enumerate(after.items(), 1):
+            text.embed_tokens.weight[ids[token]] = torch.eye(text.config.hidden_size)[direction]
+            model.lm_head.weight[:, direction] = -40 / length  # e^-40 is nothing in float32
+            for to, p in nexts.items():
+                model.lm_head.weight[ids[to], direction] = math.log(p) / length
+    processor.chat_template = template.replace("IMAGE", "<image>")
+    return save(folder, model, processor)
+
+
 def save(folder: Path, model, processor) -> Path:
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
 
 
-FAMILIES = {"llava": llava, "qwen2_5_vl": qwen2_5_vl, "qwen3_vl": qwen3_vl}
+FAMILIES = {"llava": llava, "qwen2_5_vl": qwen2_5_vl, "qwen3_vl": qwen3_vl, "qwen3_5": qwen3_5, "gemma4": gemma4}

@@ -1,38 +1,78 @@
-"""P(approve) made to mean what it says, and decisions by it; what comes from fitting is in `evaluation.probes`."""
+"""P(approve) made to mean what it says, and decisions by it; what comes from fitting is in `evaluation.probes`.
+
+Everything is reckoned in log-odds, ln(P / (1 - P)): probabilities of a sure model are all 1, its log-odds still differ.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy.special import expit, logit
+
+EDGE = 2.0**-53  # P(approve) of exactly 0 or 1, of a judge that gives no log-odds, is taken to be so far from it
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A calibration of probabilities: logit -> scale x logit + shift."""
+    """A calibration: log-odds -> scale x log-odds + shift."""
 
     scale: float = 1.0  # 1 / temperature
     shift: float = 0.0
 
-
-def logit(p: Any) -> NDArray[np.float64]:
-    """log(p / (1 - p)), of probabilities kept 1e-6 away from certainty."""
-    clipped = np.clip(np.asarray(p, dtype=float), 1e-6, 1 - 1e-6)
-    return np.asarray(np.log(clipped / (1 - clipped)))
+    def __call__(self, log_odds: Any) -> Any:
+        """Log-odds after the calibration; a number or an array."""
+        return self.scale * log_odds + self.shift
 
 
-def recalibrated(p: Any, by: Fitted) -> NDArray[np.float64]:
-    """Probabilities after a calibration."""
-    return np.asarray(1 / (1 + np.exp(-(by.scale * logit(p) + by.shift))))
+@dataclass(frozen=True)
+class Calibrated:
+    """A judge's two calibrations, and its thresholds of an image's log-odds; infinity is above all of them."""
+
+    mask: Fitted = Fitted()
+    missing: Fitted = Fitted()
+    threshold: float = 0.0  # approved from here on
+    reject: float = 0.0  # with a person: rejected below,
+    approve: float = 0.0  # approved from here on, and between them the person decides
+    of: dict[str, Any] = field(default_factory=dict)  # identity of the judge whose answers taught it
+
+    @classmethod
+    def read(cls, row: dict[str, Any]) -> Calibrated:
+        """From `calibration.json`, where a threshold that nothing reaches is null."""
+        mask, missing = (Fitted(row[k]["scale"], row[k]["shift"]) for k in ("mask", "missing"))
+        bounds = {k: inf if row[k] is None else row[k] for k in ("threshold", "reject", "approve")}
+        return cls(mask, missing, **bounds, of=row["of"])
+
+
+def finite_log_odds(p: float) -> float:
+    """Log-odds of a probability that a judge gave as such; finite for 0 and 1 too."""
+    return float(logit(min(max(p, EDGE), 1 - EDGE)))
+
+
+def probability(log_odds: float | None) -> float | None:
+    """P(approve) for people to read, to four digits. Nothing is computed from it."""
+    return None if log_odds is None else round(float(expit(log_odds)), 4)
+
+
+def readable(verdict: dict[str, Any]) -> dict[str, Any]:
+    """A verdict with `p_approve`, `p_mask` and `p_missing` beside the log-odds that it has. The one place where they are made."""
+    row = {**verdict, "p_approve": probability(verdict["log_odds"])}
+    if "log_odds_mask" in verdict:
+        row["p_mask"] = [probability(x) for x in verdict["log_odds_mask"]]
+        row["p_missing"] = probability(verdict["log_odds_missing"])
+    return row
 
 
 def weakest(
-    p_mask: list[float | None], accepted: list[bool], p_missing: float | None, mask: Fitted = Fitted(), missing: Fitted = Fitted()
+    log_odds_mask: list[float | None], accepted: list[bool], log_odds_missing: float | None, by: Calibrated = Calibrated()
 ) -> float:
-    """P(approve) of an image by the least sure of what has to be right: each accepted mask, and that nothing is missing. 0 without any."""
-    if p_missing is None:
-        return 0.0
-    sure = [float(recalibrated(p, mask)) for p, ok in zip(p_mask, accepted) if ok and p is not None]
-    return min([*sure, float(recalibrated(p_missing, missing))])
+    """Log-odds of an image by the least sure of what has to be right: each accepted mask, and that nothing is missing.
+
+    -inf, which no threshold lets pass, where completeness was not asked about (nothing is accepted) or has no log-odds.
+    """
+    if log_odds_missing is None:
+        return -inf
+    sure = [by.mask(x) for x, ok in zip(log_odds_mask, accepted, strict=True) if ok and x is not None]
+    return float(np.min([*sure, by.missing(log_odds_missing)]))

@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,10 @@ def save_torch(value: Any, path: Path) -> None:
     """
     buffer = io.BytesIO()
     torch.save(value, buffer)
-    with replacing(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        stream.write(buffer.getbuffer())
+        stream.flush()
+        os.fsync(stream.fileno())  # or a power cut may leave the new name on a file without its content
 
 
 class Checkpoint:
@@ -43,10 +46,23 @@ class Checkpoint:
         self.last = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
-        """The state that was saved last, None where there is none."""
+        """The state that was saved last, None where there is none. A damaged one is removed, and that is said."""
         if not self.path.exists():
             return None
-        return torch.load(self.path, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
+        try:
+            with zipfile.ZipFile(self.path) as file:  # which a file of torch.save is; torch itself does not look at all its checksums
+                if damaged := file.testzip():
+                    raise zipfile.BadZipFile(damaged)
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+            if not isinstance(state, dict):
+                raise TypeError(type(state))
+            return state
+        except OSError:
+            raise
+        except Exception:  # there is no end to what a damaged file can raise
+            print(f"{self.path}: damaged, so it is removed and the training begins again")
+            self.path.unlink(missing_ok=True)
+            return None
 
     def due(self) -> bool:
         return time.monotonic() - self.last >= self.every

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,10 +17,11 @@ from tqdm import tqdm
 
 from .base.coco import Coco, by_image
 from .base.errors import UserError
+from .base.pictures import read_picture
 from .base.settings import Gallery, Judge, Render, VlmJudge, simulated
 from .judging.vlm import rendering
 from .labels import taken
-from .matching import all_right, iou_matrix, matched, on_crowd, partners, same_class, shared_numbers
+from .matching import all_right, iou_matrix, on_crowd, partners, rightness, same_class, shared_numbers
 
 Row = dict[str, Any]
 GroupName = Literal["right", "partly right", "wrong"]
@@ -76,6 +77,7 @@ class Card:
     pictures: list[Picture]
     proposals: list[Entry]
     instances: list[Entry]
+    file_name: str = ""  # the user's, of a picture that came from a file of theirs
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,6 @@ class Content:
     iou: float  # of the oracle
     asked: int
     not_asked: int  # images without proposals
-    unparsed: int
     groups: list[Group]
 
 
@@ -107,13 +108,12 @@ def group_of(verdict: Row, proposals: list[Row], truth: list[Row], iou: float) -
 
     Returns:
         `right`: approved and all right, or rejected and not all right. `partly right`: approved, not all right, but at least one accepted
-        mask fits an instance of its class. `wrong`: all right and rejected, or approved without one mask that fits; a mask on a crowd
-        region fits none.
+        mask is right (`rightness`). `wrong`: all right and rejected, or approved without one mask that is right.
     """
     accepted = taken(proposals, verdict.get("accepted"))
     if verdict["approve"] == all_right(accepted, truth, iou):
         return "right"
-    return "partly right" if verdict["approve"] and any(matched(accepted, truth, iou)) else "wrong"
+    return "partly right" if verdict["approve"] and True in rightness(accepted, truth, iou) else "wrong"
 
 
 def choose(verdicts: list[Row], number: int, seed: int) -> list[Row]:
@@ -150,10 +150,10 @@ def collect(
 
         def card(verdict: Row) -> Card:
             i = verdict["image_id"]
-            pixels = rendering.read_picture(images / rows[i]["file_name"])
+            pixels = read_picture(images / rows[i]["file_name"])
             made = draw(verdict, pixels, shown[i], instances.get(i, []), names, look, iou)
             bar.update()
-            return made
+            return replace(made, file_name=rows[i].get("original_name", ""))
 
         groups = [
             Group(name, MEANING[name], len(some), sum(v["approve"] for v in some), [card(v) for v in chosen[name]])
@@ -165,7 +165,7 @@ def collect(
     return Content(
         kind=KIND[judge.kind], simulated=simulated(judge), model=model,
         by_instance=isinstance(judge, VlmJudge) and judge.unit == "instance", iou=iou, asked=len(asked),
-        not_asked=len(verdicts) - len(asked), unparsed=sum(v.get("outcome") == "unparsed" for v in asked), groups=groups,
+        not_asked=len(verdicts) - len(asked), groups=groups,
     )  # fmt: skip
 
 
@@ -176,12 +176,12 @@ def draw(
     accepted = verdict.get("accepted")
     decisions = accepted or [None] * len(proposals)
     own = partners(proposals, truth, iou, accepted)
-    fits, free = matched(proposals, truth, iou), on_crowd(proposals, truth, iou)
+    alone, free = rightness(proposals, truth, iou), on_crowd(proposals, truth, iou)
     single = [g for g in truth if not g.get("iscrowd", 0)]
     best = (iou_matrix(proposals, single) * same_class(proposals, single)).max(axis=1, initial=0)
     states = [
-        "right" if partner is not None else "ignored" if crowd else "double" if fit else "wrong"
-        for partner, fit, crowd in zip(own, fits, free)
+        "right" if partner is not None else "ignored" if crowd else "double" if fits else "wrong"
+        for partner, fits, crowd in zip(own, alone, free)
     ]  # fmt: skip
     p_mask = verdict.get("p_mask") or [None] * len(proposals)
     listed = [
@@ -200,7 +200,7 @@ def draw(
                 jpeg("True masks", rendering.overlay(pixels, truth, look, numbers))]  # fmt: skip
     if look.original:
         pictures.insert(0, jpeg("Photograph", pixels))
-    counted = [entry.state for entry in listed if entry.accepted is not False]
+    counted = [entry.state for entry in listed if entry.accepted is not False and entry.state != "ignored"]
     return Card(
         image_id=verdict["image_id"],
         decision="unparsed" if verdict.get("outcome") == "unparsed" else "approved" if verdict["approve"] else "rejected",
@@ -213,7 +213,7 @@ def outcome(approve: bool, states: list[str], instances: list[Entry]) -> str:
     """What a decision was worth, in a few words.
 
     Args:
-        states: of the proposals that would become labels.
+        states: of the proposals that would become labels, without those on ignored regions, which are neither right nor wrong.
     """
     good, extra = states.count("right"), sum(s in ("wrong", "double") for s in states)
     missed = sum(entry.state == "missed" for entry in instances)

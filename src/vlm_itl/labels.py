@@ -12,6 +12,8 @@ An image that was not asked about (no proposals) is treated as rejected.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any
 
 from pycocotools import mask as mask_util
@@ -130,6 +132,22 @@ def _add(labels: Coco, image: dict[str, Any], rows: list[dict[str, Any]], *, run
         if source == "model":
             x |= {"score": row["score"], "judge": judge}
         labels["annotations"].append(x)
+
+
+def fingerprint(labels: Coco) -> str:
+    """What of labels a detector can learn from, as a hash: images and masks with class, source and score, in any order.
+
+    Two arms whose labels have one fingerprint have learned the same, whichever run and judge brought it.
+    """
+    rows = by_image(labels)
+
+    def mask(row: dict[str, Any]) -> list[Any]:
+        return [row["category_id"], row["segmentation"], row["iscrowd"], row["source"], row.get("score")]
+
+    def image(row: dict[str, Any]) -> list[Any]:
+        return [row["id"], row["source"], sorted(json.dumps(mask(a), sort_keys=True) for a in rows.get(row["id"], []))]
+
+    return hashlib.md5("\n".join(sorted(json.dumps(image(row)) for row in labels["images"])).encode()).hexdigest()
 
 
 def counts(labels: Coco) -> dict[str, dict[str, int]]:

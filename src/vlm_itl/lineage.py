@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+PRICES = ("evaluate.seconds",)  # settings of stages behind a model's matches that change no model and no match
+
 
 @dataclass(frozen=True)
 class Lineage:
@@ -30,7 +32,7 @@ def recorded(lock: Any) -> dict[str, dict[str, Any]]:
 
 
 def lineage(lock: Any, outputs: Iterable[str], tracked: Callable[[str], str]) -> Lineage | None:
-    """What these outputs were made of.
+    """What these outputs were made of. Prices (`PRICES`) are no part of it: a person's seconds leave every model as it is.
 
     Args:
         lock: content of dvc.lock.
@@ -55,6 +57,8 @@ def lineage(lock: Any, outputs: Iterable[str], tracked: Callable[[str], str]) ->
         settings = dict((stages[name].get("params") or {}).get("params.yaml") or {})
         if "seed" in settings:
             seeds.add(settings.pop("seed"))
+        for key in PRICES:
+            settings.pop(key, None)
         facts: list[Any] = [stages[name].get("cmd"), settings]
         for dep in stages[name].get("deps") or []:
             path = dep["path"]

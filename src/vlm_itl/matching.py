@@ -45,6 +45,18 @@ def on_crowd(proposals: list[dict[str, Any]], truth: list[dict[str, Any]], iou: 
     return [bool(row.any()) for row in fits]
 
 
+def rightness(proposals: list[dict[str, Any]], truth: list[dict[str, Any]], iou: float) -> list[bool | None]:
+    """For each proposal of one image, looked at alone, whether it is right: what every measure of single masks counts by.
+
+    True: an instance of its class has mask IoU >= `iou` with it; two proposals may share one instance. None: no instance has, but it lies
+    on an ignored region of its class (`on_crowd`), so it is neither right nor wrong and no measure counts it. False: neither.
+    """
+    return [
+        True if fits else None if crowd else False
+        for fits, crowd in zip(matched(proposals, truth, iou), on_crowd(proposals, truth, iou), strict=True)
+    ]
+
+
 def matched(proposals: list[dict[str, Any]], truth: list[dict[str, Any]], iou: float) -> list[bool]:
     """For each proposal of one image whether an instance of its class has mask IoU >= `iou` with it; two may share one instance."""
     instances = [g for g in truth if not g.get("iscrowd", 0)]
@@ -96,10 +108,9 @@ def shared_numbers(own: list[int | None], instances: int) -> list[int]:
 
 
 def same_class(proposals: list[dict[str, Any]], instances: list[dict[str, Any]]) -> NDArray[np.bool_]:
-    """Which pairs are of one class, shape (proposals, instances)."""
-    left = np.array([p["category_id"] for p in proposals], dtype=int)
-    right = np.array([g["category_id"] for g in instances], dtype=int)
-    return left[:, None] == right[None, :]
+    """Which pairs are of one class, shape (proposals, instances). Class ids are the user's, integers of any size."""
+    same = [p["category_id"] == g["category_id"] for p in proposals for g in instances]
+    return np.array(same, dtype=bool).reshape(len(proposals), len(instances))
 
 
 def _matching_size(allowed: NDArray[np.bool_]) -> int:

@@ -24,7 +24,7 @@ import jinja2
 from . import report, study
 from .base.errors import UserError
 from .base.files import read_json, write_text
-from .base.settings import Run, Settings, load, read_yaml, simulated
+from .base.settings import Run, Settings, arm_of, load, read_yaml, simulated
 from .figures import arms as arm_figures
 from .figures import plt
 from .figures.comparison import differences
@@ -38,7 +38,8 @@ FIGURES = {  # name of the SVG: what is to be seen
     "worse by more than the margin. An interval wholly outside the shade is a yes, one wholly inside a no; any other cannot tell.",
     "hours": "Mask AP after each round (0 is the shared start) against human hours added after the initial labels. The dashed line is "
     "the run in which a human drew everything. Points of one training each; the intervals of their differences stand in the figure above.",
-    "prices": "The same under other prices of a decision, and with the judge's computing counted as if it were human time.",
+    "prices": "The same under other prices of a decision, and with the judge's computing counted as if it were human time: wall time times "
+    "machines of its questions, of the probes that its thresholds come from, and of its training.",
     "crowding": "Judges by number of true instances in the image, first round only, where all arms judge the same proposals. Bars: 95 % "
     "Wilson intervals. An image is right when every instance has its mask and nothing is extra.",
     "rounds": "Images that each run approved, and how many of them were right: the purity of the labels that it made.",
@@ -235,7 +236,7 @@ def collect(settings: Settings, study_csv: Path | None = None, pooled_csv: Path 
             if cards:
                 examples[name] = cards
     sheets = []
-    for name in sorted(path.stem for path in Path("metrics/autolabel").glob("*.json")):
+    for name in settings.autolabels:
         path = Path(f"loop/{name}/sheet.jpg")
         if path.exists():
             shown.append(path)
@@ -249,6 +250,8 @@ def collect(settings: Settings, study_csv: Path | None = None, pooled_csv: Path 
     content: Row = {
         "settings": settings,
         "summary": summary,
+        "unparsed": {name: report.unparsed(row) for name, row in summary.items()},
+        "decided_nothing": report.decided_nothing(summary, settings.runs),
         "verdicts": verdicts(comparison, settings),
         "figures": figures,
         "simulated": {name for name, run in settings.runs.items() if simulated(settings.judges[run.judge])},
@@ -262,7 +265,9 @@ def collect(settings: Settings, study_csv: Path | None = None, pooled_csv: Path 
         },
         "asking": {name: found for name in settings.runs if (found := take(Path(f"metrics/asking/{name}.json")))},
         "probes": {name: found for name in settings.probed if (found := take(Path(f"metrics/probes/{name}.json")))},
-        "autolabel": {path.stem: study.flatten(take(path)) for path in sorted(Path("metrics/autolabel").glob("*.json"))},
+        "autolabel": {
+            name: study.flatten(found) for name in settings.autolabels if (found := take(Path(f"metrics/autolabel/{name}.json")))
+        },
         "sheets": sheets,
         "split": take(Path("metrics/split.json")),
         "examples": examples,
@@ -289,7 +294,8 @@ def render(content: Row) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["points"] = lambda ap: f"{100 * ap:+.1f}".replace("-", "\u2212")
     environment.filters["ap"] = lambda ap: "-" if ap is None else f"{ap:.3f}"
-    environment.filters["arm"] = lambda run: report.arm(run).replace("-", "\u2011")  # no line break at a hyphen
+    arms = {name: run.arm for name, run in content["settings"].runs.items()}
+    environment.filters["arm"] = lambda run: arm_of(run, arms.get(run)).replace("-", "\u2011")  # no line break at a hyphen
     environment.filters["p"] = lambda p: "-" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
     environment.filters["share"] = lambda v: "-" if v is None else f"{v:.2f}"
     environment.filters["number"] = lambda v: "-" if v is None else json.dumps(v) if not isinstance(v, float) else f"{v:,.4g}"

@@ -11,9 +11,11 @@ import json
 import os
 import shutil
 import time
+import zlib
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .base.files import feed, scratch
 
@@ -37,15 +39,51 @@ def state_folder(kind: str, key: str) -> Path:
     folder = scratch() / kind / key
     for other in folder.parent.glob("*"):
         try:
-            if time.time() - other.stat().st_mtime > DAYS_KEPT * 86400:
+            if other.is_dir() and not other.is_symlink() and time.time() - other.stat().st_mtime > DAYS_KEPT * 86400:
                 shutil.rmtree(other)
         except FileNotFoundError:  # another process was first
             pass
     return folder
 
 
+def line_of(value: Any) -> bytes:
+    """A line of JSON, a tab and its CRC-32, by which a line that a kill cut short or a disk damaged is told from a whole one."""
+    text = json.dumps(value).encode()
+    return b"%b\t%08x\n" % (text, zlib.crc32(text))
+
+
+def value_of(line: bytes) -> Any:
+    """What `line_of` wrote."""
+    return json.loads(line[:-10])
+
+
+def whole_lines(path: Path) -> int:
+    """How many lines at the beginning of a file are as `line_of` wrote them; 0 of no file. If there is more behind them, that is said."""
+    if not path.exists():
+        return 0
+    number = 0
+    with path.open("rb") as stream:
+        for line in stream:
+            if line[-10:] != b"\t%08x\n" % zlib.crc32(line[:-10]):
+                print(f"{path}: line {number + 1} is cut short or damaged, so what it and later lines hold is done again")
+                break
+            number += 1
+    return number
+
+
+def reopened(path: Path, lines: int) -> BinaryIO:
+    """A file that this process alone adds to: so many lines of what was there. Another process makes its own in its place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    temporary = path.with_name(f"{path.stem}.{os.getpid()}{path.suffix}")
+    with path.open("rb") as old, temporary.open("wb") as new:
+        new.writelines(islice(old, lines))
+    os.replace(temporary, path)
+    return path.open("ab")
+
+
 class Progress:
-    """The finished batches of a piece of work, one JSON line each; a line that a kill cut short does not count.
+    """The finished batches of a piece of work, one line each (see `line_of`); from a damaged line on nothing counts.
 
     Not for two processes at once: each writes a file of its own.
     """
@@ -57,18 +95,12 @@ class Progress:
 
     def load(self) -> list[list[Any]]:
         """The batches so far; from here on more can be added."""
-        whole: list[bytes] = []
-        if self.path.exists():
-            whole = [line for line in self.path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.folder / f"batches.{os.getpid()}.jsonl"
-        temporary.write_bytes(b"".join(whole))
-        os.replace(temporary, self.path)
-        self._stream = self.path.open("ab")  # of the file just made: another process replaces it and writes into its own
-        return [json.loads(line) for line in whole]
+        self._stream = reopened(self.path, whole_lines(self.path))
+        with self.path.open("rb") as stream:
+            return [value_of(line) for line in stream]
 
     def add(self, batch: list[Any]) -> None:
-        self._stream.write(json.dumps(batch).encode() + b"\n")
+        self._stream.write(line_of(batch))
         self._stream.flush()
 
     def clear(self) -> None:

@@ -2,32 +2,80 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tabulate import tabulate
 
 from .base.files import read_json
-from .base.settings import Judge, Run, simulated
+from .base.settings import Calibration, Judge, Run, Verifier, VlmJudge, arm_of, chain, simulated
 
 RULES = ("human", "confidence", "random", "always", "never")  # kinds of judge that compute nothing worth counting
 
 
+Preparation = dict[str, float | None]  # what a judge computed before its first verdict: {part: seconds}, None where it is not known
+
+
+def machine_seconds(asking: dict[str, Any]) -> float | None:
+    """Wall time of asking x machines that were busy with it, by a file of `metrics/asking`; None where nothing was measured.
+
+    Requests in flight overlap, so their own times do not add up to what the machines were paid for.
+    """
+    seconds = asking.get("seconds")
+    return None if seconds is None else round(seconds * asking.get("machines", 1), 6)
+
+
+def preparations(
+    names: Iterable[str], judges: dict[str, Judge], calibrations: dict[str, Calibration], verifiers: dict[str, Verifier], probes: Path,
+    training: Path,
+) -> dict[str, Preparation]:  # fmt: skip
+    """What these judges computed before their first verdict; nothing for one that is no model.
+
+    The questions about probes that its thresholds come from, and the training of the verifier whose model it is. Questions about probes
+    that only measure a judge belong to no arm. The detectors are nobody's computing, here as elsewhere.
+
+    Args:
+        names: of the judges.
+        probes: folder of what asking about the probes took, one file a judge (`metrics/probes/asking`).
+        training: folder of the verifiers' trainings, a folder a judge (`metrics/verifier`).
+    """
+    found: dict[str, Preparation] = {}
+    for name in names:
+        judge, parts = judges[name], found.setdefault(name, {})
+        if not isinstance(judge, VlmJudge):
+            continue
+        if judge.calibrated and name in calibrations:
+            probed = calibrations[name].probed
+            parts[f"probes of {probed}"] = machine_seconds(read_json(probes / f"{probed}.json"))
+        for verifier in verifiers:
+            if PurePosixPath(judge.model) == PurePosixPath("judges", verifier, "model"):
+                parts[f"training of {verifier}"] = read_json(training / verifier / "held_out.json").get("seconds")
+    return found
+
+
 def summarise(
-    runs: dict[str, Run], judges: dict[str, Judge], detection: Path, cost: Path, judge: Path, training: Path, asking: Path
-) -> dict[str, dict[str, Any]]:
+    runs: dict[str, Run], judges: dict[str, Judge], prepared: dict[str, Preparation], detection: Path, cost: Path, judge: Path,
+    training: Path, asking: Path,
+) -> dict[str, dict[str, Any]]:  # fmt: skip
     """One flat row of numbers a run, `start` first, then the runs of params.yaml in their order.
 
-    `judge_seconds` is what the run's judge computed: 0 for a rule, None where it is not known (a simulated VLM).
+    `judge_seconds`: `machine_seconds` of the run's questions. `preparation_seconds`: what its judge computed before (`preparations`), and
+    no run on the way to it has been charged for: an arm pays once. Both are 0 for a rule, None where it is not known (a simulated VLM).
+    `questions` and `unparsed` (of them) are the judge's, by `metrics/asking`, and counted nowhere else; None where nothing is parsed.
     Files of runs that params.yaml no longer has may still lie in the folders; they are not read.
     """
     rows: dict[str, dict[str, Any]] = {}
     for name in ["start", *runs]:
         ap, price = read_json(detection / f"{name}.json"), read_json(cost / f"{name}.json")
-        quality = read_json(judge / f"{name}.json") if name != "start" else {}
+        quality, asked, new = {}, {}, {}
         computed: float | None = 0.0
-        if name != "start" and judges[runs[name].judge].kind not in RULES:
-            computed = read_json(asking / f"{name}.json").get("seconds")
+        if name != "start":
+            quality, asked = read_json(judge / f"{name}.json"), read_json(asking / f"{name}.json")
+            paid = {part for earlier in chain(runs, name)[:-1] for part in prepared.get(runs[earlier].judge, {})}
+            new = {part: seconds for part, seconds in prepared.get(runs[name].judge, {}).items() if part not in paid}
+            if judges[runs[name].judge].kind not in RULES:
+                computed = machine_seconds(asked)
         row = {
             "mask_AP": ap["mask"]["AP"],
             "box_AP": ap["box"]["AP"],
@@ -35,12 +83,15 @@ def summarise(
             "draw_hours": price["draw_hours"],
             "human_decisions": price["human_decisions"],
             "judge_seconds": computed,
+            "preparation_seconds": added(new.values()),
             "images_human": price["labels"]["images"]["human"],
             "images_model": price["labels"]["images"]["model"],
             "images_ground_truth": price["labels"]["images"]["ground_truth"],
             "steps": read_json(training / f"{name}.json")["steps"],
             "asked": quality.get("asked"),
             "approved": quality.get("approved"),
+            "questions": asked.get("questions"),
+            "unparsed": asked.get("unparsed"),
             "judge_recall": quality.get("recall"),
             "judge_specificity": quality.get("specificity"),
             "label_precision": quality.get("precision"),
@@ -49,10 +100,23 @@ def summarise(
     return rows
 
 
-def arm(name: str) -> str:
-    """`vlm-sim-2` belongs to the arm `vlm-sim`; a name without a round number is an arm of its own."""
-    stem, _, last = name.rpartition("-")
-    return stem if stem and last.isdigit() else name
+def added(numbers: Iterable[float | None]) -> float | None:
+    """The sum; None if one of them is not known."""
+    known = list(numbers)
+    return None if None in known else round(sum((n for n in known if n is not None), 0.0), 6)
+
+
+def decided_nothing(summary: dict[str, dict[str, Any]], runs: dict[str, Run]) -> set[str]:
+    """The runs after which no judge of their arm has approved or handed on an image: they trained on what they began with.
+
+    A run from labels has those of `start`; one from a start without labels has none.
+    """
+
+    def labelled(run: str) -> int:
+        return sum(summary[run].get(f"images_{source}") or 0 for source in ("human", "model", "ground_truth"))
+
+    there = [name for name in runs if name in summary and "start" in summary]
+    return {name for name in there if labelled(name) == (labelled("start") if runs[chain(runs, name)[0]].prev == "start" else 0)}
 
 
 def headline(summary: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -75,50 +139,42 @@ def curve(summary: dict[str, dict[str, Any]], runs: dict[str, Run]) -> list[dict
     hours after the initial labels can be below zero: those that it did not need.
 
     Returns:
-        Rows of `arm` (with "(simulated)" where it is), `run`, `round` (0 for `start`), `human_hours` in all, `added_human_hours` after the
-        initial labels, `mask_AP` and `box_AP`; for other prices `draw_hours`, `human_decisions` and `judge_seconds`, in all; whether
-        the arm is `simulated`.
+        Rows of `arm` (with "(simulated)" where it is), `run`, `round` (0 for `start`), `human_hours` in all, `added_human_hours` and
+        `added_draw_hours` after the initial labels (those of the run - those of `start`), `mask_AP` and `box_AP`; for other prices, all
+        on the way to the run, `draw_hours`, `human_decisions` and `judge_seconds` (the judges' questions and their preparation, None if
+        one is not known); whether the arm is `simulated`.
     """
 
-    def point(name: str, run: str, number: int) -> dict[str, Any]:
-        numbers = summary[run]
+    def point(name: str, run: str) -> dict[str, Any]:
+        numbers, start, way = summary[run], summary["start"], chain(runs, run)
         return {
-            "arm": arm(name) + (" (simulated)" if summary[name]["simulated"] else ""), "run": run, "round": number,
-            "added_human_hours": round(numbers["human_hours"] - summary["start"]["human_hours"], 6),
+            "arm": arm_of(name, runs[name].arm) + (" (simulated)" if summary[name]["simulated"] else ""), "run": run, "round": len(way),
+            "added_human_hours": round(numbers["human_hours"] - start["human_hours"], 6),
+            "added_draw_hours": round(numbers["draw_hours"] - start["draw_hours"], 6),
             **{key: numbers[key] for key in ("human_hours", "mask_AP", "box_AP", "draw_hours", "human_decisions")},
-            "judge_seconds": computed(run), "simulated": summary[name]["simulated"],
+            "judge_seconds": added(summary[one][key] for one in way for key in ("judge_seconds", "preparation_seconds")),
+            "simulated": summary[name]["simulated"],
         }  # fmt: skip
 
-    def computed(run: str) -> float | None:
-        """Of all judges on the way to this run; None if one is not known."""
-        seconds: list[float | None] = []
-        while run in runs:
-            seconds.append(summary[run]["judge_seconds"])
-            run = runs[run].prev
-        return None if None in seconds else round(sum(s for s in seconds if s is not None), 6)
-
-    points = []
-    for name, run in runs.items():
-        if run.prev == "start":
-            points.append(point(name, "start", 0))
-        number, current = 1, run
-        while current.prev in runs:
-            number, current = number + 1, runs[current.prev]
-        points.append(point(name, name, number))
-    return points
+    return [point(name, run) for name in runs for run in ((["start"] if runs[name].prev == "start" else []) + [name])]
 
 
 def table(summary: dict[str, dict[str, Any]]) -> str:
     """The summary for a terminal; `-` where there is nothing to measure."""
-    headers = ["run", "mask AP", "box AP", "images by human", "by model", "human hours", "asked", "approved",
+    headers = ["run", "mask AP", "box AP", "images by human", "by model", "human hours", "asked", "approved", "unparsed",
                "judge recall", "specificity", "steps"]  # fmt: skip
     rows = [
         [name + (" (simulated)" if r["simulated"] else ""), r["mask_AP"], r["box_AP"], r["images_human"], r["images_model"],
-         r["human_hours"], r["asked"], r["approved"], r["judge_recall"], r["judge_specificity"], r["steps"]]
+         r["human_hours"], r["asked"], r["approved"], unparsed(r), r["judge_recall"], r["judge_specificity"], r["steps"]]
         for name, r in summary.items()
     ]  # fmt: skip
-    formats = ("", ".3f", ".3f", "", "", ".2f", "", "", ".2f", ".2f", "")
+    formats = ("", ".3f", ".3f", "", "", ".2f", "", "", "", ".2f", ".2f", "")
     return tabulate(rows, headers=headers, floatfmt=formats, missingval="-")
+
+
+def unparsed(row: dict[str, Any]) -> str | None:
+    """How many of a run's questions got an answer that says neither yes nor no, as in "774 of 797"; None where nothing is parsed."""
+    return None if row.get("unparsed") is None else f"{row['unparsed']:,} of {row['questions']:,}"
 
 
 def main() -> None:

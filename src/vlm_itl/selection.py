@@ -14,17 +14,28 @@ from .base.settings import Select
 Part = Literal["training", "test"]
 
 
-def category_ids(categories: Iterable[tuple[int, str]], settings: Select, part: Part) -> set[int]:
+def category_ids(categories: Iterable[tuple[int, str]], settings: Select, part: Part, where: str | None = None) -> set[int]:
     """Ids of the chosen classes.
 
+    Args:
+        where: the file, for an error.
+
     Raises:
-        UserError: the data has no class of that name.
+        UserError: the data has no class of that name, or two.
     """
-    ids = {name: i for i, name in categories}
+    ids: dict[str, list[int]] = {}
+    for i, name in categories:
+        ids.setdefault(name, []).append(i)
+    file = f" in {where}" if where else ""
     for name in settings.categories:
         if name not in ids:
-            raise UserError(f"params.yaml: select.categories: {part} data has no class '{name}' (it has: {', '.join(ids)})")
-    return {ids[name] for name in settings.categories}
+            raise UserError(f"params.yaml: select.categories: {part} data has no class '{name}' (it has: {', '.join(ids)}){file}")
+        if len(ids[name]) > 1:
+            raise UserError(
+                f"{part} data has the class '{name}' under the ids {' and '.join(map(str, ids[name]))}{file}: "
+                "give all its annotations one of them"
+            )
+    return {ids[name][0] for name in settings.categories}
 
 
 def select(data: Coco, settings: Select, part: Part) -> Coco:
@@ -53,9 +64,10 @@ def select(data: Coco, settings: Select, part: Part) -> Coco:
     if not chosen:
         smaller = Counter(a["category_id"] for a in kept)
         found = ", ".join(f"{row['name']} {smaller[row['id']]}" for row in data["categories"] if row["id"] in wanted)
+        crowds = sum(bool(a["iscrowd"]) for a in data["annotations"] if a["category_id"] in wanted)
         raise UserError(
             f"params.yaml: select: no {part} image has an instance of {', '.join(settings.categories)} of at least "
-            f"{settings.min_area:g} square pixels that is no crowd (annotations of any size: {found})"
+            f"{settings.min_area:g} square pixels that is no crowd (annotations of any size: {found}; iscrowd: {crowds})"
         )
     categories = [row for row in data["categories"] if row["id"] in wanted]
     result = subset({**data, "annotations": kept, "categories": categories}, chosen)
@@ -67,6 +79,23 @@ def select(data: Coco, settings: Select, part: Part) -> Coco:
             )
         result = subset(result, set((cover + spread)[: settings.max_images]))
     return result
+
+
+def left_out(data: Coco, chosen: Coco, settings: Select) -> dict[str, int]:
+    """What `select` did with the images of `data`, and with the instances on the `chosen` ones."""
+    names = {row["id"]: row["name"] for row in data["categories"]}
+    shows = {
+        a["image_id"]
+        for a in data["annotations"]
+        if names[a["category_id"]] in settings.categories and not a["iscrowd"] and a["area"] >= settings.min_area
+    }
+    return {
+        "images": len(chosen["images"]),
+        "images_without_instance": len(data["images"]) - len(shows),
+        "images_over_limit": len(shows) - len(chosen["images"]),
+        "instances": sum(not a["iscrowd"] for a in chosen["annotations"]),
+        "ignored_regions": sum(bool(a["iscrowd"]) for a in chosen["annotations"]),
+    }
 
 
 def stratified(data: Coco, seed: str) -> tuple[list[int], list[int]]:

@@ -12,6 +12,7 @@ import PIL.ImageDraw
 import PIL.ImageFont
 
 from .base.coco import Coco, by_image
+from .base.pictures import read_picture
 from .base.settings import Gallery, Render
 from .judging.vlm import rendering
 from .matching import partners, shared_numbers
@@ -54,7 +55,7 @@ def draw(proposals: list[Row], truth: Coco, images: Path, iou: float, settings: 
         cells = [text(f"{name}: pseudo-labels and truth")]
         for image in some:
             mine, theirs = shown.get(image["id"], []), true.get(image["id"], [])
-            pair = sample(rendering.read_picture(images / image["file_name"]), mine, theirs, iou)
+            pair = sample(read_picture(images / image["file_name"]), mine, theirs, iou)
             count = sum(not a["iscrowd"] for a in theirs)
             cells.append(stacked([pair, text(f"image {image['id']}: {len(mine)} drawn, {count} true")], 0))
         columns.append(stacked(cells, GAP))

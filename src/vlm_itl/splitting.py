@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .base.coco import Coco
+from .base.coco import Coco, originals
 from .base.errors import UserError
 from .base.settings import Split
 from .selection import classes_of, stratified
@@ -17,7 +17,7 @@ def split(data: Coco, settings: Split) -> tuple[set[int], set[int], set[int]]:
     """Image ids of (initial, pool, validation).
 
     Both follow one stratified order: validation is a prefix, the initial labels the next, so a larger initial fraction contains a smaller
-    one. One image a class that no other covers goes first into the initial labels.
+    one. One image a class that no other covers goes first into the initial labels. Copies of a picture count once and stay together.
 
     Raises:
         UserError: a class has no instance, or the initial labels are too few to show every class.
@@ -27,7 +27,9 @@ def split(data: Coco, settings: Split) -> tuple[set[int], set[int], set[int]]:
     missing = [names[c] for c in names if c not in shown]
     if missing:
         raise UserError(f"no training image has an instance of '{missing[0]}'; take it out of select.categories or add images")
-    cover, spread = stratified(data, f"{settings.seed}/split")
+    original = originals(data["images"])
+    merged = {**data, "annotations": [{**a, "image_id": original[a["image_id"]]} for a in data["annotations"]]}
+    cover, spread = stratified(merged, f"{settings.seed}/split")
     images = len(cover) + len(spread)
 
     n_validation = round(settings.validation_fraction * images)
@@ -39,7 +41,12 @@ def split(data: Coco, settings: Split) -> tuple[set[int], set[int], set[int]]:
             f"too few to show every class once; at least {math.ceil(needed * 1000) / 1000} is needed"
         )
     validation, rest = spread[:n_validation], cover + spread[n_validation:]
-    return set(rest[:n_initial]), set(rest[n_initial:]), set(validation)
+
+    def with_copies(ids: list[int]) -> set[int]:
+        chosen = set(ids)
+        return {i for i, first in original.items() if first in chosen}
+
+    return with_copies(rest[:n_initial]), with_copies(rest[n_initial:]), with_copies(validation)
 
 
 def statistics(parts: dict[str, Coco]) -> dict[str, Any]:

@@ -29,9 +29,8 @@ from tqdm import tqdm
 
 from .base.errors import UserError
 from .base.files import replacing
-from .base.settings import Compare, load
+from .base.settings import Compare, arm_of, load
 from .lineage import Lineage, lineage
-from .report import arm
 from .statistics import matches
 from .statistics.compare import compare
 
@@ -43,7 +42,7 @@ ABOUT = ("run", "arm", "round", "judge", "policy", "simulated", "supervised", "m
 ALWAYS = ("seed", "split.initial_fraction")  # settings that stand in the table though they be equal
 DONE = ("Success", "Committed")
 COMPARED = (  # what a row of the pooled comparison says, after group, seeds and settings
-    "run", "against", "simulated", "against_simulated", "answer", "difference", "low", "high", "standard_error", "p",
+    "run", "against", "simulated", "against_simulated", "answer", "reason", "difference", "low", "high", "standard_error", "p",
     "mask_AP", "against_mask_AP", "seeds", "images", "images_needed", "seeds_needed", "resampled", "margin", "level", "power", "replicates",
 )  # fmt: skip
 
@@ -116,13 +115,15 @@ def about(run: str, settings: Row) -> Row:
     line = line if isinstance(line, dict) else {}
     judge = judges.get(line.get("judge")) if isinstance(judges, dict) else None
     kind = judge.get("kind") if isinstance(judge, dict) else None
+    chosen = line.get("arm")
     number, current = (0 if run == "start" else 1), line.get("prev")
     seen: set[Any] = {run}
     while isinstance(runs, dict) and isinstance(runs.get(current), dict) and current not in seen:
         seen.add(current)
         number, current = number + 1, runs[current].get("prev")
     return {
-        "run": run, "arm": arm(run), "round": number, "judge": line.get("judge"), "policy": line.get("policy", "pool") if line else None,
+        "run": run, "arm": arm_of(run, chosen if isinstance(chosen, str) else None), "round": number, "judge": line.get("judge"),
+        "policy": line.get("policy", "pool") if line else None,
         # a judge that asks a (simulated) human where it is not sure is simulated too
         "simulated": kind in ("human", "noisy") or bool(isinstance(judge, dict) and judge.get("human")),
         "supervised": line.get("policy") == "annotate" and kind == "never",
@@ -279,6 +280,11 @@ def pooled(found: list[Row], settings: dict[str, Row], repository: Path, how: Co
     return ["group", "seed", *columns, *COMPARED], rows, left_out
 
 
+def harmless(cell: Any) -> Any:
+    """A cell of a CSV; text that a spreadsheet would run as a formula begins with an apostrophe (OWASP, "CSV Injection")."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+
+
 def write(columns: list[str], rows: list[Row], csv_path: Path | None, parquet: Path | None) -> None:
     """Write the table; Parquet with mixed settings (a number here, a word there) as text.
 
@@ -289,7 +295,7 @@ def write(columns: list[str], rows: list[Row], csv_path: Path | None, parquet: P
         with replacing(csv_path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, columns)
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows({key: harmless(value) for key, value in row.items()} for row in rows)
     if parquet:
         try:
             import pyarrow
@@ -344,7 +350,7 @@ def read_pooled(path: Path) -> list[Row]:
     Raises:
         UserError: the file is missing or not such a table.
     """
-    words = ("run", "against", "answer", "resampled")
+    words = ("run", "against", "answer", "reason", "resampled")
     rows = _read(path, {"group", "seed", *COMPARED})
     try:
         return [

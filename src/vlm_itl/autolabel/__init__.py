@@ -8,18 +8,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import PIL.Image
-import PIL.ImageOps
 import torch
 from pycocotools import mask as mask_util
 from tqdm import tqdm
 
 from ..base.coco import Coco, encode
 from ..base.errors import UserError
+from ..base.pictures import Pixels, read_picture
 from ..base.settings import GroundedSam2, Sam3
 from ..progress import Progress, digest_of
-from .found import Found, Pixels
+from .found import Found
 from .grounded_sam2 import GroundedSam2Teacher
 from .sam3 import Sam3Teacher
 
@@ -107,12 +105,6 @@ def less(size: int, device: str) -> int:
         torch.cuda.empty_cache()
     tqdm.write(f"out of memory with {size} images at a time; {size // 2} from here on")
     return size // 2
-
-
-def read_picture(path: Path) -> Pixels:
-    """RGB pixels, turned by EXIF orientation as Detectron2 does, so that masks fit."""
-    with PIL.Image.open(path) as opened:
-        return np.array(PIL.ImageOps.exif_transpose(opened).convert("RGB"))
 
 
 def to_results(image_id: int, found: list[Found], ids: list[int]) -> list[Row]:

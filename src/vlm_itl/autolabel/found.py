@@ -15,8 +15,6 @@ from ..base.errors import UserError
 from ..base.settings import Teacher
 from ..pretrained import loading
 
-Pixels = NDArray[np.uint8]  # height x width x 3, RGB
-
 
 @dataclass(frozen=True)
 class Found:
@@ -73,7 +71,7 @@ def sound(values: torch.Tensor, model: str) -> torch.Tensor:
 def load_processor(kind: Any, model: str, revision: str | None, key: str) -> Any:
     """What turns pictures and texts into a model's tensors; see `load_model`."""
     with loading(model, key):
-        return kind.from_pretrained(model, revision=revision)
+        return kind.from_pretrained(model, revision=revision, trust_remote_code=False)
 
 
 def load_model(kind: Any, model: str, revision: str | None, device: str, key: str) -> Any:
@@ -87,7 +85,9 @@ def load_model(kind: Any, model: str, revision: str | None, device: str, key: st
         UserError: it cannot be had, its weights are another model's, or it does not fit into the memory.
     """
     with loading(model, key):
-        loaded, info = kind.from_pretrained(model, revision=revision, dtype=torch.float32, output_loading_info=True)
+        loaded, info = kind.from_pretrained(
+            model, revision=revision, dtype=torch.float32, output_loading_info=True, trust_remote_code=False, use_safetensors=True
+        )
     if 2 * len(info["missing_keys"]) > len(loaded.state_dict()):  # transformers would begin with random ones and only warn
         raise UserError(f"params.yaml: {key}: {model} has no weights of a {type(loaded).__name__}; is it another model's folder?")
     try:

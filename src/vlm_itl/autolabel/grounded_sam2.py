@@ -9,9 +9,10 @@ import torch
 from torchvision.ops import clip_boxes_to_image
 from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor, Sam2Model, Sam2Processor
 
+from ..base.pictures import Pixels
 from ..base.settings import GroundedSam2
 from ..pretrained import identity
-from .found import Found, Pixels, choose_device, load_model, load_processor, precision, sound, suppress
+from .found import Found, choose_device, load_model, load_processor, precision, sound, suppress
 
 DETECTOR, SEGMENTER = "autolabels: detector", "autolabels: segmenter"  # keys of params.yaml
 

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from transformers import Sam3Model, Sam3Processor
 
+from ..base.pictures import Pixels
 from ..base.settings import Sam3
 from ..pretrained import identity
-from .found import Found, Pixels, choose_device, load_model, load_processor, precision, sound, suppress
+from .found import Found, choose_device, load_model, load_processor, precision, sound, suppress
 
 MODEL = "autolabels: model"  # key of params.yaml
 

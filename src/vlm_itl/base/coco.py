@@ -40,6 +40,18 @@ def subset(data: Coco, image_ids: set[int]) -> Coco:
     }
 
 
+def originals(images: list[dict[str, Any]]) -> dict[int, int]:
+    """For each image the lowest id of those with the same content (`md5` of its row), which is its own where it is no copy.
+
+    Copies of a picture must not lie on two sides of a split.
+    """
+    first: dict[str, int] = {}
+    for image in sorted(images, key=lambda image: image["id"]):
+        if "md5" in image:
+            first.setdefault(image["md5"], image["id"])
+    return {image["id"]: first[image["md5"]] if "md5" in image else image["id"] for image in images}
+
+
 def by_image(data: Coco | list[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
     """Annotations (or results) by image id; images without any are absent."""
     rows: dict[int, list[dict[str, Any]]] = {}

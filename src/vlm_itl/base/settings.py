@@ -5,20 +5,23 @@ The file is read with the YAML 1.2 parser that DVC uses, so that both see the sa
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from .errors import UserError
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
+MAX_PIXELS = 100_000_000  # of a picture, unless `data.max_pixels` says otherwise
 Probability = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]  # becomes a folder and a DVC stage name
 TEMPLATE = re.compile(r"\$\{([^}]*)\}")  # of dvc.yaml
@@ -56,13 +59,22 @@ class Coco2017(Model):
     connections: Annotated[int, Field(ge=1, le=64)] = 16  # requests under way at a time
     retries: Annotated[int, Field(ge=0)] = 5  # of one request, with growing pauses
     timeout: Annotated[float, Field(gt=0)] = 30  # seconds to connect, and without a byte
+    deadline: Annotated[float, Field(gt=0)] = 300  # seconds for one whole picture
+    hosts: list[str] = Field(default_factory=list)  # further ones that pictures may be fetched from, besides COCO's and that of base_url
     archive_md5: str = "f4bbac642086de4f52a3fdda2de5fa2c"  # as published for annotations_trainval2017.zip
+
+    @model_validator(mode="after")
+    def _no_secrets(self) -> Coco2017:
+        if self.base_url and "://" in self.base_url and re.search(r"[@?#]", self.base_url):
+            raise ValueError("base_url is recorded by DVC, so it holds no user, password or query; put them into ~/.netrc")
+        return self
 
 
 class Data(Model):
     source: Literal["synthetic", "local", "coco2017"]
     root: str  # a folder that exists; `download` depends on it
     seed: Annotated[int, Field(ge=0)] = 0  # of the drawn scenes and of a held-out test part
+    max_pixels: Annotated[int, Field(ge=1, lt=2**31)] = MAX_PIXELS  # a larger picture is refused before it is decoded
     synthetic: Synthetic | None = None
     local: Local | None = None
     coco2017: Coco2017 = Field(default_factory=Coco2017)
@@ -253,12 +265,29 @@ class Server(Model):
     """An OpenAI-compatible server; several `base_urls` share the load."""
 
     base_urls: list[Annotated[str, Field(pattern=r"^https?://[^@?#]+$")]] = Field(default_factory=list)  # they are recorded: no secrets
+    # what the servers run, such as `fp8 on vLLM 0.33`, in place of what they say in /v1/models: for servers that say nothing, or too little
+    fingerprint: Annotated[str, Field(min_length=1)] | None = None
     api_key_env: str | None = None  # name of the environment variable that holds the key
     concurrency: Annotated[int, Field(ge=1)] = 32  # requests in flight
-    retries: Annotated[int, Field(ge=0)] = 5
-    timeout: Annotated[float, Field(gt=0)] = 120  # seconds a request
+    retries: Annotated[int, Field(ge=0)] = 5  # of a question, and of a server that is away, with growing pauses
+    timeout: Annotated[float, Field(gt=0)] = 120  # seconds a request, in all
     logprobs: bool = True  # ask for the likeliest first tokens; without, or where the server gives none, the text decides
     structured: bool = False  # vLLM: only the two options can be answered
+
+    @field_validator("base_urls")
+    @classmethod
+    def _addresses(cls, urls: list[str]) -> list[str]:
+        for url in urls:
+            parts = urlsplit(url)
+            if not parts.hostname or parts.port == 0:  # `port` raises ValueError above 65535
+                raise ValueError(f"{url} is no address of a server")
+        return urls
+
+
+# of `apply_chat_template`, which the back ends give themselves
+TEMPLATE_ARGUMENTS = {"messages", "conversation", "chat_template", "add_generation_prompt", "continue_final_message", "tokenize",
+                      "return_dict", "return_tensors", "return_assistant_tokens_mask", "processor_kwargs", "bos_token", "eos_token",
+                      "pad_token", "unk_token"}  # fmt: skip
 
 
 class VlmJudge(Model):
@@ -277,6 +306,8 @@ class VlmJudge(Model):
     approve: Annotated[list[str], Field(min_length=1)] = Field(default_factory=lambda: ["yes"])
     reject: Annotated[list[str], Field(min_length=1)] = Field(default_factory=lambda: ["no"])
     answer_line: Literal["first", "last"] = "first"  # of a text, the line that begins with the option
+    template: dict[str, JsonValue] = Field(default_factory=dict)  # arguments of the model's chat template, e.g. enable_thinking: false
+    prefill: str = ""  # text that the answer is made to begin with, e.g. an empty thought; what is judged comes after it
     max_tokens: Annotated[int, Field(ge=1)] = 128
     samples: Annotated[int, Field(ge=1)] = 1  # texts a question; their share of approvals is P(approve)
     temperature: Annotated[float, Field(gt=0)] = 0.7  # of several samples; one is greedy
@@ -284,7 +315,8 @@ class VlmJudge(Model):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     trust_remote_code: bool = False  # runs code that comes with the model
-    calibrated: bool = False  # P(approve) and the thresholds of images from `calibration.json` in the judge's folder, not from here
+    # question, P(approve) and thresholds of images from `calibration.json` in the judge's folder; masks are accepted by `threshold`
+    calibrated: bool = False
     human: HumanJudge | None = None  # with `calibrated`: who decides between rejecting and approving; costs a person's time
     render: Render = Field(default_factory=Render)
     server: Server = Field(default_factory=Server)
@@ -293,6 +325,8 @@ class VlmJudge(Model):
     def _fits(self) -> VlmJudge:
         if {s.lower() for s in self.approve} & {s.lower() for s in self.reject}:
             raise ValueError("approve and reject share a spelling")
+        if own := sorted(set(self.template) & TEMPLATE_ARGUMENTS):
+            raise ValueError(f"template: {', '.join(own)}: set by this program, not here")
         if self.samples > 1 and self.answer == "probability":
             raise ValueError("samples are of texts; set answer: text")
         if self.calibrated and (self.unit, self.answer) != ("instance", "probability"):
@@ -303,10 +337,11 @@ class VlmJudge(Model):
 
     def asking(self) -> dict[str, Any]:
         """What of these settings can change an answer, apart from the model and the question."""
+        shaped = {name: value for name in ("template", "prefill") if (value := getattr(self, name))}
         if self.answer == "probability":
-            return {"answer": self.answer}
+            return {"answer": self.answer, **shaped}
         sampling = {"samples": self.samples, "temperature": self.temperature} if self.samples > 1 else {}
-        return {"answer": self.answer, "max_tokens": self.max_tokens, **sampling}
+        return {"answer": self.answer, "max_tokens": self.max_tokens, **sampling, **shaped}
 
 
 Judge = Annotated[
@@ -324,6 +359,22 @@ class Run(Model):
     judge: Name
     prev: Name
     policy: Literal["pool", "annotate", "drop", "ground_truth"] = "pool"
+    arm: Name | None = None  # whose line the figures draw; none: the run's name without its round number
+
+
+def arm_of(name: str, chosen: str | None = None) -> str:
+    """The arm of a run: what `runs.<name>.arm` says, else the name without a round number (`vlm-sim-2` is of `vlm-sim`)."""
+    stem, _, last = name.rpartition("-")
+    return chosen or (stem if stem and last.isdigit() else name)
+
+
+def chain(runs: Mapping[str, Run], name: str) -> list[str]:
+    """The runs that lead to `name`, from the first after a start to `name` itself; none for a start."""
+    found: list[str] = []
+    while name in runs:
+        found.append(name)
+        name = runs[name].prev
+    return found[::-1]
 
 
 class Seconds(Model):
@@ -505,6 +556,11 @@ class Settings(Model):
                     return f"runs.{name}.prev", f"the chain never reaches start: it comes back to '{current}'"
                 seen.add(current)
                 current = self.runs[current].prev
+        for one, other in itertools.combinations(self.runs, 2):
+            of = arm_of(one, self.runs[one].arm)
+            if of == arm_of(other, self.runs[other].arm) and one not in chain(self.runs, other) and other not in chain(self.runs, one):
+                problem = f"'{one}' and '{other}' would both be of the arm '{of}', and neither continues the other; give one another"
+                return f"runs.{other}.arm", problem
         return None
 
 
@@ -541,7 +597,9 @@ def load(path: Path = Path("params.yaml")) -> Settings:
         if len(loc) > 2 and loc[0] in ("judges", "autolabels") and loc[2] in kinds:
             del loc[2]
         message = first["msg"].removeprefix("Value error, ")
-        given = "" if isinstance(first["input"], (dict, list)) else f" (it says {first['input']!r})"
+        # an address with a user may hold a password
+        secret = "://" in str(first["input"]) and "@" in str(first["input"])
+        given = "" if isinstance(first["input"], (dict, list)) or secret else f" (it says {first['input']!r})"
         if first["type"] == "extra_forbidden":
             message, given = "unknown key", ""
         raise UserError(f"{path}: {'.'.join(loc)}: {message}{given}") from None
@@ -588,7 +646,7 @@ def wanted(graph: dict[str, Any], raw: dict[str, Any]) -> list[str]:
         body = stage.get("do", stage)
         keys += [key for key in TEMPLATE.findall(str(body)) if key.split(".")[0] not in ("key", "item")]
         for given in rounds:
-            keys += [TEMPLATE.sub(lambda match: str(_value(given, match[1])), key) for key in body.get("params", [])]
+            keys += [TEMPLATE.sub(lambda match, given=given: str(_value(given, match[1])), key) for key in body.get("params", [])]
     return list(dict.fromkeys(keys))
 
 

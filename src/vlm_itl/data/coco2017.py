@@ -10,39 +10,45 @@ import shutil
 import zipfile
 from collections import Counter
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 from urllib.request import url2pathname
 
 from tqdm import tqdm
 
 from ..base.coco import Coco, subset
 from ..base.errors import UserError
-from ..base.files import feed, scratch
-from ..base.settings import Coco2017, Select
-from ..selection import Part, category_ids, select
+from ..base.files import feed, read_regular, scratch
+from ..base.pictures import suffix
+from ..base.settings import MAX_PIXELS, Coco2017, Select
+from ..selection import Part, category_ids, left_out, select
 from .fetch import IN_A_ROW, Wanted, fetch
-from .instances import normalise, parse_instances, picture_path, picture_problem, read_instances
+from .instances import most_bytes, normalise, parse_instances, picture_path, picture_problem, read_instances, renumbered, shared
 
 ARCHIVE = "annotations_trainval2017.zip"
+HOSTS = ("images.cocodataset.org", "s3.amazonaws.com")  # where COCO's own pictures lie
 PARTS: dict[str, tuple[Part, str]] = {"train": ("training", "train2017"), "test": ("test", "val2017")}
 
 
-def prepare(images: Path, root: Path, settings: Coco2017, choice: Select) -> tuple[dict[str, Coco], Counter[str]]:
+def prepare(
+    images: Path, root: Path, settings: Coco2017, choice: Select, max_pixels: int = MAX_PIXELS
+) -> tuple[dict[str, Coco], dict[str, Counter[str]]]:  # fmt: skip
     """Read the annotations, select, and fetch the selected pictures, or find them on this machine.
+
+    The published files cannot be mended by whoever reads them, so a training picture that is also a test picture is left out.
 
     Args:
         images: gets the fetched pictures, `train/` and `test/`; pictures that lie on this machine are left where they are.
         root: a folder with COCO's annotation archive, or with COCO itself (`annotations/` and perhaps `train2017/`, `val2017/`).
 
     Returns:
-        {"train": ..., "test": ...}, and what was skipped or noted. A `file_name` is relative to `images`, or, of a picture that was
-        left where it is, absolute, with the picture's `md5` in its row.
+        {"train": ..., "test": ...}, and for each what was skipped or noted. A `file_name` is relative to `images` (COCO's is
+        `original_name`), or, of a picture that was left where it is, absolute. Every row has the picture's `md5`.
 
     Raises:
         UserError: the archive is not the published one, or more than `allow_missing` pictures cannot be had (each URL with its reason
             goes to the standard output).
     """
-    notes: Counter[str] = Counter()
+    notes: dict[str, Counter[str]] = {}
     parts: dict[str, Coco] = {}
     urls: dict[str, dict[int, str | None]] = {}
     archive = root / ARCHIVE if (root / ARCHIVE).exists() else None
@@ -60,12 +66,14 @@ def prepare(images: Path, root: Path, settings: Coco2017, choice: Select) -> tup
             raise UserError(
                 f"params.yaml: data.root: {root} holds neither {ARCHIVE} (with root: data/coco2017, `dvc repro` fetches it) nor {file}"
             )
-        data, skipped = normalise(instances, category_ids(instances.category_names(), choice, part), where)
-        notes += skipped
+        ids = category_ids(instances.category_names(), choice, part, where)
+        data, notes[name] = normalise(instances, ids, where, max_pixels)
         parts[name] = select(data, choice, part)
+        notes[name].update(left_out(data, parts[name], choice))
         urls[name] = {row.id: row.coco_url for row in instances.images}
         for image in parts[name]["images"]:
-            picture_path(images, image, where)  # a name that leads elsewhere
+            picture_path(images, image["file_name"], f"{where}: image {image['id']}")  # a name that leads elsewhere
+    parts = renumbered(parts)
 
     images.mkdir(parents=True, exist_ok=True)
     base = settings.base_url
@@ -73,11 +81,11 @@ def prepare(images: Path, root: Path, settings: Coco2017, choice: Select) -> tup
         base = str(root.resolve())
     untried = 0
     if base is not None and base.startswith("file://"):
-        missing = _read_in_place(parts, Path(url2pathname(urlsplit(base).path)))
+        missing = _read_in_place(parts, Path(url2pathname(urlsplit(base).path)), max_pixels)
     elif base is not None and "://" not in base:
-        missing = _read_in_place(parts, Path(base))
+        missing = _read_in_place(parts, Path(base), max_pixels)
     else:
-        missing, untried = _fetch(parts, urls, images, base, settings)
+        missing, untried = _fetch(parts, urls, images, base, settings, max_pixels)
 
     for line in missing.values():
         print(f"missing: {line}")
@@ -92,9 +100,13 @@ def prepare(images: Path, root: Path, settings: Coco2017, choice: Select) -> tup
             f"{len(missing)} of {total} pictures cannot be had (listed above); what was fetched is kept, so run it again, "
             "or set data.coco2017.allow_missing in params.yaml"
         )
-    notes["missing_pictures"] = len(missing)
-    whole = {name: {i["id"] for i in data["images"] if (name, i["id"]) not in missing} for name, data in parts.items()}
-    return {name: subset(data, whole[name]) for name, data in parts.items()}, notes
+    for name, data in parts.items():
+        notes[name]["missing_pictures"] = sum(part == name for part, _ in missing)
+        parts[name] = subset(data, {i["id"] for i in data["images"]} - {i for part, i in missing if part == name})
+    tested = {image["id"] for image, _ in shared(parts["train"], parts["test"])}
+    notes["train"]["also_test_pictures"] = len(tested)
+    parts["train"] = subset(parts["train"], {i["id"] for i in parts["train"]["images"]} - tested)
+    return parts, notes
 
 
 def check_archive(archive: Path, md5: str) -> None:
@@ -130,15 +142,16 @@ def read_member(archive: Path, member: str) -> bytearray:
         raise UserError(f"{archive}: {error}") from None
 
 
-def _read_in_place(parts: dict[str, Coco], folder: Path) -> dict[tuple[str, int], str]:
+def _read_in_place(parts: dict[str, Coco], folder: Path, max_pixels: int) -> dict[tuple[str, int], str]:
     """Point every row at its picture under `folder`; what is missing, by part and image id."""
     missing = {}
     for name, data in parts.items():
+        below = (folder / PARTS[name][1]).absolute()
         for image in tqdm(data["images"], desc=f"checking {name} images", unit="image"):
-            path = (folder / PARTS[name][1] / image["file_name"]).absolute()
+            path = picture_path(below, image["file_name"], f"{below}: image {image['original_id']}")
             try:
-                picture = path.read_bytes()
-                problem = picture_problem(picture, image)
+                picture = read_regular(path, most_bytes(image))
+                problem = picture_problem(picture, image, max_pixels)
             except OSError as error:
                 problem = str(error.strerror)
             if problem:
@@ -149,35 +162,47 @@ def _read_in_place(parts: dict[str, Coco], folder: Path) -> dict[tuple[str, int]
 
 
 def _fetch(
-    parts: dict[str, Coco], urls: dict[str, dict[int, str | None]], images: Path, base: str | None, settings: Coco2017
+    parts: dict[str, Coco], urls: dict[str, dict[int, str | None]], images: Path, base: str | None, settings: Coco2017, max_pixels: int
 ) -> tuple[dict[tuple[str, int], str], int]:  # fmt: skip
     """Fetch what the store does not have and link it into `images`; what is missing, by part and image id, and how many were not tried.
 
+    Annotations may be anybody's, and a `coco_url` could name a host of the network that only this machine reaches: only COCO's own, that
+    of `base_url` and those of `data.coco2017.hosts` are asked.
+
     A linked file shares its bytes with the store and perhaps with DVC's cache: each of them is replaced, never written in place.
     """
-    wanted: dict[Path, tuple[Wanted, tuple[str, int], Path]] = {}
+    wanted: dict[Path, Wanted] = {}
+    kept: dict[tuple[str, int], Path] = {}
     for name, data in parts.items():
         folder = PARTS[name][1]
         for image in data["images"]:
-            url = f"{base.rstrip('/')}/{folder}/{image['file_name']}" if base else urls[name][image["id"]]
+            where = f"{folder}: image {image['original_id']}"
+            url = f"{base.rstrip('/')}/{folder}/{quote(image['file_name'])}" if base else urls[name][image["original_id"]]
             if url is None:
-                raise UserError(f"{folder}: image {image['id']} has no coco_url; set data.coco2017.base_url in params.yaml")
-            kept = _store(base, url) / folder / image["file_name"]
-            target = images / name / image["file_name"]
-            wanted[kept] = Wanted(url, kept, functools.partial(picture_problem, image=image)), (name, image["id"]), target
-            image["file_name"] = f"{name}/{image['file_name']}"
-    done = fetch([item for item, _, _ in wanted.values()], settings.connections, settings.retries, settings.timeout)
+                raise UserError(f"{where} has no coco_url; set data.coco2017.base_url in params.yaml")
+            path = picture_path(_store(base, url) / folder, image["file_name"], where)
+            wanted[path] = Wanted(url, path, functools.partial(picture_problem, image=image, max_pixels=max_pixels), most_bytes(image))
+            kept[name, image["id"]] = path
+    hosts = {*HOSTS, *(host.lower() for host in settings.hosts), (urlsplit(base or "").hostname or "").lower()} - {""}
+    done = fetch(list(wanted.values()), hosts, settings.connections, settings.retries, settings.timeout, settings.deadline)
     print(f"pictures fetched: {done.files:,} ({done.bytes / 1e6:,.1f} MB); there before: {done.there:,}")
-    for kept, (_, _, target) in wanted.items():
-        if not kept.exists():
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.unlink(missing_ok=True)
-        try:
-            os.link(kept, target)
-        except OSError:  # another disk
-            shutil.copyfile(kept, target)
-    return {wanted[path][1]: line for path, line in done.failures.items()}, done.untried
+    for name, data in parts.items():
+        (images / name).mkdir(parents=True, exist_ok=True)
+        for image in data["images"]:
+            path = kept[name, image["id"]]
+            if not path.exists():
+                continue
+            picture = path.read_bytes()
+            target = images / name / f"{image['id']:012d}{suffix(picture)}"
+            target.unlink(missing_ok=True)
+            try:
+                os.link(path, target)
+            except OSError:  # another disk
+                shutil.copyfile(path, target)
+            image.update(
+                file_name=f"{name}/{target.name}", original_name=image["file_name"], md5=hashlib.md5(picture).hexdigest()
+            )  # fmt: skip
+    return {key: done.failures[path] for key, path in kept.items() if path in done.failures}, done.untried
 
 
 def _store(base: str | None, url: str) -> Path:

@@ -2,21 +2,31 @@
 
 requests is the client, for its care of proxies, certificates and .netrc; urllib3's `Retry` says whether and how long to wait. Not for
 large files: each body is held in memory, checked there, and written only when it is right.
+
+A server may be anybody's. An answer has a largest size and a longest time, and a redirection leads to allowed hosts only.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
+import socket
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 import requests
+from requests.adapters import HTTPAdapter
 from tqdm import tqdm
-from urllib3.exceptions import InvalidHeader, MaxRetryError
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError, InvalidHeader, MaxRetryError, ProtocolError
 from urllib3.util.retry import Retry
 
 from ..base.files import replacing
@@ -25,6 +35,7 @@ AGAIN = (408, 429, 500, 502, 503, 504)  # HTTP statuses that another try may men
 LONGEST_WAIT = 300.0  # seconds that a Retry-After may ask for
 IN_A_ROW = 20  # files in a row whose every try failed, after which the rest is not tried
 BACKOFF = 0.5  # seconds before the second retry, doubled at each further one; the first is at once
+REDIRECTIONS = 5  # followed of one request
 
 
 @dataclass(frozen=True)
@@ -34,6 +45,7 @@ class Wanted:
     url: str
     path: Path
     problem: Callable[[bytes], str | None]
+    most_bytes: int  # a longer body is not read to its end
 
 
 @dataclass
@@ -47,7 +59,9 @@ class Fetched:
     untried: int = 0  # after `IN_A_ROW` exhausted ones
 
 
-def fetch(wanted: list[Wanted], connections: int, retries: int, timeout: float) -> Fetched:
+def fetch(
+    wanted: list[Wanted], hosts: Container[str], connections: int, retries: int, timeout: float, deadline: float
+) -> Fetched:  # fmt: skip
     """Get every file that is not there whole.
 
     A file that is there is checked and not asked for again. Connection errors, stalls, short bodies, wrong content and the statuses
@@ -55,8 +69,10 @@ def fetch(wanted: list[Wanted], connections: int, retries: int, timeout: float) 
     section 10.2.3); another status at once counts as a failure. Killed at any moment, only whole files are left under their names.
 
     Args:
+        hosts: names that may be asked, also by redirection; in lower case.
         connections: requests under way at a time.
         timeout: seconds to connect, and without a byte.
+        deadline: seconds for one whole answer, however steadily its bytes drip.
 
     Raises:
         OSError: a file cannot be written.
@@ -73,8 +89,8 @@ def fetch(wanted: list[Wanted], connections: int, retries: int, timeout: float) 
                 return item, _Answer()
             item.path.unlink(missing_ok=True)
         if not hasattr(session, "value"):
-            session.value = requests.Session()
-        answer = _get(session.value, item, policy, timeout)
+            session.value = _session(deadline)
+        answer = _get(session.value, item, hosts, policy, timeout, deadline)
         if answer.reason is None:
             with replacing(item.path) as temporary:
                 temporary.write_bytes(answer.body)
@@ -114,22 +130,86 @@ class _Answer:
     exhausted: bool = False  # every try failed, as when the network or the server is at fault; a 404 is not tried again
 
 
-def _get(session: requests.Session, item: Wanted, policy: Retry, timeout: float) -> _Answer:
+def _session(deadline: float) -> requests.Session:
+    session = requests.Session()
+    session.headers["Accept-Encoding"] = "identity"  # pictures are compressed already, and a small body must not unpack to a large one
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _Adapter(deadline))
+    return session
+
+
+class _Adapter(HTTPAdapter):
+    """Cuts a connection on which the head of an answer takes longer than `deadline` seconds: requests' timeout is of each byte."""
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **more: Any) -> None:
+        super().init_poolmanager(*args, **more)
+        self._bound(self.poolmanager)
+
+    def proxy_manager_for(self, *args: Any, **more: Any) -> Any:
+        manager = super().proxy_manager_for(*args, **more)
+        self._bound(manager)
+        return manager
+
+    def _bound(self, manager: Any) -> None:
+        plain = type("Plain", (_Cut, HTTPConnection), {"deadline": self.deadline})
+        secure = type("Secure", (_Cut, HTTPSConnection), {"deadline": self.deadline})
+        manager.pool_classes_by_scheme = {
+            "http": type("Plains", (HTTPConnectionPool,), {"ConnectionCls": plain}),
+            "https": type("Secures", (HTTPSConnectionPool,), {"ConnectionCls": secure}),
+        }
+
+
+class _Cut:
+    """Of a connection, the wait for the head of an answer."""
+
+    deadline: float
+    sock: socket.socket | None
+
+    def getresponse(self) -> Any:
+        timer = threading.Timer(self.deadline, self._cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            return super().getresponse()  # type: ignore[misc]
+        finally:
+            late = timer.finished.is_set()
+            timer.cancel()
+            if late:  # what was cut may look like an answer that has ended
+                raise ProtocolError(f"the answer's head is not whole within {self.deadline:g} s (data.coco2017.deadline)")
+
+    def _cut(self) -> None:
+        sock = self.sock
+        if sock is not None:
+            with contextlib.suppress(OSError):  # it is closed already
+                sock.shutdown(socket.SHUT_RDWR)
+
+
+class _Refused(Exception):
+    """An answer that another try would not mend."""
+
+
+def _get(
+    session: requests.Session, item: Wanted, hosts: Container[str], policy: Retry, timeout: float, deadline: float
+) -> _Answer:  # fmt: skip
     while True:
         response = None
         try:
-            response = session.get(item.url, timeout=timeout)
+            response, body = _read(session, item, hosts, timeout, deadline)
             if response.ok:
-                reason = item.problem(response.content) or _other_than_stored(response)
+                reason = item.problem(body) or _other_than_stored(response, body)
                 if reason is None:
-                    return _Answer(response.content)
+                    return _Answer(body)
             else:
                 reason = f"{response.status_code} {response.reason}"
                 if not policy.is_retry("GET", response.status_code):
                     return _Answer(reason=reason)
-        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema) as error:
+        except (_Refused, requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema) as error:
             return _Answer(reason=str(error))
-        except requests.RequestException as error:
+        except (requests.RequestException, HTTPError, OSError) as error:
             reason = _cause(error)
         try:
             policy = policy.increment("GET", item.url, error=requests.RequestException(reason))
@@ -141,13 +221,46 @@ def _get(session: requests.Session, item: Wanted, policy: Retry, timeout: float)
             policy.sleep()
 
 
-def _other_than_stored(response: requests.Response) -> str | None:
+def _read(
+    session: requests.Session, item: Wanted, hosts: Container[str], timeout: float, deadline: float
+) -> tuple[requests.Response, bytes]:  # fmt: skip
+    """The answer at the end of all redirections, and its body.
+
+    Raises:
+        _Refused: its host is not allowed, it is longer than `most_bytes`, or it is compressed all the same.
+        TimeoutError: it was not whole within `deadline` seconds.
+    """
+    url, end = item.url, time.monotonic() + deadline
+    for _ in range(1 + REDIRECTIONS):
+        host = (urlsplit(url).hostname or "").lower()
+        if host not in hosts:
+            raise _Refused(
+                f"{url} is on '{host}', which is not asked; if it is COCO's pictures that lie there, add it to data.coco2017.hosts"
+            )
+        with session.get(url, timeout=timeout, stream=True, allow_redirects=False) as response:
+            if response.is_redirect:
+                url = urljoin(url, response.headers["Location"])
+                continue
+            if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+                raise _Refused(f"its body is compressed ({response.headers['Content-Encoding']}), though that was not asked for")
+            body = bytearray()
+            while block := response.raw.read1(1 << 16):  # what has come, without waiting for more
+                body += block
+                if len(body) > item.most_bytes:
+                    raise _Refused(f"more than {item.most_bytes:,} bytes, which no picture of its size in the annotations has")
+                if time.monotonic() > end:
+                    raise TimeoutError(f"not whole within {deadline:g} s (data.coco2017.deadline)")
+            return response, bytes(body)
+    raise _Refused(f"more than {REDIRECTIONS} redirections")
+
+
+def _other_than_stored(response: requests.Response, body: bytes) -> str | None:
     """Why these bytes are not those that S3, where COCO lies, has stored: its ETag is their md5, unless it has a dash (Amazon S3 API
     reference, "Object"). A JPEG decoder does not see every wrong byte."""
     tag = response.headers.get("ETag", "")
     if response.headers.get("Server") != "AmazonS3" or not re.fullmatch('"[0-9a-f]{32}"', tag):
         return None
-    found = hashlib.md5(response.content).hexdigest()
+    found = hashlib.md5(body).hexdigest()
     return None if found == tag.strip('"') else f"md5 is {found}, the server has {tag}"
 
 

@@ -2,68 +2,112 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import random
 from collections import Counter
 from pathlib import Path
 
 from tqdm import tqdm
 
-from ..base.coco import Coco, subset
+from ..base.coco import Coco, by_image, originals, subset
 from ..base.errors import UserError
-from ..base.settings import Local, LocalPart, Select
-from ..selection import Part, category_ids, select
-from .instances import normalise, picture_path, picture_problem, read_instances
+from ..base.files import read_regular
+from ..base.pictures import suffix
+from ..base.settings import MAX_PIXELS, Local, LocalPart, Select
+from ..selection import Part, category_ids, left_out, select
+from .instances import most_bytes, normalise, picture_path, picture_problem, read_instances, renumbered, shared
 
 
-def prepare(images: Path, root: Path, settings: Local, choice: Select, seed: int) -> tuple[dict[str, Coco], Counter[str]]:
+def prepare(
+    images: Path, root: Path, settings: Local, choice: Select, seed: int, max_pixels: int = MAX_PIXELS
+) -> tuple[dict[str, Coco], dict[str, Counter[str]]]:  # fmt: skip
     """Check the user's annotations, select, and copy the selected pictures.
 
-    Without a test part, `test_fraction` of all images, drawn with the seed, are the test set's candidates.
+    Without a test part, `test_fraction` of all pictures, drawn with the seed, are the test set's candidates, with all their copies.
 
     Args:
-        images: gets the pictures, `train/` and `test/`.
+        images: gets the pictures, `train/` and `test/`, under names of our own.
         root: the folder that the paths in `settings` are relative to.
+        max_pixels: of a picture.
 
     Returns:
-        {"train": ..., "test": ...} with `file_name`s relative to `images`, and what was skipped or noted.
+        {"train": ..., "test": ...} with `file_name`s relative to `images` (the user's is `original_name`, the content's hash `md5`), and
+        for each what was skipped or noted; of a held-out test part, what concerns the file as a whole is noted with "train".
 
     Raises:
-        UserError: the file and the id at fault; see `vlm_itl.data.instances` and `vlm_itl.selection`.
+        UserError: the file and the id at fault (see `vlm_itl.data.instances` and `vlm_itl.selection`), or a picture is in both parts.
     """
-    train, notes = _read(root / settings.train.annotations, choice, "training")
+    files = {"train": settings.train, "test": settings.test or settings.train}
+    notes: dict[str, Counter[str]] = {"train": Counter(), "test": Counter()}
+    train = _read(root, settings.train, choice, "training", notes["train"], max_pixels)
     if settings.test is None:
-        order = sorted(image["id"] for image in train["images"])
-        random.Random(f"{seed}/test").shuffle(order)
-        held_out = set(order[: round(settings.test_fraction * len(order))])
-        if not held_out or len(held_out) == len(order):
-            raise UserError(f"params.yaml: data.local.test_fraction leaves {len(held_out)} of {len(order)} images for testing")
-        test, train = subset(train, held_out), subset(train, set(order) - held_out)
+        train, test = _held_out(train, root, settings, seed)
     else:
-        test, test_notes = _read(root / settings.test.annotations, choice, "test")
-        notes += test_notes
+        test = _read(root, settings.test, choice, "test", notes["test"], max_pixels)
     chosen = {"train": select(train, choice, "training"), "test": select(test, choice, "test")}
-    _copy(chosen["train"], root, settings.train, images / "train")
-    _copy(chosen["test"], root, settings.test or settings.train, images / "test")
+    for name, data in (("train", train), ("test", test)):
+        notes[name].update(left_out(data, chosen[name], choice))
+    chosen = renumbered(chosen)
+    for name, part in files.items():
+        _copy(chosen[name], root, part, images / name, max_pixels)
+    both = shared(chosen["train"], chosen["test"])
+    if both:
+        (mine, other), more = both[0], f", and {len(both) - 1} more" if len(both) > 1 else ""
+        raise UserError(
+            f"{root / files['train'].annotations}: image {mine['original_id']} ({mine['original_name']}) is the same picture as image "
+            f"{other['original_id']} ({other['original_name']}) of {root / files['test'].annotations}{more}: a test picture must not be "
+            "trained on; take it out of one file, or leave out data.local.test and test_fraction of the training pictures is held out"
+        )
     return chosen, notes
 
 
-def _read(path: Path, choice: Select, part: Part) -> tuple[Coco, Counter[str]]:
+def _read(root: Path, part: LocalPart, choice: Select, name: Part, notes: Counter[str], max_pixels: int) -> Coco:
+    path = root / part.annotations
     instances = read_instances(path)
-    return normalise(instances, category_ids(instances.category_names(), choice, part), str(path))
+    ids = category_ids(instances.category_names(), choice, name, str(path))
+    data, skipped = normalise(instances, ids, str(path), max_pixels)
+    notes.update(skipped)
+    return data
 
 
-def _copy(data: Coco, root: Path, part: LocalPart, target: Path) -> None:
-    where = str(root / part.annotations)
+def _held_out(data: Coco, root: Path, settings: Local, seed: int) -> tuple[Coco, Coco]:
+    """(training, test) candidates: a seeded share of the pictures with their copies is for testing."""
+    shown = by_image(data)
+    for image in data["images"]:
+        if image["id"] in shown:
+            source = _source(image, root, settings.train)
+            with contextlib.suppress(OSError):  # matters if it is selected, and is said then
+                image["md5"] = hashlib.md5(read_regular(source, most_bytes(image))).hexdigest()
+    original = originals(data["images"])
+    order = sorted(set(original.values()))
+    random.Random(f"{seed}/test").shuffle(order)
+    held_out = set(order[: round(settings.test_fraction * len(order))])
+    if not held_out or len(held_out) == len(order):
+        raise UserError(f"params.yaml: data.local.test_fraction leaves {len(held_out)} of {len(order)} images for testing")
+    test = {i for i, first in original.items() if first in held_out}
+    return subset(data, original.keys() - test), subset(data, test)
+
+
+def _source(image: dict, root: Path, part: LocalPart) -> Path:
+    where = f"{root / part.annotations}: image {image.get('original_id', image['id'])}"
+    return picture_path(root / part.images, image["file_name"], where)
+
+
+def _copy(data: Coco, root: Path, part: LocalPart, target: Path, max_pixels: int) -> None:
+    target.mkdir(parents=True, exist_ok=True)
     for image in tqdm(data["images"], desc=f"copying images of {Path(part.annotations).name}", unit="image"):
-        source = picture_path(root / part.images, image, where)
+        where = f"{root / part.annotations}: image {image['original_id']}"
+        source = _source(image, root, part)
         try:
-            picture = source.read_bytes()
+            picture = read_regular(source, most_bytes(image))
         except OSError as error:
-            raise UserError(f"{where}: image {image['id']}: {source}: {error.strerror}") from None
-        problem = picture_problem(picture, image)
+            raise UserError(f"{where}: {source}: {error.strerror}") from None
+        problem = picture_problem(picture, image, max_pixels)
         if problem:
-            raise UserError(f"{where}: image {image['id']}: {source} is {problem}")
-        copy = target / image["file_name"]
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(picture)
-        image["file_name"] = f"{target.name}/{image['file_name']}"
+            raise UserError(f"{where}: {source} is {problem}")
+        name = f"{image['id']:012d}{suffix(picture)}"
+        (target / name).write_bytes(picture)
+        image.update(
+            file_name=f"{target.name}/{name}", original_name=image["file_name"], md5=hashlib.md5(picture).hexdigest()
+        )  # fmt: skip

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
+from bisect import bisect_right
 from collections.abc import Iterable
 from importlib.metadata import version
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..progress import digest_of, state_folder
+from ..progress import digest_of, line_of, reopened, state_folder, whole_lines
 from .processes import gathered, world
 
 
@@ -32,45 +31,40 @@ def key_of(settings: Any, files: Iterable[Path | None]) -> str:
 
 
 class Progress:
-    """The images of a prediction that are done: one JSON line each with its rows, in the order of `images`, by whole batches.
+    """The images of a prediction that are done: one line each with its rows, in the order of prediction, by whole batches.
 
-    What a kill cut short does not count. Not for two processes at once: each writes a file of its own.
+    Not for two processes at once: each writes a file of its own.
+
+    Args:
+        sizes: how many images each of this process's batches has.
     """
 
-    def __init__(self, key: str, images: int, batch_size: int) -> None:
+    def __init__(self, key: str, sizes: list[int]) -> None:
         self.folder = state_folder("predictions", key)
         self.path = self.folder / "images.jsonl"
-        self.images, self.batch_size = images, batch_size
+        self.sizes = sizes
         self._stream: Any = None
 
     def load(self) -> int:
-        """How many images are done; from here on more can be added."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.path.touch()
-        temporary = self.folder / f"images.{os.getpid()}.jsonl"
-        with self.path.open("rb") as old, temporary.open("wb") as new:
-            done = sum(line.endswith(b"\n") for line in old)
-            if done < self.images:
-                done -= done % self.batch_size
-            old.seek(0)
-            new.writelines(islice(old, done))
-        os.replace(temporary, self.path)
-        self._stream = self.path.open("ab")  # of the file just made: another process replaces it and writes into its own
+        """How many batches are done; from here on more can be added."""
+        ends = list(accumulate(self.sizes, initial=0))
+        done = bisect_right(ends, whole_lines(self.path)) - 1
+        self._stream = reopened(self.path, ends[done])
         return done
 
     def add(self, batch: list[list[Any]]) -> None:
         """The rows of each image of a batch."""
-        self._stream.writelines(json.dumps(rows).encode() + b"\n" for rows in batch)
+        self._stream.writelines(map(line_of, batch))
         self._stream.flush()
 
     def merged(self, batches: int) -> Path:
         """In the first process a file with the lines of all, who took turns in so many batches; one round of them is in memory."""
         if world() == 1:
             return self.path
-        everything = self.folder / "all.jsonl"
+        everything, sizes = self.folder / "all.jsonl", iter(self.sizes)
         with self.path.open("rb") as own, everything.open("wb") as stream:
             for _ in range(0, batches, world()):
-                for lines in gathered(list(islice(own, self.batch_size))):
+                for lines in gathered(list(islice(own, next(sizes, 0)))):
                     stream.writelines(lines)
         return everything
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 from detectron2.config import CfgNode, get_cfg
 
 from ..base.errors import UserError
@@ -25,15 +26,12 @@ def build_config(settings: Detector, classes: int) -> CfgNode:
     """The config of a model with `classes` classes.
 
     Raises:
-        UserError: the YAML or one of `detector.options` is not understood by Detectron2, or there is no GPU for `device: cuda`.
+        UserError: see `merge_file`; one of `detector.options` is not understood by Detectron2, or there is no GPU for `device: cuda`.
     """
     if not Path(settings.config).is_file():
         raise UserError(f"params.yaml: detector.config: no file {settings.config}")
     cfg = default_config()
-    try:
-        cfg.merge_from_file(settings.config)
-    except (KeyError, ValueError, AssertionError) as error:
-        raise UserError(f"{settings.config}: not a Detectron2 config: {error}") from None
+    merge_file(cfg, Path(settings.config))
     if settings.init == "scratch" and cfg.MODEL.RESNETS.NORM == "FrozenBN":
         _thaw(cfg)
     cfg.merge_from_list(["MODEL.ROI_HEADS.NUM_CLASSES", classes, "INPUT.MASK_FORMAT", "bitmask", "OUTPUT_DIR", "", "MODEL.WEIGHTS", ""])
@@ -44,6 +42,39 @@ def build_config(settings: Detector, classes: int) -> CfgNode:
             raise UserError(f"params.yaml: detector.options: {key}: {error}") from None
     cfg.MODEL.DEVICE = choose_device(settings.device)
     return cfg
+
+
+def merge_file(cfg: CfgNode, file: Path) -> None:
+    """Merge a YAML and the files that its `_BASE_` names into `cfg`. Only data is read: Detectron2 itself would run `!!python` tags, and
+    fetch a `_BASE_` from a server.
+
+    Raises:
+        UserError: a file is no such data or not understood by Detectron2, or a `_BASE_` lies outside of the folder of `file` and of the
+            working directory.
+    """
+    _check_bases(file, [file.resolve().parent, Path.cwd()], ())
+    try:
+        cfg.merge_from_file(str(file), allow_unsafe=False)
+    except (KeyError, ValueError, TypeError, AttributeError, AssertionError) as error:
+        raise UserError(f"{file}: not a Detectron2 config: {error}") from None
+
+
+def _check_bases(file: Path, inside: list[Path], above: tuple[Path, ...]) -> None:
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{file}: not a config of plain YAML values: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{file}: not a Detectron2 config: keys and values are expected")
+    bases = values.get("_BASE_", [])
+    for base in bases if isinstance(bases, list) else [bases]:
+        named = file.parent / Path(str(base)).expanduser()  # as Detectron2 finds it
+        path = named.resolve()
+        if "://" in str(base) or not any(path.is_relative_to(folder) for folder in inside) or not path.is_file():
+            raise UserError(f"{file}: _BASE_: {base}: no file in the folder of the config or in the working directory")
+        if path in above:
+            raise UserError(f"{file}: _BASE_: {base}: a circle")
+        _check_bases(named, inside, (*above, file.resolve()))
 
 
 def choose_device(asked: str) -> str:
@@ -70,13 +101,13 @@ def load_config(model: Path, device: str) -> CfgNode:
     """The config beside a trained model, on `device` (`auto`, `cpu` or `cuda`).
 
     Raises:
-        UserError: the folder holds no config, or there is no GPU for `cuda`.
+        UserError: the folder holds no config, see `merge_file`, or there is no GPU for `cuda`.
     """
     file = model / "config.yaml"
     if not file.exists():
         raise UserError(f"{file}: no such file: {model} is not a model written by the train stage")
     cfg = default_config()
-    cfg.merge_from_file(str(file))
+    merge_file(cfg, file)
     cfg.MODEL.DEVICE = choose_device(device)
     return cfg
 

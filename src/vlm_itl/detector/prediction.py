@@ -1,10 +1,14 @@
-"""Instances that a trained detector predicts, as COCO results."""
+"""Instances that a trained detector predicts, as COCO results.
+
+An image's prediction depends on the image alone: only images that the model pads to one shape share a batch. (Padding reaches into the
+features beside it: beside a larger image a score moved by .107.) What a batch still changes is rounding, since torch picks a convolution by
+the number of images: scores move by about 1e-7, below the six decimals that are kept.
+"""
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator
+from functools import cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -12,23 +16,25 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper, build_detection_test_loader
-from detectron2.data.detection_utils import build_augmentation
+from detectron2.data import MapDataset
 from detectron2.modeling import build_model
-from detectron2.structures import Instances
+from detectron2.structures import ImageList, Instances
 from pycocotools import mask as mask_util
 from tqdm import tqdm
 
 from ..base.coco import Coco, encode
 from ..base.files import write_json_list
+from ..progress import value_of
 from .checkpoint import Progress, key_of
 from .config import load_config, make_deterministic
+from .mapper import PictureMapper
 from .processes import gathered, of_first, rank, world
 from .speed import faster
-from .stream import class_ids, to_records
+from .stream import augmentations, class_ids, to_records
 from .weights import load_weights
 
 Row = dict[str, Any]
+LOOKED_AT = 100  # images, evenly over a set without a proposal, for the highest score
 
 
 class Predictor:
@@ -53,22 +59,44 @@ class Predictor:
         """
         pictures = [images / i["file_name"] for i in data["images"]]
         key = key_of([self.cfg.dump(), data["images"], score_threshold, batch_size, rank()], [self.folder / "model.pth", *pictures])
-        mine = share_of(data["images"], batch_size)
-        progress = Progress(key, len(mine), batch_size)
-        for batch in _batches(self.model, self.cfg, data, images, score_threshold, batch_size, desc, progress.load()):
+        every = batches(self.model, self.cfg, data["images"], batch_size)
+        mine = every[rank() :: world()]
+        progress = Progress(key, [len(batch) for batch in mine])
+        for batch in _found(self.model, self.cfg, data, images, score_threshold, mine, desc, progress.load()):
             progress.add(batch)
-        merged = progress.merged(math.ceil(len(data["images"]) / batch_size))
-        of_first(lambda: write_json_list(target, in_order(merged, data["images"])))
+        merged = progress.merged(len(every))
+        of_first(lambda: write_json_list(target, in_order(merged, every, data["images"])))
         return progress
+
+    def nothing_found(self, data: Coco, images: Path, score_threshold: float, batch_size: int, desc: str) -> str:
+        """How far from the threshold the scores are, by up to `LOOKED_AT` images."""
+        some = data["images"][:: -(-len(data["images"]) // LOOKED_AT)]
+        rows = predict(self.model, self.cfg, {**data, "images": some}, images, 0.0, batch_size, "looking for the highest score")
+        best = max((row["score"] for row in rows), default=0.0)
+        return (
+            f"{desc}: no instance of {len(data['images'])} images has a score of {score_threshold} or more; "
+            f"the highest score is {best} (in {len(some)} images)"
+        )
 
 
 def predict_sets(
     model: Path, device: str, max_detections: int, batch_size: int, images: Path, sets: list[tuple[Coco, float, str, Path]]
-) -> None:
-    """Predict each of the `sets` (data, score threshold, what the progress bar says, where the rows go); for `launch`."""
+) -> str | None:
+    """Predict each of the `sets` (data, score threshold, what the progress bar says, where the rows go); for `launch`.
+
+    Returns:
+        `nothing_found` of the first set whose images have nothing that reaches the threshold.
+    """
     predictor = Predictor(model, device, max_detections)
-    for progress in [predictor.predict(data, images, threshold, batch_size, desc, to) for data, threshold, desc, to in sets]:
+    done = [predictor.predict(data, images, threshold, batch_size, desc, to) for data, threshold, desc, to in sets]
+    note = None
+    for data, threshold, desc, target in sets:
+        if data["images"] and of_first(lambda: target.stat().st_size < len("[{}]")):  # noqa: B023
+            note = predictor.nothing_found(data, images, threshold, batch_size, desc)
+            break
+    for progress in done:
         progress.clear()
+    return note
 
 
 def predict(model: Any, cfg: CfgNode, data: Coco, images: Path, score_threshold: float, batch_size: int, desc: str) -> list[Row]:
@@ -79,39 +107,48 @@ def predict(model: Any, cfg: CfgNode, data: Coco, images: Path, score_threshold:
         ([x, y, w, h] of the mask, pixels), `area` (square pixels), `score` (six decimals, >= `score_threshold`). Empty masks are
         left out. In processes but the first: nothing.
     """
-    done = list(_batches(model, cfg, data, images, score_threshold, batch_size, desc, leave=False))
+    mine = batches(model, cfg, data["images"], batch_size)[rank() :: world()]
+    done = list(_found(model, cfg, data, images, score_threshold, mine, desc, leave=False))
     place = {image["id"]: k for k, image in enumerate(data["images"])}
     rows = [row for part in gathered(done) for batch in part for image in batch for row in image]
     return sorted(rows, key=lambda row: place[row["image_id"]])  # stable: an image's own rows keep their order
 
 
-def alike(images: list[Row]) -> list[Row]:
-    """The images in the order of prediction: what is alike in shape needs little padding in a batch."""
-    return sorted(images, key=lambda i: i["height"] / i["width"])
+def batches(model: Any, cfg: CfgNode, images: list[Row], batch_size: int) -> list[list[Row]]:
+    """The images in the order of prediction, in batches of at most `batch_size` that the model pads to one shape."""
+    (resize,) = augmentations(cfg, is_train=False)
+
+    @cache
+    def padded(height: int, width: int) -> tuple[int, ...]:
+        """The shape in which an image of this size passes through the model."""
+        transform = resize.get_transform(np.broadcast_to(np.uint8(0), (height, width, 3)))
+        image = torch.empty(getattr(transform, "new_h", height), getattr(transform, "new_w", width), device="meta")
+        backbone = model.backbone
+        return tuple(
+            ImageList.from_tensors([image], backbone.size_divisibility, padding_constraints=backbone.padding_constraints).tensor.shape
+        )
+
+    groups: dict[tuple[int, ...], list[Row]] = {}
+    for image in images:
+        groups.setdefault(padded(image["height"], image["width"]), []).append(image)
+    return [group[k : k + batch_size] for _, group in sorted(groups.items()) for k in range(0, len(group), batch_size)]
 
 
-def share_of(images: list[Row], batch_size: int) -> list[Row]:
-    """The images that this process predicts: every `world()`-th batch."""
-    starts = range(rank() * batch_size, len(images), world() * batch_size)
-    every = alike(images)
-    return [image for start in starts for image in every[start : start + batch_size]]
-
-
-def in_order(file: Path, images: list[Row]) -> Iterator[Row]:
-    """The rows of a file with one line an image, in the order of prediction, in the order of the images."""
+def in_order(file: Path, every: list[list[Row]], images: list[Row]) -> Iterator[Row]:
+    """The rows of a file with one line an image, in the order of the batches, in the order of the images."""
     with file.open("rb") as stream:
         starts = accumulate((len(line) for line in stream), initial=0)
-        start_of = {image["id"]: start for image, start in zip(alike(images), starts)}
+        start_of = {image["id"]: start for image, start in zip((image for batch in every for image in batch), starts)}
         for image in images:
             stream.seek(start_of[image["id"]])
-            yield from json.loads(stream.readline())
+            yield from value_of(stream.readline())
 
 
-def _batches(
-    model: Any, cfg: CfgNode, data: Coco, images: Path, score_threshold: float, batch_size: int, desc: str,
+def _found(
+    model: Any, cfg: CfgNode, data: Coco, images: Path, score_threshold: float, mine: list[list[Row]], desc: str,
     done: int = 0, leave: bool = True,
 ) -> Iterator[list[list[Row]]]:  # fmt: skip
-    """The rows of each image, batch after batch of this process's, but for the first `done` images.
+    """The rows of each image, batch after batch of `mine`, this process's, but for the first `done`.
 
     Args:
         leave: whether the progress bar stays when it is full.
@@ -119,26 +156,30 @@ def _batches(
     ids = class_ids(data)
     model.eval()
     model.roi_heads.box_predictor.test_score_thresh = score_threshold
-    mine = share_of(data["images"], batch_size)
-    records = to_records({**data, "images": mine[done:], "annotations": []}, images)
     with tqdm(
-        total=len(mine), initial=done, desc=desc if world() == 1 else f"{desc}, 1 of {world()} parts", unit="image", mininterval=2,
-        leave=leave, disable=rank() > 0 or not data["images"],
+        total=sum(map(len, mine)), initial=sum(map(len, mine[:done])), desc=desc if world() == 1 else f"{desc}, 1 of {world()} parts",
+        unit="image", mininterval=2, leave=leave, disable=rank() > 0 or not data["images"],
     ) as bar:  # fmt: skip
-        for inputs in _load(records, cfg, batch_size):
+        for inputs in _load(data, images, cfg, mine[done:]):
             with torch.inference_mode():
                 found = model(inputs)
             yield [to_results(x["image_id"], y["instances"].to("cpu"), ids, score_threshold) for x, y in zip(inputs, found, strict=True)]
             bar.update(len(inputs))
 
 
-def _load(records: list[Row], cfg: CfgNode, batch_size: int) -> Iterator[list[Row]]:
-    if not records:
-        return iter([])
-    mapper = DatasetMapper(is_train=False, augmentations=build_augmentation(cfg, False), image_format=cfg.INPUT.FORMAT)
-    sampler = torch.utils.data.SequentialSampler(records)  # Detectron2's would share them out among the processes once more
-    workers = cfg.DATALOADER.NUM_WORKERS
-    return iter(build_detection_test_loader(records, mapper=mapper, sampler=sampler, batch_size=batch_size, num_workers=workers))
+def _load(data: Coco, images: Path, cfg: CfgNode, mine: list[list[Row]]) -> Iterator[list[Row]]:
+    """The inputs of the model, batch after batch."""
+    records = to_records({**data, "images": [image for batch in mine for image in batch], "annotations": []}, images)
+    mapper = PictureMapper(is_train=False, augmentations=augmentations(cfg, is_train=False), image_format=cfg.INPUT.FORMAT)
+    ends = list(accumulate(map(len, mine)))
+    loader: Any = torch.utils.data.DataLoader(
+        MapDataset(records, mapper),
+        batch_sampler=[range(end - len(batch), end) for batch, end in zip(mine, ends)],  # type: ignore[arg-type]  # any iterable will do
+        collate_fn=list,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        generator=torch.Generator(),  # or making an iterator would draw from the global one
+    )
+    return iter(loader)
 
 
 def to_results(image_id: int, instances: Instances, ids: list[int], score_threshold: float) -> list[Row]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.multiprocessing import _prctl_pr_set_pdeathsig
 from torch.multiprocessing.spawn import ProcessException, ProcessRaisedException, spawn
 
 from ..base.errors import UserError
@@ -102,7 +103,7 @@ def launch(function: Callable[..., Any], processes: int, device: str, *arguments
     threads = max(1, torch.get_num_threads() // processes)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        context = spawn(_child, (processes, device, threads, folder, function, arguments), processes, join=False)
+        context = spawn(_child, (os.getpid(), processes, device, threads, folder, function, arguments), processes, join=False)
         try:
             while not context.join():
                 pass
@@ -124,10 +125,14 @@ def _join(device: str, gpu: int, where: str, number: int, processes: int) -> Non
     dist.init_process_group(BACKENDS[device], init_method=where, rank=number, world_size=processes)
 
 
-def _child(number: int, processes: int, device: str, threads: int, folder: Path, function: Callable[..., Any], arguments: Any) -> None:
+def _child(
+    number: int, parent: int, processes: int, device: str, threads: int, folder: Path, function: Callable[..., Any], arguments: Any
+) -> None:  # fmt: skip
     """One of the processes; leaves `folder/result`, `folder/error.NUMBER` (an error meant for people) or `folder/bug.NUMBER`."""
-    # spawn ends the children of a killed parent by SIGINT, which shells have ignored in what they start in the background
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # `spawn` would end the children of a killed parent by SIGINT, which shells have ignored in what they start in the background
+    _prctl_pr_set_pdeathsig(signal.SIGKILL)
+    if os.getppid() != parent:  # it died before
+        sys.exit(1)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all are on this machine, which may have no network
     torch.set_num_threads(threads)
     _join(device, number, f"file://{folder}/store", number, processes)

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper
 from detectron2.data import transforms as T
 from detectron2.data.detection_utils import build_augmentation
 from detectron2.structures import BoxMode
 
 from ..base.coco import Coco, by_image
+from .mapper import PictureMapper
 from .processes import rank, world
 
 Sample = dict[str, Any]
@@ -45,6 +45,24 @@ def to_records(data: Coco, images: Path) -> list[dict[str, Any]]:
         }
         for image in data["images"]
     ]  # fmt: skip
+
+
+class Resize(T.ResizeShortestEdge):
+    """Detectron2's, but each side keeps two pixels at least. At MAX_SIZE a picture of 1500 x 3 would keep none, and a single one cannot be
+    flipped: numpy takes the result for contiguous, and torch does not take its stride."""
+
+    def get_transform(self, image: np.ndarray) -> Any:
+        transform = super().get_transform(image)
+        for side in ("new_h", "new_w"):
+            if hasattr(transform, side):  # none at MIN_SIZE 0
+                setattr(transform, side, max(2, getattr(transform, side)))
+        return transform
+
+
+def augmentations(cfg: CfgNode, is_train: bool) -> list[Any]:
+    """Detectron2's of the config."""
+    made = build_augmentation(cfg, is_train)
+    return [Resize(a.short_edge_length, a.max_size, a.sample_style) if isinstance(a, T.ResizeShortestEdge) else a for a in made]
 
 
 def derived_seed(seed: int, *what: object) -> int:
@@ -82,8 +100,8 @@ class Samples(torch.utils.data.Dataset):
 
     def __init__(self, records: list[dict[str, Any]], cfg: CfgNode, seed: int) -> None:
         self.records, self.seed = records, seed
-        self.augmentations = build_augmentation(cfg, is_train=True)
-        self.mapper = DatasetMapper(
+        self.augmentations = augmentations(cfg, is_train=True)
+        self.mapper = PictureMapper(
             is_train=True, augmentations=[], image_format=cfg.INPUT.FORMAT, use_instance_mask=True, instance_mask_format="bitmask"
         )
         self.kept: dict[tuple[Any, ...], Sample] = {}

@@ -16,8 +16,9 @@ def human_cost(ledger: Ledger, seconds: Seconds) -> dict[str, Any]:
         seconds: prices, in seconds of a person, per drawn instance and per verified image.
 
     Returns:
-        `hours` (drawing labels plus verifying), its parts `draw_hours` and `verify_hours`; `validation_hours` apart, since every arm pays
-        them alike; and how often what was done. Decisions of machines cost no human time; they are counted in `machine_decisions`.
+        `hours` = `draw_hours` + `verify_hours` = (instances drawn x `seconds.draw` + decisions of people x `seconds.verify`) / 3600;
+        `validation_hours` apart, since every arm pays them alike; and how often what was done. Decisions of machines cost no human time;
+        they are counted in `machine_decisions`.
     """
 
     def total(key: str, **where: str) -> int:

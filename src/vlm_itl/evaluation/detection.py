@@ -1,6 +1,9 @@
 """COCO average precision of boxes and masks, with pycocotools.
 
 AP is the mean over IoU .50:.05:.95 of the 101-point interpolated precision, over classes with at least one test instance.
+
+Ids in files are the user's. pycocotools stores the matched annotation's id in `dtMatches`, where 0 means "no match", and NumPy holds ids
+of at most 63 bits. So it is given ids of our own, from 1 (`numbered`), and everything here and in `statistics.matches` goes through that.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ..base.coco import Coco
+from ..base.errors import UserError
 
 
 def evaluate(truth: Coco, results: list[dict[str, Any]]) -> dict[str, COCOeval]:
@@ -24,8 +28,12 @@ def evaluate(truth: Coco, results: list[dict[str, Any]]) -> dict[str, COCOeval]:
         results: COCO results with `segmentation` (RLE), `bbox` ([x, y, w, h], pixels) and `score`.
 
     Returns:
-        {"box" | "mask": the evaluation}.
+        {"box" | "mask": the evaluation}. Its ids are those of `numbered`.
+
+    Raises:
+        UserError: a result names an image or a class that the truth lacks.
     """
+    truth, results = numbered(truth, results)
     silent = io.StringIO()
     with contextlib.redirect_stdout(silent):
         gt = COCO()
@@ -45,6 +53,32 @@ def evaluate(truth: Coco, results: list[dict[str, Any]]) -> dict[str, COCOeval]:
             evaluations[kind].evaluate()
             evaluations[kind].accumulate()
         return evaluations
+
+
+def numbered(truth: Coco, results: list[dict[str, Any]]) -> tuple[Coco, list[dict[str, Any]]]:
+    """Truth and results under ids of our own, 1, 2, ...: images and classes in the order of their ids, annotations as they stand.
+
+    The rows are copies. An image keeps the id that it had, an integer of any size, in `given_id`.
+
+    Raises:
+        UserError: a result names an image or a class that the truth lacks.
+    """
+    images, classes = ({given: k for k, given in enumerate(sorted(row["id"] for row in truth[of]), 1)} for of in ("images", "categories"))
+
+    def ours(row: dict[str, Any], **more: int) -> dict[str, Any]:
+        return {**row, "image_id": images[row["image_id"]], "category_id": classes[row["category_id"]], **more}
+
+    for row in results:
+        for key, known, what in (("image_id", images, "image"), ("category_id", classes, "class")):
+            if row[key] not in known:
+                raise UserError(f"predictions name {what} {row[key]}, which the true instances lack: the two belong to different data")
+    own = {
+        **truth,
+        "images": [{**row, "id": images[row["id"]], "given_id": row["id"]} for row in truth["images"]],
+        "categories": [{**row, "id": classes[row["id"]]} for row in truth["categories"]],
+        "annotations": [ours(row, id=k) for k, row in enumerate(truth["annotations"], 1)],
+    }
+    return own, [ours(row) for row in results]
 
 
 def numbers(evaluations: dict[str, COCOeval]) -> dict[str, Any]:

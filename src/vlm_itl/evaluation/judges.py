@@ -7,40 +7,46 @@ from typing import Any
 
 from ..base.coco import Coco, by_image
 from ..labels import taken
-from ..matching import all_right, matched
+from ..matching import all_right, rightness
 
 
 def judge_quality(verdicts: list[dict[str, Any]], proposals: list[dict[str, Any]], truth: Coco, iou: float) -> dict[str, Any]:
     """Agreement with the oracle on the images that were asked about.
 
     Of a judge that decides on every proposal, what would become labels is right or not: the proposals that it accepts. Its decisions on
-    single proposals are compared apart (`by_proposal`).
+    single proposals are compared apart (`by_proposal`): those that `rightness` says are right or wrong. The others lie on ignored regions;
+    `by_proposal.ignored` counts them. Unparsed answers count as rejections; `metrics/asking` has their number.
 
     Returns:
-        `not_asked` (images without proposals), `unparsed` (answers that said neither yes nor no, counted as rejections), and the numbers
-        of `confusion` for all, for the images that show a class in truth (`by_class`; an image with two classes counts in both) and by
-        number of true instances (`by_instances`).
+        `not_asked` (images without proposals), and the numbers of `confusion` for all, for the images that show a class in truth
+        (`by_class`; an image with two classes counts in both) and by number of true instances (`by_instances`).
     """
     shown, instances = by_image(proposals), by_image(truth)
     names = {row["id"]: row["name"] for row in truth["categories"]}
     rows = []
-    single: list[tuple[bool, bool]] = []
+    single: list[tuple[bool, bool | None]] = []
     for v in verdicts:
         if not v["asked"]:
             continue
         true = [g for g in instances.get(v["image_id"], []) if not g["iscrowd"]]
         proposed, accepted = shown[v["image_id"]], v.get("accepted")
         right = all_right(taken(proposed, accepted), instances.get(v["image_id"], []), iou)
-        single += zip(accepted or [], matched(proposed, instances.get(v["image_id"], []), iou))
+        if accepted is not None:
+            single += zip(accepted, rightness(proposed, instances.get(v["image_id"], []), iou), strict=True)
         rows.append((v["approve"], right, {g["category_id"] for g in true}, size_bin(len(true))))
     return {
         "not_asked": sum(not v["asked"] for v in verdicts),
-        "unparsed": sum(v.get("outcome") == "unparsed" for v in verdicts),
         **confusion((a, r) for a, r, _, _ in rows),
         "by_class": {name: confusion((a, r) for a, r, c, _ in rows if i in c) for i, name in names.items()},
         "by_instances": {b: confusion((a, r) for a, r, _, n in rows if n == b) for b in ("0", "1", "2", "3-5", "6+")},
-        **({"by_proposal": confusion(single)} if single else {}),
+        **({"by_proposal": by_proposal(single)} if single else {}),
     }
+
+
+def by_proposal(pairs: list[tuple[bool, bool | None]]) -> dict[str, Any]:
+    """`confusion` of (judge accepts, `rightness`) pairs, without the `ignored` ones, which are neither right nor wrong."""
+    counted = [(accepts, right) for accepts, right in pairs if right is not None]
+    return {**confusion(counted), "ignored": len(pairs) - len(counted)}
 
 
 def size_bin(n: int) -> str:

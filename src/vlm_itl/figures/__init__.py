@@ -5,6 +5,7 @@ A module draws what hangs on the same inputs (`data`, `arms`, `judges`, `compari
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from ..base.files import replacing
 COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = "osD^vPX<>*hd"
 SOFT = "#6b7480"
+UNFIT = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 LOOK: dict[str, Any] = {
     "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "legend.fontsize": 8, "axes.spines.top": False,
     "axes.spines.right": False, "axes.edgecolor": SOFT, "axes.grid": True, "grid.color": "#e3e6ea", "grid.linewidth": 0.7,
@@ -49,8 +51,12 @@ def styles(names: Iterable[str]) -> dict[str, dict[str, str]]:
 
 
 def plain(text: str) -> str:
-    """`text` as it is: in matplotlib a dollar sign would begin a formula."""
-    return text.replace("$", r"\$")
+    """`text` as it is: in matplotlib a dollar sign would begin a formula.
+
+    matplotlib also writes it into a comment of the SVG. What XML 1.0 (2.2, "Characters") cannot hold there becomes U+FFFD, and so do the
+    other control characters.
+    """
+    return "".join("\ufffd" if UNFIT.match(c) else c for c in text).replace("$", r"\$")
 
 
 def nothing(axes: Any, why: str) -> None:

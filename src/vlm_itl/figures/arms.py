@@ -91,11 +91,13 @@ def hours(points: list[Row], ceiling: set[str]) -> Figure:
 def prices(points: list[Row], ceiling: set[str], verify_seconds: list[float], compute_price: float) -> Figure:
     """mAP against hours, one panel a price.
 
-    Hours of a point under a price v of a decision are its drawing hours + decisions x v / 3600; with computing, the judge's hours x
-    `compute_price` on top of the first price that is nearest to the usual 3 s. An arm of which the computing is not known is not in
-    that panel.
+    Hours of a point, after the initial labels: drawing hours - those of `start` + (decisions x v + computing x c) / 3600, with v seconds
+    a decision, the judges' computing in machine seconds, and c human hours an hour of it. Below 0 they are hours that an arm without
+    initial labels did not need. c is `compute_price` in the last panel, at the price v nearest to the usual 3 s, and 0 in the others. An
+    arm of which the computing is not known is not in the last.
 
     Args:
+        points: rows of `report.curve`.
         verify_seconds: of a person, a decision.
         compute_price: human hours that an hour of computing is worth.
     """
@@ -107,24 +109,23 @@ def prices(points: list[Row], ceiling: set[str], verify_seconds: list[float], co
         def cost(row: Row) -> float | None:
             if price and row["judge_seconds"] is None:
                 return None
-            return row["draw_hours"] + (row["human_decisions"] * seconds + price * (row["judge_seconds"] or 0)) / HOUR
+            return row["added_draw_hours"] + (row["human_decisions"] * seconds + price * (row["judge_seconds"] or 0)) / HOUR
 
         return cost
 
     panels = [(f"{v:g} s a decision", at(v)) for v in verify_seconds]
     panels.append((f"{usual:g} s, and {compute_price:g} h for an hour of computing", at(usual, compute_price)))
     figure, grid = canvas(7.4, 5.4, 2, 2, sharey=True, sharex=False)
-    widest = 0.0
+    ends = [0.0]
     for axes, (title, cost) in zip(grid.flat, panels):
         unknown = []
         for name, rows in arms.items():
-            start = min(row["draw_hours"] for row in rows)
             values = [cost(row) for row in rows]
             if any(v is None for v in values):
                 unknown.append(name)
                 continue
-            x = [v - start for v in values if v is not None]
-            widest = max(widest, *x)
+            x = [v for v in values if v is not None]
+            ends += x
             axes.plot(x, [row["mask_AP"] for row in rows], lw=1.1, mec="white", mew=0.6, label=plain(name), **look[name])
         draw_ceiling(axes, top)
         axes.set_title(title)
@@ -134,7 +135,8 @@ def prices(points: list[Row], ceiling: set[str], verify_seconds: list[float], co
             axes.text(0.99, 0.03, plain(f"computing not known, left out:\n{names}"), transform=axes.transAxes, ha="right", va="bottom",
                       fontsize=7, color=SOFT)  # fmt: skip
     for axes in grid.flat[: len(panels)]:
-        axes.set_xlim(-0.06 * (widest or 1), 1.06 * (widest or 1))
+        room = 0.06 * (max(ends) - min(ends) or 1)
+        axes.set_xlim(min(ends) - room, max(ends) + room)
         axes.margins(y=0.16)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)

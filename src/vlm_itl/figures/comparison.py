@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -14,7 +15,7 @@ LOOK = {"yes": (COLOURS[3], "o"), "no": (COLOURS[2], "X"), "cannot tell": (COLOU
 
 
 def differences(rows: dict[str, Row], labels: dict[str, str]) -> Figure:
-    """One line a compared run; the answer shows as colour and marker.
+    """One line a compared run; the answer shows as colour and marker. Those without an interval are named with the reason.
 
     Args:
         rows: `metrics/comparison.json`; AP as a fraction of 1, drawn in points (hundredths).
@@ -22,9 +23,15 @@ def differences(rows: dict[str, Row], labels: dict[str, str]) -> Figure:
     """
     figure, axes = canvas(7.4, 1.1 + 0.42 * max(2, len(rows)))
     known = {name: row for name, row in rows.items() if row.get("difference") is not None and row.get("low") is not None}
+    without = "\n".join(
+        textwrap.fill(plain(f"no interval, {labels.get(name, name)}: {row['reason']}"), 100)
+        for name, row in rows.items()
+        if row.get("reason")
+    )
     if not known:
-        nothing(axes, "nothing to compare")
+        nothing(axes, without or "nothing to compare")
         return figure
+    axes.set_title(without, loc="left", fontsize=8, color=SOFT)
     low, high = (100 * f(row[key] for row in known.values()) for f, key in ((min, "low"), (max, "high")))
     margin = 100 * max(row["margin"] for row in known.values())
     left, right = min(low, -1.6 * margin) - 0.06 * (high - low), max(high, margin) + 0.06 * (high - low)

@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ..base.coco import Coco, by_image
+from ..base.errors import UserError
+from ..base.files import read_json, read_text
 from ..base.settings import ConfidenceJudge, ConstantJudge, HumanJudge, Judge, NoisyJudge, RandomJudge, VlmJudge
+from ..calibration import readable
 from . import simple
 
 Verdict = dict[str, Any]
+
+
+def question(folder: Path, settings: Judge) -> tuple[str, dict[str, Any] | None]:
+    """What a judge is asked, and its calibration where it has one, from the judge's folder.
+
+    A calibrated judge asks what the judge was asked whose answers gave it its thresholds (`calibration.json` holds the text), and needs no
+    prompt.txt.
+
+    Raises:
+        UserError: a file is missing, or a calibrated judge has a prompt.txt of its own that says something else.
+    """
+    own = folder / "prompt.txt"
+    if not (isinstance(settings, VlmJudge) and settings.calibrated):
+        return read_text(own), None
+    path = folder / "calibration.json"
+    if not path.exists():
+        raise UserError(f"{path}: no such file; `calibrations` in params.yaml needs a line {folder.name}: {{probed: ...}}")
+    calibration = read_json(path)
+    prompt: str = calibration["of"]["prompt"]
+    if own.exists() and read_text(own) != prompt:
+        raise UserError(
+            f"{own}: another question than the one that the thresholds of {folder.name} were fitted on; remove the file: a calibrated "
+            "judge asks what the judge asks that `calibrations` names for it"
+        )
+    return prompt, calibration
 
 
 def judge(pool: Coco, proposals: list[dict[str, Any]], truth: Coco, prompt: str, settings: Judge, seed: int) -> list[Verdict]:
@@ -25,7 +54,8 @@ def judge(pool: Coco, proposals: list[dict[str, Any]], truth: Coco, prompt: str,
 
     Returns:
         Rows of `image_id`, `proposals` (how many were shown), `asked`, `actor` (`human`, `model` or `none`: whose time it took),
-        `approve`, `p_approve` (null where the judge gives none), `answer` (raw text, null where there is none).
+        `approve`, `log_odds` of P(approve) (null where the judge gives none), `answer` (raw text, null where there is none), and what
+        `vlm_itl.calibration.readable` adds.
     """
     shown = by_image(proposals)
     instances = by_image(truth)
@@ -49,10 +79,10 @@ def judge(pool: Coco, proposals: list[dict[str, Any]], truth: Coco, prompt: str,
                     decision = simple.Decision(approve=settings.kind == "always")
                 case VlmJudge():
                     raise TypeError("a VLM looks at pictures: vlm_itl.judging.vlm.judge")
-        verdicts.append({
+        verdicts.append(readable({
             "image_id": image_id, "proposals": len(rows), "asked": asked, "actor": actor(settings),
-            "approve": decision.approve, "p_approve": decision.p_approve, "answer": decision.answer,
-        })  # fmt: skip
+            "approve": decision.approve, "log_odds": decision.log_odds, "answer": decision.answer,
+        }))  # fmt: skip
     return verdicts
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..base.coco import Coco, by_image
 from ..base.settings import ConfidenceJudge, HumanJudge, NoisyJudge, RandomJudge
+from ..calibration import finite_log_odds
 from ..matching import all_right
 
 
@@ -35,7 +36,7 @@ class Question:
 @dataclass(frozen=True)
 class Decision:
     approve: bool
-    p_approve: float | None = None
+    log_odds: float | None = None  # of approval, where the judge gives a probability
     answer: str | None = None
 
 
@@ -60,9 +61,9 @@ def noisy(question: Question, truth: list[dict[str, Any]], settings: NoisyJudge)
 def confidence(question: Question, settings: ConfidenceJudge) -> Decision:
     """All proposals at or above the threshold; the least score stands for P(approve), uncalibrated."""
     least = min(p["score"] for p in question.proposals)
-    return Decision(approve=least >= settings.threshold, p_approve=least)
+    return Decision(approve=least >= settings.threshold, log_odds=finite_log_odds(least))
 
 
 def coin(question: Question, settings: RandomJudge) -> Decision:
     """Approve by chance."""
-    return Decision(approve=question.dice().random() < settings.p, p_approve=settings.p)
+    return Decision(approve=question.dice().random() < settings.p, log_odds=finite_log_odds(settings.p))

@@ -5,30 +5,35 @@ Only images and seeds are resampled; what else could have come out otherwise (th
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
+from scipy.special import ndtr
 from scipy.stats import chi2, norm, t
 
 from ..base.errors import UserError
-from ..base.settings import Compare, Run
+from ..base.settings import Compare, Run, chain
 from .ap import average_precision, mean_ap, swapped
-from .matches import Matches, same_images
+from .matches import Matches, same_images, same_predictions
 
 Seeds = Mapping[Any, Matches]  # one model a seed of training
 BLOCK = 200  # replicates drawn at a time
+# test images with an instance for an interval. Resampling few images knows too few differences: of 95 % intervals .70 hold the truth with
+# 3 images, .90 with 10, .93 with 20 (docs/method.md, "Is it right?"), and with one the interval has no width at all.
+FEWEST_IMAGES = 20
+MOST = 10**9  # images or seeds that anybody looks for
 
 
 def compare(model: Seeds, reference: Seeds, settings: Compare) -> dict[str, Any]:
     """The row of `metrics/comparison.json` (docs/architecture.md, "Statistics") but for `against`.
 
-    Numbers are null where a model has no mAP, because no test image shows an instance; the answer is then `cannot tell`. So it is of two
-    models that find nothing: they are alike, and that says nothing about their judges.
+    Where the two can say nothing about their judges, `reason` says why, the answer is `cannot tell`, and what cannot be estimated is null.
 
     Raises:
         UserError: other seeds or other test images on the two sides, or none.
@@ -40,25 +45,49 @@ def compare(model: Seeds, reference: Seeds, settings: Compare) -> dict[str, Any]
     images = len(reference[seeds[0]].images)
     ones = np.ones((1, images), dtype=np.int64)
     ap = np.array([[float(mean_ap(average_precision(side[s], ones))[0]) for s in seeds] for side in (model, reference)])
+    difference = ap[0] - ap[1]
     found = {
-        "mask_AP": _number(ap[0].mean()), "against_mask_AP": _number(ap[1].mean()), "difference": None, "low": None, "high": None,
-        "standard_error": None, "p": None, "answer": "cannot tell", "images_needed": None, "seeds_needed": None,
+        "mask_AP": _number(ap[0].mean()), "against_mask_AP": _number(ap[1].mean()), "difference": _number(difference.mean()), "low": None,
+        "high": None, "standard_error": None, "p": None, "answer": "cannot tell", "reason": says_nothing(model, reference, ap),
+        "images_needed": None, "seeds_needed": None,
     }  # fmt: skip
-    if not np.isnan(ap).any():
-        difference = ap[0] - ap[1]
+    if found["reason"] is None:
         interval = confidence(difference, bootstrap(model, reference, settings.replicates, settings.seed), settings.level)
-        p = sign_flip(model, reference, settings.replicates, settings.seed)
-        found |= {
-            "difference": _number(interval.difference), "low": _number(interval.low), "high": _number(interval.high),
-            "standard_error": _number(interval.standard_error), "p": _number(p),
-        }  # fmt: skip
-        if ap.any():
-            found["answer"] = non_inferior(interval.low, interval.high, settings.margin)
+        if interval.standard_error == 0:
+            found["reason"] = "no choice of the test images changes their difference"
+        else:
             found["images_needed"], found["seeds_needed"] = needed(interval, images, len(seeds), settings)
+            found |= {
+                "low": _number(interval.low), "high": _number(interval.high), "standard_error": _number(interval.standard_error),
+                "p": _number(sign_flip(model, reference, settings.replicates, settings.seed)),
+                "answer": non_inferior(interval.low, interval.high, settings.margin),
+            }  # fmt: skip
     return found | {
         "images": images, "seeds": len(seeds), "resampled": "images" if len(seeds) == 1 else "seeds and images",
         "margin": settings.margin, "level": settings.level, "power": settings.power, "replicates": settings.replicates,
     }  # fmt: skip
+
+
+def says_nothing(model: Seeds, reference: Seeds, ap: NDArray[np.float64]) -> str | None:
+    """Why a difference of these models says nothing about the judges of their arms, in words; None where it may say something.
+
+    Labels are compared before predictions: on a GPU two trainings on the same labels may differ by rounding alone.
+
+    Args:
+        ap: (2, S) mAP of both on the test images as they are.
+    """
+    if np.isnan(ap).any():
+        return "no test image shows an instance"
+    if not ap.any():
+        return "neither finds anything"
+    if all(model[s].labels and model[s].labels == reference[s].labels for s in model):
+        return "both learned from the same labels"
+    if all(same_predictions(model[s], reference[s]) for s in model):
+        return "both predict the same"
+    showing = int(next(iter(reference.values())).instances.any(axis=0).sum())
+    if showing < FEWEST_IMAGES:
+        return f"{showing} test {'image shows' if showing == 1 else 'images show'} an instance, and an interval needs {FEWEST_IMAGES}"
+    return None
 
 
 def _list(seeds: Seeds) -> str:
@@ -153,9 +182,15 @@ def quantile_of_sum(level: float, normal: float, student: float, freedom: int) -
 
     T is normal with variance `freedom` / chi^2, so the sum is a mixture of normals; 2,000 equally likely values of chi^2 stand for all.
     """
-    mixed = normal + student * freedom / chi2.ppf((np.arange(2000) + 0.5) / 2000, freedom)
+    widths = np.sqrt(normal + student / mean_squares(2000, freedom))
     top = math.sqrt(normal) * norm.ppf(level) + math.sqrt(student) * t.ppf(level, freedom)
-    return float(brentq(lambda x: norm.cdf(x / np.sqrt(mixed)).mean() - level, 0, 2 * top))
+    return float(brentq(lambda x: ndtr(x / widths).mean() - level, 0, 2 * top))
+
+
+@functools.lru_cache(maxsize=64)
+def mean_squares(number: int, freedom: int) -> NDArray[np.float64]:
+    """So many equally likely values of chi^2 / freedom, which is an estimated variance over the true one; ascending."""
+    return np.asarray(chi2.ppf((np.arange(number) + 0.5) / number, freedom) / freedom)
 
 
 def sign_flip(model: Seeds, reference: Seeds, replicates: int, seed: int) -> float:
@@ -193,20 +228,61 @@ def non_inferior(low: float, high: float, margin: float) -> Literal["yes", "no",
     return "yes" if low > -margin else "no" if high < -margin else "cannot tell"
 
 
-def needed(interval: Interval, images: int, seeds: int, settings: Compare) -> tuple[int | None, int | None]:
-    """(images with these seeds, seeds with these images) at which `yes` is to be expected with P = `power` if the arms are equal.
+def power_of_equal_arms(shared: float, from_seeds: float, seeds: int, margin: float, level: float) -> float:
+    """P(`yes`) if the arms are equal: P(D + margin > q), where q is half the width of the interval that `confidence` would give.
 
-    Non-inferiority of equal arms is shown with that power when margin / standard error = z(1 - alpha/2) + z(power) (Julious 2004, "Sample
-    sizes for clinical trials with normal data"). The part of the variance that images make, in common or in one model, falls with their
-    number, that of seeds with theirs. None: the other part alone is too much, or there is one seed, which says nothing about others.
+    D, the difference found, is normal about 0 with variance `shared` + `from_seeds`. One seed: q = z sqrt(shared), so P = Phi(margin /
+    sqrt(shared) - z). Several: q is `quantile_of_sum` of `shared` and of the estimate of `from_seeds`, which is it times chi^2 / (S - 1)
+    and independent of D; the mean over 100 equally likely values of chi^2 stands for all. With `shared` = 0 that is P(T > t) of the
+    noncentral t with S - 1 degrees of freedom and noncentrality margin / sqrt(from_seeds).
+
+    Args:
+        shared, from_seeds: variances, see `Interval`.
     """
-    z = norm.ppf((1 + settings.level) / 2) + norm.ppf(settings.power)
-    allowed = (settings.margin / z) ** 2
-    of_training = max(0.0, interval.from_seeds - (interval.from_images - interval.shared))  # what more images leave
-    more_images = math.ceil(images * interval.from_images / (allowed - of_training)) if allowed > of_training else None
+    tail = (1 + level) / 2
+    error = math.sqrt(shared + from_seeds)
+    if error == 0:
+        return 1.0
     if seeds == 1:
-        return more_images, None
-    return more_images, math.ceil(seeds * interval.from_seeds / (allowed - interval.shared)) if allowed > interval.shared else None
+        return float(ndtr(margin / error - norm.ppf(tail)))
+    halves = np.array([quantile_of_sum(tail, shared, from_seeds * s, seeds - 1) for s in mean_squares(100, seeds - 1)])
+    return float(ndtr((margin - halves) / error).mean())
+
+
+def needed(interval: Interval, images: int, seeds: int, settings: Compare) -> tuple[int | None, int | None]:
+    """(images with these seeds, seeds with these images) from which on `yes` is to be expected with P >= `power` if the arms are equal.
+
+    Sample size for non-inferiority of equal arms (Julious 2004, "Sample sizes for clinical trials with normal data"), by the power of the
+    very interval that `confidence` gives, with Student's t where several seeds give one. The part of the variance that images make, in
+    common or in one model, falls with their number, that of seeds with theirs. At least `FEWEST_IMAGES` images and 2 seeds. None: the
+    other part alone is too much, or there is one seed, which says nothing about others.
+    """
+    of_models = min(interval.from_seeds, max(0.0, interval.from_images - interval.shared))  # what images do to single models
+    of_training = interval.from_seeds - of_models  # what more images leave
+
+    def with_images(n: int) -> bool:
+        part = images / n
+        power = power_of_equal_arms(part * interval.shared, of_training + part * of_models, seeds, settings.margin, settings.level)
+        return power >= settings.power
+
+    def with_seeds(n: int) -> bool:
+        variance = seeds * interval.from_seeds / n
+        return power_of_equal_arms(interval.shared, variance, n, settings.margin, settings.level) >= settings.power
+
+    return fewest(with_images, FEWEST_IMAGES), None if seeds == 1 else fewest(with_seeds, 2)
+
+
+def fewest(enough: Callable[[int], bool], low: int) -> int | None:
+    """The smallest number from `low` on that is enough, where each larger one is too; None where `MOST` is not."""
+    if not enough(MOST):
+        return None
+    high = low
+    while not enough(high):
+        low, high = high + 1, 2 * high
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle + 1, high)
+    return low
 
 
 def pairs(runs: Mapping[str, Run], judge: str) -> dict[str, str]:
@@ -219,15 +295,7 @@ def pairs(runs: Mapping[str, Run], judge: str) -> dict[str, str]:
     reference = next((name for name in last if runs[name].judge == judge), None)
     if reference is None:
         return {}
-    rounds = _chain(runs, reference)
+    rounds = chain(runs, reference)
     return {
-        name: rounds[min(len(_chain(runs, name)), len(rounds)) - 1] for name in last if name != reference
+        name: rounds[min(len(chain(runs, name)), len(rounds)) - 1] for name in last if name != reference
     }  # fmt: skip
-
-
-def _chain(runs: Mapping[str, Run], name: str) -> list[str]:
-    """The runs that lead to `name`, from the first."""
-    chain = [name]
-    while runs[chain[-1]].prev in runs:
-        chain.append(runs[chain[-1]].prev)
-    return chain[::-1]

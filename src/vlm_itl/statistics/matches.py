@@ -27,30 +27,38 @@ class Matches:
     Attributes:
         thresholds: (T,) IoU.
         classes: (K,) names.
-        images: (I,) image ids, ascending.
+        images: (I,) image ids as they are in the test file, as text, by ascending number.
         instances: (K, I) instances to find: not crowd, not ignored.
         image: (D,) index into `images`.
         category: (D,) index into `classes`, ascending.
         score: (D,)
         found: (T, D) the detection is matched to an instance that is to be found.
         ignored: (T, D) it is matched to a region to ignore, and counts neither way.
+        labels: fingerprint of what the model was trained on (`vlm_itl.labels.fingerprint`); empty where it is not known.
     """
 
     thresholds: NDArray[np.float64]
     classes: NDArray[np.str_]
-    images: NDArray[np.int64]
+    images: NDArray[np.str_]
     instances: NDArray[np.int32]
     image: NDArray[np.int32]
     category: NDArray[np.int32]
     score: NDArray[np.float64]
     found: NDArray[np.bool_]
     ignored: NDArray[np.bool_]
+    labels: str = ""
 
 
-def from_coco(evaluation: COCOeval) -> Matches:
-    """The matches of an evaluation of which `evaluate()` has run; area "all", the largest number of detections an image (100)."""
+def from_coco(evaluation: COCOeval, labels: str = "") -> Matches:
+    """The matches of an evaluation of which `evaluate()` has run; area "all", the largest number of detections an image (100).
+
+    Args:
+        evaluation: of `evaluation.detection.evaluate`, whose ids are ours: pycocotools writes an annotation's id 0 as "no match".
+        labels: fingerprint of the model's labels.
+    """
     p = evaluation.params
-    thresholds, images = np.asarray(p.iouThrs, dtype=np.float64), np.asarray(p.imgIds, dtype=np.int64)
+    given = {row["id"]: row.get("given_id", row["id"]) for row in evaluation.cocoGt.dataset["images"]}
+    thresholds, images = np.asarray(p.iouThrs, dtype=np.float64), np.array([str(given[i]) for i in p.imgIds], dtype=np.str_)
     names = {row["id"]: row["name"] for row in evaluation.cocoGt.dataset["categories"]}
     instances = np.zeros((len(p.catIds), len(images)), dtype=np.int32)
     rows: list[tuple[int, int, dict[str, Any]]] = []
@@ -69,7 +77,7 @@ def from_coco(evaluation: COCOeval) -> Matches:
         np.repeat(np.array([i for _, i, _ in rows], dtype=np.int32), lengths),
         np.repeat(np.array([k for k, _, _ in rows], dtype=np.int32), lengths),
         np.concatenate([np.zeros(0), *(row["dtScores"] for _, _, row in rows)]).astype(np.float64),
-        matched & ~ignored, ignored,
+        matched & ~ignored, ignored, labels,
     )  # fmt: skip
 
 
@@ -90,7 +98,8 @@ def load(path: Path, content: bytes | None = None) -> Matches:
     """
     try:
         with np.load(path if content is None else io.BytesIO(content)) as arrays:
-            read = {f.name: arrays[f.name] for f in fields(Matches)}
+            read: dict[str, Any] = {f.name: arrays[f.name] for f in fields(Matches) if f.name != "labels"}
+            read["labels"] = str(arrays["labels"]) if "labels" in arrays else ""  # the file of an earlier commit has none
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; `dvc repro` makes it (stage evaluate)") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
@@ -98,6 +107,11 @@ def load(path: Path, content: bytes | None = None) -> Matches:
     for name in ("found", "ignored"):
         read[name] = np.unpackbits(read[name], axis=0, count=len(read["thresholds"])).astype(bool)
     return Matches(**read)
+
+
+def same_predictions(a: Matches, b: Matches) -> bool:
+    """Whether two models predicted the same of the same images, as far as AP sees it."""
+    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in ("image", "category", "score", "found", "ignored"))
 
 
 def same_images(matches: list[Matches]) -> None:

@@ -30,6 +30,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from ..base.coco import decode
+from ..base.files import read_text, write_json
 from ..base.settings import Render, VlmJudge
 from ..data.synthetic import CATEGORIES, write_dataset
 from ..evaluation.probes import auroc
@@ -150,7 +151,7 @@ def train(
 ) -> dict[str, Any]:  # fmt: skip
     """Draw scenes, train from random weights or from those of `start`, save to `out`; AUROC on scenes held out."""
     torch.manual_seed(seed)
-    text = prompt.read_text(encoding="utf-8")
+    text = read_text(prompt)
     if start is None:
         make(out, text)
     settings = VlmJudge(kind="vlm", model=str(start or out), unit="instance", render=RENDER, dtype="float32", device="cpu")
@@ -188,6 +189,7 @@ def train(
                 kinds += [e.kind for e in batch.examples]
     model.to(memory_format=torch.contiguous_format).half().save_pretrained(out)
     backend.processor.save_pretrained(out)
+    write_json(out / "classes.json", [c["name"] for c in CATEGORIES])  # what it knows; a judge of others is refused
     return {
         kind: auroc(np.array([x for x, k in zip(p, kinds) if k == kind]), np.array([r for r, k in zip(right, kinds) if k == kind]))
         for kind in ("mask", "missing")

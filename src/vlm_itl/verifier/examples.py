@@ -1,7 +1,7 @@
 """Rated examples for free: questions whose answer is known, made from labels, and from a detector's proposals on labelled images.
 
 The truth of an example comes from the oracle (`vlm_itl.matching`), never from how it was made: a spilled mask that still covers its
-instance at the oracle's IoU is right.
+instance at the oracle's IoU is right, and one on an ignored region is neither right nor wrong, so it makes no example.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pycocotools import mask as mask_util
 from ..base.coco import Coco, by_image
 from ..base.errors import UserError
 from ..judging.probes import KINDS, Case
-from ..matching import all_right, iou_matrix, matched
+from ..matching import all_right, iou_matrix, rightness
 
 Row = dict[str, Any]
 
@@ -80,7 +80,9 @@ class Examples:
                 self.by_class[row["category_id"]].append((i, place))
         self.proposed = by_image([row for row in proposals if row["image_id"] in self.images])
         rated = [
-            (i, k, matched([row], self.truth.get(i, []), iou)[0]) for i, rows in sorted(self.proposed.items()) for k, row in enumerate(rows)
+            (i, k, right)
+            for i, rows in sorted(self.proposed.items())
+            for k, right in enumerate(rightness(rows, self.truth.get(i, []), iou))
         ]
         self.mistakes = {right: [(i, k) for i, k, r in rated if r is right] for right in (True, False)}
 
@@ -101,7 +103,7 @@ class Examples:
                 continue
             row = shown(rows[place])
             fits = best_iou(row, self.truth[i])
-            if matched([row], self.truth[i], self.iou)[0] is right and (change == "wrong class" or abs(fits - self.iou) >= GAP / 2):
+            if rightness([row], self.truth[i], self.iou)[0] is right and (change == "wrong class" or abs(fits - self.iou) >= GAP / 2):
                 return Example("mask", change, self.images[i], [row], right, fits)
         raise UserError(f"verifiers: no {'right' if right else 'wrong'} mask can be made from these labels ({len(self.instances)} images)")
 

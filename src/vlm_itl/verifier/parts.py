@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from ..base.coco import Coco, by_image, subset
+from ..base.coco import Coco, by_image, originals, subset
 from ..base.errors import UserError
 from ..base.settings import HoldBack
 
@@ -15,15 +15,17 @@ def parts(labels: Coco, settings: HoldBack) -> tuple[Coco, Coco, Coco]:
     """The initial labels in three seeded parts: for a detector, for its mistakes, held out.
 
     A detector trained on the first part proposes on the other two. A verifier learns from the first two, and is measured on the third. Of
-    very few images a part may be empty.
+    very few images a part may be empty. Copies of a picture count once and stay together.
     """
-    drawn = sorted(i for i, rows in by_image(labels).items() if any(not a["iscrowd"] for a in rows))
-    order = list(drawn)
+    drawn = {i for i, rows in by_image(labels).items() if any(not a["iscrowd"] for a in rows)}
+    original = originals([image for image in labels["images"] if image["id"] in drawn])
+    order = sorted(set(original.values()))
     random.Random(f"hold back/{settings.seed}").shuffle(order)
     held = round(settings.held_out * len(order))
     mistaken = round(settings.mistakes * len(order))
     detector, mistakes, held_out = (
-        subset(labels, set(ids)) for ids in (order[held + mistaken :], order[held : held + mistaken], order[:held])
+        subset(labels, {i for i, first in original.items() if first in ids})
+        for ids in map(set, (order[held + mistaken :], order[held : held + mistaken], order[:held]))
     )
     return detector, mistakes, held_out
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import expit
 from tqdm import tqdm
 
 from ..base.coco import Coco
 from ..base.errors import UserError
 from ..base.settings import Lora, Verifier, VlmJudge
-from ..calibration import recalibrated
 from ..checkpoint import Checkpoint
 from ..evaluation.probes import auroc, brier, expected_calibration_error, fit_calibration
 from ..judging.vlm.transformers_backend import TransformersBackend
@@ -45,7 +46,8 @@ def train(
         iou: the oracle's.
 
     Returns:
-        Numbers of the trained and of the untrained model on the same examples of the held-out images, and the curve of the loss.
+        Numbers of the trained and of the untrained model on the same examples of the held-out images, with the `seconds` that training
+        and measuring took on so many `machines`, those before a kill included; and the curve of the loss.
 
     Raises:
         UserError: the model cannot be loaded, trained or asked; it does not fit into memory; the loss is not finite.
@@ -69,6 +71,7 @@ def train(
     )
     checkpoint = Checkpoint(key)
     found = checkpoint.load()
+    begun = time.monotonic() - (found["seconds"] if found else 0.0)  # as if it had not been interrupted
     before = found["before"] if found else answers(backend, question, examples, options, "asking the untrained model")
     if settings.lora:
         model = with_adapters(model, settings.lora)
@@ -117,7 +120,7 @@ def train(
             if checkpoint.due() and step < settings.steps:
                 checkpoint.save({
                     "model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "curve": curve, "losses": losses,
-                    "before": before,
+                    "before": before, "seconds": time.monotonic() - begun,
                 })  # fmt: skip
     if settings.lora:
         model = model.merge_and_unload()
@@ -126,7 +129,7 @@ def train(
     model.save_pretrained(target)
     backend.processor.save_pretrained(target)
     checkpoint.clear()
-    return report(examples, before, after), curve
+    return {**report(examples, before, after), "seconds": round(time.monotonic() - begun, 1), "machines": 1}, curve
 
 
 def rate(step: int, steps: int) -> float:
@@ -156,31 +159,35 @@ def exam(examples: Examples, seed: int) -> list[Example]:
 def answers(
     backend: TransformersBackend, question: Asking, examples: list[Example], options: tuple[list[int], list[int]], desc: str
 ) -> list[float]:
-    """P(approve) of each example, by the judge's own way of asking: batches are halved where the memory runs out."""
+    """Log-odds of each example, by the judge's own way of asking: batches are halved where the memory runs out."""
     found: dict[int, float] = {}
     with tqdm(total=len(examples), desc=desc, unit="question") as bar:
         for number, answer in backend.ask((k, question(example)) for k, example in enumerate(examples)):
-            found[number] = 0.5 if answer.p_approve is None else answer.p_approve
+            found[number] = answer.log_odds or 0.0
             bar.update()
     return [found[k] for k in range(len(examples))]
 
 
 def report(examples: list[Example], before: list[float], after: list[float]) -> dict[str, Any]:
-    """Numbers by kind of question: AUROC, accuracy, Brier score, calibration; of the untrained model and the rules beside it."""
+    """Numbers by kind of question: AUROC, accuracy, Brier score, calibration; of the untrained model and the rules beside it.
+
+    Args:
+        before, after: log-odds of approval.
+    """
     numbers: dict[str, Any] = {}
     for kind in HELD_OUT:
         of = [k for k, e in enumerate(examples) if e.kind == kind]
         right = np.array([examples[k].right for k in of])
-        p, untrained = np.array([after[k] for k in of]), np.array([before[k] for k in of])
-        fitted = fit_calibration(p, right)
+        x, untrained = np.array([after[k] for k in of]), np.array([before[k] for k in of])
+        p, fitted = expit(x), fit_calibration(x, right)
         numbers[kind] = {
-            "examples": len(of), "auroc": auroc(p, right), "untrained_auroc": auroc(untrained, right),
-            "accuracy": _round(np.mean((p >= 0.5) == right)), "untrained_accuracy": _round(np.mean((untrained >= 0.5) == right)),
+            "examples": len(of), "auroc": auroc(x, right), "untrained_auroc": auroc(untrained, right),
+            "accuracy": _round(np.mean((x >= 0) == right)), "untrained_accuracy": _round(np.mean((untrained >= 0) == right)),
             "always_accuracy": _round(np.mean(right)), "brier": brier(p, right), "ece": expected_calibration_error(p, right),
             "temperature": _round(1 / fitted.scale) if fitted.scale else None,
-            "calibrated_ece": expected_calibration_error(recalibrated(p, fitted), right),
+            "calibrated_ece": expected_calibration_error(expit(fitted(x)), right),
             "auroc_by_change": {
-                change: auroc(*_against_right(p, right, [examples[k].change for k in of], change))
+                change: auroc(*_against_right(x, right, [examples[k].change for k in of], change))
                 for change in sorted({examples[k].change for k in of if not examples[k].right})
             },
         }  # fmt: skip
@@ -194,11 +201,11 @@ def report(examples: list[Example], before: list[float], after: list[float]) -> 
     return numbers
 
 
-def _against_right(p: np.ndarray, right: np.ndarray, changes: list[str], change: str) -> tuple[np.ndarray, np.ndarray]:
+def _against_right(x: np.ndarray, right: np.ndarray, changes: list[str], change: str) -> tuple[np.ndarray, np.ndarray]:
     """The wrong ones of a kind against all right ones, or, for the detector's, all of both that are its own."""
     mine = np.array([c == change for c in changes])
     chosen = mine if change == "detector" else mine & ~right | right
-    return p[chosen], right[chosen]
+    return x[chosen], right[chosen]
 
 
 def _backward(model: Any, backend: TransformersBackend, batch: Batch, options: tuple[list[int], list[int]], parts: int) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...base.coco import Coco, by_image
+from ...base.pictures import read_picture
 from ...base.settings import VlmJudge
 from . import rendering
 from .questions import Question, fill, sections
@@ -36,13 +37,14 @@ class Composer:
         self.asked = [image for image in self.pool if self.shown.get(image["id"])]
         self.texts = sections(prompt, "prompt") if settings.unit == "instance" else {"image": prompt}
         self._names = {row["id"]: row["name"] for row in pool["categories"]}
-        self._read = functools.lru_cache(maxsize=1)(rendering.read_picture)  # questions about one image follow each other
+        self._read = functools.lru_cache(maxsize=1)(read_picture)  # questions about one image follow each other
 
     def question(self, kind: Kind, image: Row, rows: list[Row]) -> Question:
         """The question of this kind about these proposals (`mask`: exactly one) of an image.
 
         Raises:
             OSError: the picture cannot be read.
+            UserError: it is none; see `read_picture`.
         """
         s = self.settings
         pixels = self._read(self.images / image["file_name"])

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import PIL.Image
+from scipy.special import expit
 
 from ...base.coco import Coco
 from ...base.settings import VlmJudge
-from . import Asker, make_backend
+from . import Asker, check_classes, make_backend
 from .composing import Composer, Row, Subject
-from .questions import Backend, Question
+from .questions import Answer, Backend, Question
 from .reading import Outcome
 from .store import Store
 
@@ -60,7 +61,8 @@ def measure(
     Raises:
         UserError: the model or server cannot be used, or not every question was answered.
     """
-    asker = Asker(settings, backend or make_backend(settings), store)
+    check_classes(settings, pool)
+    asker = Asker(settings, backend or make_backend(settings, store), store)
     composer = Composer(pool, proposals, images, prompt, settings)
     chosen = sample(composer.asked, number, seed)
     whole: list[Subject] = [("missing" if settings.unit == "instance" else "image", i, composer.shown[i["id"]]) for i in chosen]
@@ -68,7 +70,7 @@ def measure(
     subjects = masks + whole
 
     first = asker.ask((composer.question(*subject) for subject in subjects), len(subjects), "judging probes")
-    before = [asker.decide(answer)[:2] for answer in first]
+    before = [_said(asker, answer) for answer in first]
 
     # all variants of a question follow each other, and the questions are shuffled: no batch is one of the judge stage's
     possible: dict[int, list[str]] = {}
@@ -85,9 +87,14 @@ def measure(
 
     pairs: dict[str, list[tuple[Said, Said]]] = {variant: [] for variant in VARIANTS}
     for (k, variant), answer in zip(asked, asker.ask(questions(), len(asked), "judging probes again")):
-        pairs[variant].append((before[k], asker.decide(answer)[:2]))
+        pairs[variant].append((before[k], _said(asker, answer)))
     print(f"{asker.counts['questions']:,} questions, {asker.asked:,} of them asked now and the others answered before")
     return summary(len(chosen), before, pairs)
+
+
+def _said(asker: Asker, answer: Answer) -> Said:
+    outcome, log_odds, _ = asker.decide(answer)
+    return outcome, None if log_odds is None else float(expit(log_odds))
 
 
 def sample(images: list[Row], number: int, seed: int) -> list[Row]:

@@ -2,121 +2,170 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
-import itertools
+import dataclasses
+import functools
+import json
 import math
 import os
+import queue
 import threading
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Coroutine, Iterable, Iterator
+from concurrent.futures import Future
 from importlib.metadata import version
 from io import BytesIO
-from multiprocessing.pool import ThreadPool
-from typing import Any
+from typing import Any, TypeVar
 
-import openai
 import PIL.Image
-from openai.types.chat import ChatCompletion
 from scipy.special import logsumexp
+from tqdm import tqdm
 
 from ...base.errors import UserError
+from ...base.redact import hide, redact
 from ...base.settings import VlmJudge
+from .fleet import Fleet, NoAnswer, Told
 from .questions import Answer, Question, option_of, word
+from .store import Store
 
-IN_A_ROW = 20  # questions in a row without an answer after which the rest is not asked
-MALFORMED_AGAIN = (
-    2  # further tries after an answer that is none; openai's client itself tries lost connections, 408, 409, 429 and 5xx again
-)
+IMPOSSIBLE = -9999.0  # vLLM's logarithm of a probability of zero
+T = TypeVar("T")
 
 
 class OpenAIBackend:
-    """`concurrency` requests in flight, in turn over all `base_urls`."""
+    """`concurrency` requests in flight, shared by all `base_urls`. They run in an event loop in a thread of its own."""
 
-    def __init__(self, settings: VlmJudge) -> None:
-        """Raises:
-        UserError: `base_urls` is missing, or the environment has no key of the given name.
+    def __init__(self, settings: VlmJudge, store: Store | None = None) -> None:
         """
-        self.settings = settings
+        Args:
+            store: remembers which model a server said that it serves, for a time when no server can be reached.
+
+        Raises:
+            UserError: `base_urls` is missing, the environment has no key of the given name, or its proxies or certificates cannot be used.
+        """
+        self.settings, self._store = settings, store
         server = settings.server
         if not server.base_urls:
             raise UserError("params.yaml: judges: server.base_urls: a server is needed, for example http://localhost:8000/v1")
-        key = "none"  # most servers of one's own ask for none
-        if server.api_key_env is not None:
-            key = os.environ.get(server.api_key_env, "").strip()
-            if not key:
-                raise UserError(f"params.yaml: judges: server.api_key_env: the environment has no {server.api_key_env}")
-        self._key = key
-        self._clients = [
-            openai.OpenAI(base_url=url, api_key=key, timeout=server.timeout, max_retries=server.retries) for url in server.base_urls
-        ]
-        self._turn = itertools.count()
         # where the first position decides, a text is only for servers without logprobs, and begins with the option
         self.max_tokens = settings.max_tokens if settings.answer == "text" else min(8, settings.max_tokens)
-        self.identity = {
-            "backend": "openai", "model": settings.model, "revision": settings.revision,
-            "logprobs": server.logprobs, "structured": server.structured, "max_tokens": self.max_tokens, **settings.asking(),
+        self.versions = {name: version(name) for name in ("httpx2", "pillow")}
+        # 20 likeliest tokens at each position, and whatever a server adds
+        most_bytes = 2**20 + 8192 * self.max_tokens * settings.samples
+        self._fleet = Fleet(server, settings.model, _key(server.api_key_env), most_bytes)
+        self._slots = asyncio.Semaphore(server.concurrency)
+        self._one_by_one = False  # several samples, since a server ignores `n`
+
+    @functools.cached_property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        loop = asyncio.new_event_loop()
+        threading.Thread(target=loop.run_forever, daemon=True).start()  # nobody waits for it at exit, so that Ctrl-C ends at once
+        return loop
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    @functools.cached_property
+    def identity(self) -> dict[str, Any]:
+        """With `server`: what the user says of it, or what it says of the model it serves, or null.
+
+        Raises:
+            UserError: the servers serve different models, or none can be reached and what they serve is not known from before.
+        """
+        s, server = self.settings, self.settings.server
+        return {
+            "backend": "openai", "model": s.model, "revision": s.revision,
+            "server": self._run(self._introduce()) if server.fingerprint is None else {"fingerprint": server.fingerprint},
+            "logprobs": server.logprobs, "structured": server.structured, "max_tokens": self.max_tokens, **s.asking(),
         }  # fmt: skip
-        self.versions = {name: version(name) for name in ("openai", "pillow")}
+
+    async def _introduce(self) -> Told:
+        urls = [f"{server.url} {self.settings.model}" for server in self._fleet.servers]
+        while not await self._fleet.compare():
+            known = {told for url in urls if self._store and (told := self._store.told(url)) is not None}
+            if len(known) == 1:
+                tqdm.write(f"no server of {self.settings.model} can be reached; answers are looked up as those of the model served last")
+                self._fleet.told, self._fleet.compared = json.loads(known.pop()), True
+                return self._fleet.told
+            await self._fleet.wait()
+            if self._fleet.gone:
+                raise UserError(f"{self.settings.model}: no server can be reached: {self._fleet.reasons()}")
+        if self._store:
+            for url, server in zip(urls, self._fleet.servers):
+                if server.up:
+                    self._store.note(url, json.dumps(self._fleet.told))
+        return self._fleet.told
 
     def ask(self, questions: Iterable[tuple[int, Question]]) -> Iterator[tuple[int, Answer]]:
-        """Questions are made only as fast as the server takes them; a question without an answer does not stop the others."""
-        slots = threading.Semaphore(2 * self.settings.server.concurrency)
-        stopping = threading.Event()
+        """Questions are made only as fast as the servers take them; a question without an answer does not stop the others."""
+        self.identity  # noqa: B018  which model is asked is known first
+        source, most = iter(questions), 2 * self.settings.server.concurrency
+        waiting: set[Future[tuple[int, Answer | None, str]]] = set()
+        done: queue.SimpleQueue[Future[tuple[int, Answer | None, str]]] = queue.SimpleQueue()
         failed: list[str] = []
-        in_a_row = 0
-
-        def feed() -> Iterator[tuple[int, Question]]:
-            for item in questions:
-                while not slots.acquire(timeout=0.2) and not stopping.is_set():
-                    pass
-                if stopping.is_set():
-                    return
-                yield item
-
-        # its threads are not waited for at exit, so that Ctrl-C ends at once
-        with ThreadPool(self.settings.server.concurrency) as pool:
-            try:
-                for number, answer, reason in pool.imap_unordered(self._one, feed()):
-                    slots.release()
-                    if answer is None:
-                        failed.append(reason)
-                        in_a_row += 1
-                        if in_a_row == IN_A_ROW:
-                            break
+        more = True
+        try:
+            while more or waiting:
+                while more and len(waiting) < most and done.empty():
+                    item = next(source, None)
+                    if item is None:
+                        more = False
                     else:
-                        in_a_row = 0
-                        yield number, answer
-            finally:
-                stopping.set()
+                        future = asyncio.run_coroutine_threadsafe(self._one(*item), self._loop)
+                        waiting.add(future)
+                        future.add_done_callback(done.put)
+                if not waiting:
+                    break
+                future = done.get()
+                waiting.remove(future)
+                number, answer, reason = future.result()
+                if answer is not None:
+                    yield number, answer
+                else:
+                    failed.append(reason)
+                    more = more and not self._fleet.gone
+        finally:
+            for future in waiting:
+                future.cancel()
         if failed:
+            left = f"no server answers any more: {self._fleet.reasons()}; " if self._fleet.gone else ""
             raise UserError(
-                f"{self.settings.model}: {len(failed)} questions got no answer, the last: {failed[-1]}; the answers that came are kept, "
+                f"{self.settings.model}: {left}{len(failed)} questions got no answer, the last: {failed[-1]}; the answers that came are kept, "
                 "run it again to ask the others"
             )
 
-    def _one(self, item: tuple[int, Question]) -> tuple[int, Answer | None, str]:
-        number, question = item
-        for _ in range(1 + MALFORMED_AGAIN):
-            # an own server's address may be named in an error; a key never
-            client = self._clients[next(self._turn) % len(self._clients)]
-            start = time.perf_counter()
+    async def _one(self, number: int, question: Question) -> tuple[int, Answer | None, str]:
+        async with self._slots:
+            request = await asyncio.to_thread(self.request, question)
             try:
-                response = client.chat.completions.create(**self.request(question))
-                return number, self.answer(response, question, time.perf_counter() - start), ""
-            except (openai.APIConnectionError, openai.APIStatusError) as error:
-                return number, None, self._line(error, client)
-            except (openai.APIError, ValueError, TypeError, AttributeError, KeyError) as error:  # what came is no completion
-                reason = self._line(error, client)
-        return number, None, reason
+                return number, await self._answer(number, request, question), ""
+            except NoAnswer as error:
+                return number, None, str(error)
 
-    def _line(self, error: Exception, client: openai.OpenAI) -> str:
-        text = " ".join(str(error).split())
-        if self._key != "none":
-            text = text.replace(self._key, "***")  # before it is cut, or half a key could be left
-        return f"{client.base_url}: {type(error).__name__}: {text[:300]}"
+    async def _answer(self, number: int, request: dict[str, Any], question: Question) -> Answer:
+        """Raises: NoAnswer."""
+        wanted = self.settings.samples
+
+        def read(content: Any) -> Answer:
+            return self.answer(content, question)
+
+        single = {name: value for name, value in request.items() if name != "n"}
+        got: list[tuple[Answer, str]] = []
+        if wanted > 1 and not self._one_by_one:
+            got.append(await self._fleet.ask(number, request, read))
+            if len(got[0][0].samples) < wanted:
+                self._one_by_one = True
+                tqdm.write(f"{got[0][1]}: it ignores `n`, so each sample is a request of its own")
+        missing = wanted - sum(len(answer.samples) for answer, _ in got) if wanted > 1 else 1
+        got += await asyncio.gather(*(self._fleet.ask(number, single, read) for _ in range(missing)))
+        answers, texts = [answer for answer, _ in got], [text for answer, _ in got for text in answer.samples]
+        return dataclasses.replace(
+            answers[0], samples=tuple(texts[:wanted]), machine=got[0][1],
+            prompt_tokens=sum(a.prompt_tokens for a in answers), completion_tokens=sum(a.completion_tokens for a in answers),
+        )  # fmt: skip
 
     def request(self, question: Question) -> dict[str, Any]:
-        """The arguments of a chat completion."""
+        """The body of a chat completion."""
         s = self.settings
         content: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": data_url(p)}} for p in question.pictures]
         result: dict[str, Any] = {
@@ -130,52 +179,129 @@ class OpenAIBackend:
         if s.server.logprobs:
             result |= {"logprobs": True, "top_logprobs": 20}
         if s.server.structured:
-            result["extra_body"] = {"structured_outputs": {"choice": [question.approve[0], question.reject[0]]}}
+            result["structured_outputs"] = {"choice": [question.approve[0], question.reject[0]]}
+        if s.template:
+            result["chat_template_kwargs"] = s.template
+        if s.prefill:  # as vLLM and SGLang take it
+            result["messages"].append({"role": "assistant", "content": s.prefill})
+            result |= {"continue_final_message": True, "add_generation_prompt": False}
         return result
 
-    def answer(self, response: Any, question: Question, seconds: float) -> Answer:
-        """Raises:
-        ValueError: the response is no chat completion with an answer in it.
+    def answer(self, content: Any, question: Question) -> Answer:
+        """What a chat completion says, without the secrets that a server may repeat.
+
+        Raises:
+            ValueError: it is no chat completion with an answer in it, or one that cannot be.
         """
-        if not isinstance(response, ChatCompletion):
-            raise ValueError(f"not a chat completion: {str(response)[:200]!r}")
-        if not response.choices:
-            raise ValueError("a chat completion without choices")
-        texts = []
-        for choice in response.choices:
-            if choice.message is None:
-                raise ValueError("a choice without a message")
-            refusal = f"[refused] {choice.message.refusal}" if choice.message.refusal else ""  # never reads as an option
-            texts.append(choice.message.content or refusal)
+        choices = content.get("choices") if isinstance(content, dict) else None
+        if not isinstance(choices, list) or not choices:
+            raise ValueError(f"not a chat completion: {redact(repr(content))[:200]}")
+        texts = [redact(_text(choice)) for choice in choices]
         log_odds = mass = None
-        logprobs = response.choices[0].logprobs
-        if logprobs is not None and logprobs.content:
-            log_odds, mass = first_position({t.token: t.logprob for t in logprobs.content[0].top_logprobs}, question)
-        usage = response.usage
+        if not _thought(choices[0]["message"]):  # else the first position is the thought's
+            log_odds, mass = first_position(likeliest(choices[0]), question)
+        usage = content.get("usage") or {}
+        if not isinstance(usage, dict):
+            raise ValueError(f"usage is {type(usage).__name__}")
+        prompt, completion = (usage.get(name) or 0 for name in ("prompt_tokens", "completion_tokens"))
         return Answer(
-            text=texts[0], log_odds=log_odds, option_mass=mass, prompt_tokens=usage.prompt_tokens if usage else 0,
-            completion_tokens=usage.completion_tokens if usage else 0, seconds=round(seconds, 4),
+            text=texts[0], log_odds=log_odds, option_mass=mass, prompt_tokens=prompt, completion_tokens=completion,
             samples=tuple(texts) if self.settings.samples > 1 else (),
         )  # fmt: skip
 
 
-def first_position(top: dict[str, float], question: Question) -> tuple[float | None, float | None]:
-    """(log-odds of approval, P(an option)) from the log-probabilities of the likeliest first tokens.
+def _key(name: str | None) -> str | None:
+    """The key in an environment variable, from here on hidden in all that is shown or kept.
 
-    A token counts for the option that it is, in any case and dress of spaces, or that it begins, where it begins only one. An option that
-    is not among them is at most as likely as the least likely of them, and as all that is not listed. Null where no option is.
+    Raises:
+        UserError: there is none, or none that can be sent.
+    """
+    if name is None:
+        return None
+    key = os.environ.get(name, "").strip()
+    if not key:
+        raise UserError(f"params.yaml: judges: server.api_key_env: the environment has no {name}")
+    hide(key)
+    if not (key.isascii() and key.isprintable()):
+        raise UserError(f"params.yaml: judges: server.api_key_env: {name} of the environment has characters that no header can carry")
+    return key
+
+
+def _text(choice: Any) -> str:
+    """The text of an answer: its content, or the text parts of that. Nothing where a thought took all its tokens.
+
+    Raises:
+        ValueError: there is none.
+    """
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(message, dict):
+        raise ValueError("a choice without a message")
+    if choice.get("finish_reason") in ("error", "abort"):
+        raise ValueError(f"its finish_reason is {choice['finish_reason']}")
+    content = message.get("content")
+    if isinstance(content, list):
+        parts = [part if isinstance(part, dict) else {"type": "text", "text": part} for part in content]
+        content = "".join(_string(part.get("text")) for part in parts if part.get("type") in ("text", "output_text"))
+    if content:
+        return _string(content)
+    refusal = message.get("refusal") or ("by a filter" if choice.get("finish_reason") == "content_filter" else "")
+    return f"[refused] {refusal}" if refusal else ""  # never reads as an option
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"its text is {type(value).__name__}")
+    return value
+
+
+def _thought(message: dict[str, Any]) -> bool:
+    """Whether a server tells a thought apart from the answer, as vLLM, SGLang (`reasoning_content`) and others (`reasoning`) do."""
+    return bool(message.get("reasoning_content") or message.get("reasoning"))
+
+
+def likeliest(choice: dict[str, Any]) -> list[tuple[str, float]]:
+    """(token, log-probability) of the likeliest tokens at the first position. Two tokens may have one text.
+
+    Empty where the server gives none, or gives them in another form: then the text decides.
+
+    Raises:
+        ValueError: they are no probabilities.
+    """
+    try:
+        top = [(row["token"], row["logprob"]) for row in choice["logprobs"]["content"][0]["top_logprobs"]]
+    except (KeyError, TypeError, IndexError):
+        return []
+    if not all(isinstance(token, str) and isinstance(value, int | float) and not isinstance(value, bool) for token, value in top):
+        return []
+    # a little more than 1 in all is rounding
+    if any(not value <= 1e-6 for _, value in top) or sum(math.exp(value) for _, value in top) > 1.05:
+        raise ValueError(f"no log-probabilities: {[value for _, value in top]}"[:200])
+    return [(token, float(value)) for token, value in top if value > IMPOSSIBLE]
+
+
+def first_position(top: list[tuple[str, float]], question: Question) -> tuple[float | None, float | None]:
+    """(log-odds of approval, P(an option)) from (token, log-probability) of the likeliest first tokens, in any order.
+
+    A token counts for the option of which it is a whole spelling (`option_of`). An option that is not listed has as much as the least
+    likely token that is, or as all that is not listed, whichever is less; so the log-odds are finite, and nearer to 0 than the model's.
+
+    Null where no option is listed, and where the beginning of an option is that is not: its spellings may all be of several tokens, as
+    "incorrect" is of "in" and "correct", and then its probability is not to be had from one position.
     """
     sums: list[list[float]] = [[], []]
-    for token, logprob in top.items():
-        side = option_of(word(token), question)
+    for token, logprob in top:
+        side = option_of(token, question)
         if side is not None:
             sums[side].append(logprob)
     if not sums[0] and not sums[1]:
         return None, None
-    rest = max(1 - sum(math.exp(v) for v in top.values()), 1e-9)
-    unlisted = min(min(top.values()), math.log(rest))
+    for values, spellings in zip(sums, (question.approve, question.reject)):
+        if not values and any(word(token) and spelling.lower().startswith(word(token)) for token, _ in top for spelling in spellings):
+            return None, None
+    rest = max(1 - sum(math.exp(v) for _, v in top), 1e-9)
+    unlisted = min(min(v for _, v in top), math.log(rest))
     yes, no = (float(logsumexp(values)) if values else unlisted for values in sums)
-    return yes - no, sum(math.exp(v) for values in sums for v in values)
+    return yes - no, min(1.0, sum(math.exp(v) for values in sums for v in values))
 
 
 def data_url(picture: PIL.Image.Image) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,6 +11,8 @@ import PIL.Image
 from scipy.special import expit
 
 from ...base.errors import UserError
+
+MOST_TOKENS = 10**8  # of one answer
 
 
 @dataclass(frozen=True)
@@ -27,15 +30,39 @@ class Question:
 class Answer:
     """What came back."""
 
-    text: str | None  # null where only the probability was asked for
+    # what it says, an opened thought included; where only the probability was asked for, its likeliest first token if that is no option
+    text: str | None
     # ln(P(approve) / P(reject)) at the first position of the answer, finite; null where the back end gives none. Not the probability:
     # a sure model's answers, which differ in the logits, would all be 1.
     log_odds: float | None
     option_mass: float | None  # probability of all options together: little of it means that the model wants to say something else
     prompt_tokens: int
     completion_tokens: int
-    seconds: float  # its share of the computing, or of waiting for the server
+    seconds: float = 0.0  # its share of the wall time of asking, which `Asker.ask` measures
     samples: tuple[str, ...] | list[str] = ()  # further texts, where several were asked for
+    machine: str = ""  # address of the server that gave it; empty: this machine
+
+    def __post_init__(self) -> None:
+        """Raises:
+        ValueError: it is none that could be given, so that no such answer enters the store, nor comes out of it.
+        """
+        for text in (*([] if self.text is None else [self.text]), *self.samples, self.machine):
+            if not isinstance(text, str):
+                raise ValueError(f"an answer's text is {type(text).__name__}")
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise ValueError("an answer with half a character (a lone surrogate)") from None
+        for name, least, most in (("log_odds", -math.inf, math.inf), ("option_mass", 0, 1 + 1e-6), ("seconds", 0, math.inf)):
+            value = getattr(self, name)
+            if value is None and name != "seconds":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not least <= value <= most:
+                raise ValueError(f"an answer's {name} is {str(value)[:40]}")
+        for name in ("prompt_tokens", "completion_tokens"):
+            value = getattr(self, name)
+            if type(value) is not int or not 0 <= value <= MOST_TOKENS:
+                raise ValueError(f"an answer's {name} is {str(value)[:40]}")
 
     @property
     def p_approve(self) -> float | None:
@@ -45,19 +72,18 @@ class Answer:
 
 def word(token: str) -> str:
     """What a token reads as: without spaces, in any tokenizer's writing, and in lower case."""
-    return token.strip(" \t\n\u2581\u0120\u010a").lower()
+    return token.strip(" \t\r\n\u00a0\u2581\u0120\u010a").lower()
 
 
 def option_of(text: str, question: Question) -> int | None:
-    """0 where `text` is, or begins, a spelling of the approving option only, 1 of the rejecting only, else None."""
-    if not text:
-        return None
-    options = ([s.lower() for s in question.approve], [s.lower() for s in question.reject])
-    for spellings in (lambda s: s == text, lambda s: s.startswith(text)):
-        begun = [any(spellings(s) for s in of) for of in options]
-        if begun[0] != begun[1]:
-            return begun.index(True)
-    return None
+    """0 where a token's text is a whole spelling of the approving option, 1 of the rejecting one, else None.
+
+    Both back ends count the first position's tokens by this. Spaces and case do not matter. The beginning of a spelling does not count: "A"
+    begins "accept" and many other sentences, "in" begins "incorrect" and "In the image".
+    """
+    said = word(text)
+    sides = [said in {word(s) for s in spellings} for spellings in (question.approve, question.reject)]
+    return sides.index(True) if sides[0] != sides[1] else None
 
 
 class Backend(Protocol):

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
-import PIL.ImageOps
 from numpy.typing import NDArray
 from pycocotools import mask as mask_util
 
+from ...base.pictures import Pixels
 from ...base.settings import Render
-
-Pixels = NDArray[np.uint8]  # height x width x 3, RGB
 
 # distinct from each other on light and on dark ground; after Kelly (1965), "Twenty-two colors of maximum contrast", without black and white
 COLOURS = np.array(
@@ -26,12 +23,6 @@ COLOURS = np.array(
     ],
     dtype=np.uint8,
 )  # fmt: skip
-
-
-def read_picture(path: Path) -> Pixels:
-    """RGB pixels, turned by EXIF orientation as Detectron2 does, so that they fit the masks."""
-    with PIL.Image.open(path) as opened:
-        return np.array(PIL.ImageOps.exif_transpose(opened).convert("RGB"))
 
 
 def colour(index: int) -> NDArray[np.uint8]:

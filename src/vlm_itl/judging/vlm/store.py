@@ -29,18 +29,37 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
         self._path = folder / "answers.sqlite"
-        self._db = sqlite3.connect(self._path, timeout=WAIT, check_same_thread=False, isolation_level=None)
+        try:
+            self._db = sqlite3.connect(self._path, timeout=WAIT, check_same_thread=False, isolation_level=None)
+        except sqlite3.Error as error:
+            raise UserError(f"{self._path}: {error}; a file is expected there, or nothing") from None
         self._log_ahead()
         self._run("PRAGMA synchronous=NORMAL")
         self._run("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL) WITHOUT ROWID")
+        self._run("CREATE TABLE IF NOT EXISTS servers (url TEXT PRIMARY KEY, told TEXT NOT NULL) WITHOUT ROWID")
 
     def get(self, key: str) -> Answer | None:
+        """None, too, for a row that is damaged or of another schema; it is removed, so that the question is asked again."""
         row = self._run("SELECT answer FROM answers WHERE key = ?", key)
-        return Answer(**json.loads(row[0])) if row else None
+        if not row:
+            return None
+        try:
+            return Answer(**json.loads(row[0]))
+        except (ValueError, TypeError, RecursionError):
+            self._run("DELETE FROM answers WHERE key = ?", key)
+            return None
 
     def put(self, key: str, answer: Answer) -> None:
         """The first answer to a question stays: two processes that asked at once go on with the same one."""
         self._run("INSERT OR IGNORE INTO answers VALUES (?, ?)", key, json.dumps(dataclasses.asdict(answer)))
+
+    def told(self, url: str) -> str | None:
+        """What a server last said of itself. With it, answers are found without the server."""
+        row = self._run("SELECT told FROM servers WHERE url = ?", url)
+        return row[0] if row else None
+
+    def note(self, url: str, told: str) -> None:
+        self._run("INSERT OR REPLACE INTO servers VALUES (?, ?)", url, told)
 
     def _log_ahead(self) -> None:
         """For this one statement sqlite itself does not wait: two processes that open a new store at once would lock each other out."""

@@ -1,5 +1,8 @@
 """Any image-text-to-text model of transformers, on this machine.
 
+A model folder may be a stranger's: its code does not run unless `trust_remote_code` says so, its weights are not unpickled, and its chat
+template runs in jinja's sandbox and for seconds at most.
+
 Not for models whose code is not in transformers (AIDC-AI/Ovis2-8B): serve those, for example with vLLM, and use the `openai` back end.
 """
 
@@ -11,8 +14,11 @@ import hashlib
 import inspect
 import itertools
 import math
-import time
+import re
+import signal
+import threading
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
 
@@ -24,9 +30,11 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from ...base.errors import UserError
 from ...base.settings import VlmJudge
 from ...pretrained import identity, loading
-from .questions import Answer, Question, option_of, word
+from .questions import Answer, Question, option_of
+from .reading import MARK, opened
 
 KEY = "judges: model"  # of params.yaml
+RENDERING = 10  # seconds that a chat template may take, which comes with the model and may be a stranger's
 
 
 class TransformersBackend:
@@ -55,8 +63,8 @@ class TransformersBackend:
     def processor(self) -> Any:
         with loading(self.settings.model, KEY):
             processor = AutoProcessor.from_pretrained(self.settings.model, **self._where())
-        if not getattr(processor, "chat_template", None):
-            raise UserError(f"params.yaml: judges: model: {self.settings.model} has no chat template; an instruction-tuned model is needed")
+        if not hasattr(processor, "image_processor"):
+            raise UserError(f"params.yaml: {KEY}: {self.settings.model} has no processor of pictures; a vision-language model is needed")
         return processor
 
     @functools.cached_property
@@ -70,7 +78,16 @@ class TransformersBackend:
     @functools.cached_property
     def model(self) -> Any:
         with loading(self.settings.model, KEY):
-            model: Any = AutoModelForImageTextToText.from_pretrained(self.settings.model, dtype=self.settings.dtype, **self._where())
+            loaded: Any = AutoModelForImageTextToText.from_pretrained(
+                self.settings.model, dtype=self.settings.dtype, use_safetensors=True, output_loading_info=True, **self._where()
+            )
+        model, info = loaded
+        random = sorted(set(info["missing_keys"]) & {name for name, _ in model.named_parameters()})
+        if random:  # transformers begins with random ones, and only warns
+            raise UserError(
+                f"params.yaml: {KEY}: {self.settings.model} lacks {len(random)} of the weights of a {type(model).__name__} ({random[0]}, "
+                "...); is it another model's folder?"
+            )
         try:
             return model.to(self.device).eval()
         except torch.OutOfMemoryError:
@@ -78,6 +95,50 @@ class TransformersBackend:
                 f"params.yaml: judges: model: {self.settings.model} in {model.dtype} does not fit into the memory of the {self.device} "
                 "device; take dtype: bfloat16, a smaller model, or a server with more (backend: openai)"
             ) from None
+
+    @functools.cached_property
+    def chat_template(self) -> str:
+        """The processor's, or the tokenizer's, which in some folders alone has one (tokenizer_config.json).
+
+        Raises:
+            UserError: there is none, it has no place for pictures, or it does not read an argument that the settings give it.
+        """
+        name = self.settings.model
+        found = [getattr(owner, "chat_template", None) for owner in (self.processor, self.tokenizer)]
+        named = [template.get("default") if isinstance(template, dict) else template for template in found]
+        template: str | None = next((t for t in named if t), None)
+        if template is None:
+            raise UserError(f"params.yaml: {KEY}: {name} has no chat template; an instruction-tuned model is needed")
+        for argument in self.settings.template:
+            if not re.search(rf"\b{re.escape(argument)}\b", template):
+                raise UserError(f"params.yaml: judges: template: the chat template of {name} has no '{argument}'; leave it out")
+        one, two = (self._templated(template, [{"type": "image"}] * n + [{"type": "text", "text": "."}]) for n in (1, 2))
+        if one == two or "'type': 'text'" in one:
+            raise UserError(f"params.yaml: {KEY}: the chat template of {name} has no place for pictures; a vision-language model is needed")
+        return template
+
+    @functools.cached_property
+    def begun(self) -> str:
+        """The thought that the chat template or `prefill` opens before the model says anything; empty where they open none."""
+        content = [{"type": "text", "text": "."}]
+        question, whole = (self._templated(self.chat_template, content, prompting) for prompting in (False, True))
+        return opened((whole.removeprefix(question) if whole.startswith(question) else whole) + self.settings.prefill)
+
+    def _templated(self, template: str, content: list[dict[str, Any]], prompting: bool = True) -> str:
+        """One user turn in the words of a chat template, with what makes the model answer if `prompting`.
+
+        Raises:
+            UserError: the template cannot be rendered, or not in time.
+        """
+        try:
+            with _at_most(RENDERING):
+                text: str = self.processor.apply_chat_template(
+                    [{"role": "user", "content": content}], chat_template=template, add_generation_prompt=prompting, tokenize=False,
+                    **self.settings.template,
+                )  # fmt: skip
+                return text
+        except Exception as error:  # a template is a program, and may end in any
+            raise UserError(f"params.yaml: {KEY}: the chat template of {self.settings.model} cannot be rendered ({_line(error)})") from None
 
     def _where(self) -> dict[str, Any]:
         return {"revision": self.settings.revision, "trust_remote_code": self.settings.trust_remote_code}
@@ -127,48 +188,101 @@ class TransformersBackend:
         for the last position's logits only where the class can (`logits_to_keep`).
         """
         s = self.settings
-        start = time.perf_counter()
+        if s.answer == "probability":
+            self._check_first_position(batch)
         inputs = self.inputs(batch)
         options: dict[str, Any] = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0}
         if s.samples > 1:
             torch.manual_seed(_seed(batch[0]))
             options |= {"do_sample": True, "temperature": s.temperature, "top_p": 1.0, "top_k": 0, "num_return_sequences": s.samples}
-        made = self.model.generate(
-            **inputs, **options, max_new_tokens=1 if s.answer == "probability" else s.max_tokens, return_dict_in_generate=True,
-            output_logits=True, pad_token_id=self.tokenizer.pad_token_id,
-        )  # fmt: skip
+        with self._understood():
+            made = self.model.generate(
+                **inputs, **options, max_new_tokens=1 if s.answer == "probability" else s.max_tokens, return_dict_in_generate=True,
+                output_logits=True, pad_token_id=self.tokenizer.pad_token_id,
+            )  # fmt: skip
         first = made.logits[0].float()[:: s.samples]
-        width = inputs["input_ids"].shape[1]
-        texts = self.tokenizer.batch_decode(made.sequences[:, width:], skip_special_tokens=True)
-        ends = {self.tokenizer.pad_token_id, self.tokenizer.eos_token_id}
-        lengths = [sum(t not in ends for t in row) for row in made.sequences[:, width:].tolist()]
-        if self.device == "cuda":
-            torch.cuda.synchronize()
-        seconds = (time.perf_counter() - start) / len(batch)
+        rows = made.sequences[:, inputs["input_ids"].shape[1] :].tolist()
         answers = []
         for k, question in enumerate(batch):
+            mine = rows[k * s.samples : (k + 1) * s.samples]
+            texts = [self.begun + self.text(row) for row in mine]
             log_odds, mass = self.first_position(first[k], question)
-            mine = slice(k * s.samples, (k + 1) * s.samples)
+            is_option = s.answer == "probability" and mine[0][0] in itertools.chain(*self.option_tokens(question))
             answers.append(Answer(
-                text=None if s.answer == "probability" else texts[mine][0], log_odds=log_odds, option_mass=mass,
-                prompt_tokens=int(inputs["attention_mask"][k].sum()), completion_tokens=sum(lengths[mine]), seconds=round(seconds, 4),
-                samples=tuple(texts[mine]) if s.samples > 1 else (),
+                text=None if is_option else texts[0], log_odds=log_odds, option_mass=mass,
+                prompt_tokens=int(inputs["attention_mask"][k].sum()),
+                completion_tokens=sum(token not in self._ends for row in mine for token in row),
+                samples=tuple(texts) if s.samples > 1 else (),
             ))  # fmt: skip
         return answers
 
+    def _check_first_position(self, batch: list[Question]) -> None:
+        """Look, before the model is loaded, whether the first position can hold an option.
+
+        Raises:
+            UserError: an option is no single token, or the position is a thought's.
+        """
+        for question in batch:
+            self.option_tokens(question)
+        if self.begun:
+            raise UserError(
+                f"params.yaml: judges: template: the chat template of {self.settings.model}, or prefill, opens a thought "
+                f"({self.begun.strip()!r}), whose first word is no answer; set template: {{enable_thinking: false}}, a prefill that ends "
+                "the thought, or answer: text"
+            )
+
+    def text(self, tokens: list[int]) -> str:
+        """What was said, in words: with the marks of thoughts, which `reading` needs, and without all other special tokens."""
+        said: str = self.tokenizer.decode([t for t in tokens if t not in self._unsaid], skip_special_tokens=False)
+        return said
+
+    @functools.cached_property
+    def _ends(self) -> set[int]:
+        """Tokens that end an answer, or fill it up."""
+        own = self.model.generation_config.eos_token_id
+        return {self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])}
+
+    @functools.cached_property
+    def _unsaid(self) -> set[int]:
+        """Tokens that are no text."""
+        tokenizer = self.tokenizer
+        special = {*tokenizer.all_special_ids, *(t for t, added in tokenizer.added_tokens_decoder.items() if added.special)}
+        return self._ends | {t for t in special if not MARK.fullmatch(tokenizer.decode([t]))}
+
+    def render(self, question: Question) -> str:
+        """The text that the model goes on from: pictures and question in one user turn, then `prefill`."""
+        pictures: list[dict[str, Any]] = [{"type": "image", "image": p} for p in question.pictures]
+        return self._templated(self.chat_template, [*pictures, {"type": "text", "text": question.text}]) + self.settings.prefill
+
     def tensors(self, batch: list[Question]) -> Any:
-        """The processor's tensors: the pictures, then the text, in one user turn each, left-padded."""
-        chats = [
-            [{"role": "user", "content": [*({"type": "image", "image": p} for p in q.pictures), {"type": "text", "text": q.text}]}]
-            for q in batch
-        ]
+        """The processor's tensors of what is rendered, left-padded."""
         assert self.tokenizer.padding_side == "left"
-        inputs = self.processor.apply_chat_template(
-            chats, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
-            processor_kwargs={"padding": True, "padding_side": "left"},
-        )  # fmt: skip
+        texts, pictures = [self.render(q) for q in batch], [list(q.pictures) for q in batch]
+        begun = bool(self.tokenizer.bos_token) and texts[0].startswith(self.tokenizer.bos_token)
+        with self._understood():
+            inputs = self.processor(
+                text=texts, images=pictures if any(pictures) else None, return_tensors="pt", padding=True, padding_side="left",
+                **({"add_special_tokens": False} if begun else {}),
+            )  # fmt: skip
         assert inputs["attention_mask"][:, -1].all()
         return inputs
+
+    @contextmanager
+    def _understood(self) -> Iterator[None]:
+        """Say in one line that processor, template and weights of a model do not go together.
+
+        Raises:
+            UserError: instead of the errors by which transformers says so.
+        """
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError, RuntimeError) as error:
+            raise UserError(
+                f"params.yaml: {KEY}: {self.settings.model} cannot be asked ({_line(error)}); do its processor, chat template and weights "
+                "belong together?"
+            ) from None
 
     def placed(self, inputs: Any) -> Any:
         """On the model's device, in its floating-point type, without what it does not take."""
@@ -185,33 +299,31 @@ class TransformersBackend:
         return self.placed(self.tensors(batch))
 
     def option_tokens(self, question: Question) -> tuple[list[int], list[int]]:
-        """Tokens that are an option: every one that reads as a spelling, in any case and with any space, and, for spellings of several
-        tokens, the first of them, where it begins no spelling of the other option.
+        """The tokens that are the approving option, and those that are the rejecting one, by `option_of`.
 
         Raises:
-            UserError: an option is left without a token.
+            UserError: no spelling of an option is a single token.
         """
-        known = self._options.get((question.approve, question.reject))
-        if known is not None:
-            return known
-        spellings = [*question.approve, *question.reject]
-        dressed = [d for s in spellings for d in (s, s.capitalize(), s.upper(), f" {s}", f" {s.capitalize()}")]
-        first = {ids[0] for d in dressed if (ids := self.tokenizer.encode(d, add_special_tokens=False))}
-        exact = {s.lower() for s in spellings}
-        words = {token: word(self.tokenizer.decode([token])) for token in range(len(self.tokenizer))}
-        found: tuple[list[int], list[int]] = ([], [])
-        for token, text in words.items():
-            side = option_of(text, question) if text in exact or token in first else None
-            if side is not None:
-                found[side].append(token)
-        for tokens, of in zip(found, (question.approve, question.reject)):
+        found = self._tokens(question)
+        for tokens, name, spellings in zip(found, ("approve", "reject"), (question.approve, question.reject)):
             if not tokens:
-                raise UserError(f"params.yaml: judges: the tokenizer of {self.settings.model} gives {list(of)} no first token of its own")
-        self._options[question.approve, question.reject] = found
+                raise UserError(
+                    f"params.yaml: judges: {name}: none of {list(spellings)} is a single token of {self.settings.model}, which answer: "
+                    "probability needs; take other spellings, such as yes and no, or answer: text"
+                )
         return found
 
-    def first_position(self, logits: torch.Tensor, question: Question) -> tuple[float, float]:
+    def _tokens(self, question: Question) -> tuple[list[int], list[int]]:
+        key = question.approve, question.reject
+        if key not in self._options:
+            sides = [option_of(self.tokenizer.decode([token]), question) for token in range(len(self.tokenizer))]
+            self._options[key] = tuple([token for token, of in enumerate(sides) if of == side] for side in (0, 1))  # type: ignore[assignment]
+        return self._options[key]
+
+    def first_position(self, logits: torch.Tensor, question: Question) -> tuple[float | None, float | None]:
         """(log-odds of approval, P(an option)) from the logits of one position, shape (vocabulary,).
+
+        Both are null where an option is no single token and a text decides.
 
         Raises:
             UserError: the model gave no numbers.
@@ -220,10 +332,39 @@ class TransformersBackend:
             raise UserError(
                 f"params.yaml: judges: {self.settings.model} gives NaN in {self.settings.dtype}; try dtype: bfloat16 or float32"
             )
-        approve, reject = self.option_tokens(question)
+        approve, reject = self._tokens(question)
+        if not approve or not reject:
+            return None, None
         logp = logits.double().log_softmax(-1)
         yes, no = float(logp[approve].logsumexp(0)), float(logp[reject].logsumexp(0))
         return yes - no, math.exp(yes) + math.exp(no)
+
+
+@contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """End what takes longer, in the main thread: elsewhere no signal arrives.
+
+    Raises:
+        TimeoutError: it took longer.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def late(*_: Any) -> None:
+        raise TimeoutError(f"not done after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def _seed(question: Question) -> int:

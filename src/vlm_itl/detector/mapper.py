@@ -1,0 +1,41 @@
+"""From a record to what the network takes."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data import DatasetMapper
+from detectron2.data import transforms as T
+from detectron2.data.detection_utils import check_image_size
+
+from ..base.errors import UserError
+from ..base.pictures import read_picture
+
+
+class PictureMapper(DatasetMapper):
+    """Detectron2's, with the project's reader of pictures instead of its own, so that detector and judges see the same pixels."""
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """As in Detectron2: `image` (3 x height x width, uint8, in INPUT.FORMAT), and in training `instances`.
+
+        Raises:
+            UserError: INPUT.FORMAT is neither RGB nor BGR, or see `read_picture`.
+        """
+        record = copy.deepcopy(dataset_dict)
+        if self.image_format not in ("RGB", "BGR"):
+            raise UserError(f"detector.config: INPUT.FORMAT is {self.image_format}; pictures are read as RGB or BGR")
+        pixels = read_picture(Path(record["file_name"]))
+        pixels = pixels[:, :, ::-1] if self.image_format == "BGR" else pixels
+        check_image_size(record, pixels)
+        augmented = T.AugInput(pixels)
+        transforms = self.augmentations(augmented)
+        record["image"] = torch.as_tensor(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
+        if self.is_train:
+            self._transform_annotations(record, transforms, augmented.image.shape[:2])
+        else:
+            record.pop("annotations", None)
+        return record
