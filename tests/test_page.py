@@ -248,6 +248,29 @@ def test_a_broken_file_is_one_line(project):
         page.collect(load())
 
 
+@pytest.mark.parametrize("lock", ["[1]", "stages: [1]", "stages: {report: [1]}", "1"])
+def test_a_lock_that_is_none_is_one_line(project, lock):
+    Path("dvc.lock").write_text(lock)
+    with pytest.raises(SystemExit, match=r"^error: dvc\.lock: no stage is recorded here") as stop:
+        page.main([])
+    assert "\n" not in str(stop.value)
+
+
+def test_a_page_that_cannot_be_written_is_one_line(project):
+    with pytest.raises(SystemExit, match=r"^error: params\.yaml: "):
+        page.main(["--page", "params.yaml/index.html"])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_is_one_line(project, monkeypatch, tmp_path):
+    """A file that the kernel says is full takes the place of the page's temporary file."""
+    monkeypatch.setattr("secrets.token_hex", lambda _: "full")
+    Path("full").mkdir()
+    Path("full/.index.html.full.tmp").symlink_to("/dev/full")
+    with pytest.raises(SystemExit, match=r"^error: .*index\.html.*: No space left on device"):
+        page.main(["--page", "full/index.html"])
+
+
 def test_it_names_the_revision_and_what_differs_from_it(project):
     assert "none: not in a git repository" in words(made())
     outs = [

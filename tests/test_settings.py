@@ -12,7 +12,7 @@ from conftest import ROOT
 from ruamel.yaml import YAML
 
 from vlm_itl.base.errors import UserError
-from vlm_itl.base.settings import arm_of, chain, check, load, pick
+from vlm_itl.base.settings import arm_of, chain, check, load, pick, wanted
 
 yaml = YAML(typ="safe")
 
@@ -226,3 +226,24 @@ def test_what_is_missing_is_said_before_any_work(project, message):
 def test_what_a_stage_will_make_is_not_missing(project):
     project(lambda p: (p.update(verifiers={"verifier": {"base": "vlm"}}), p["probed"].append("verifier")))
     check()
+
+
+BLOCKS = [block for block in re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)]
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=[" ".join(yaml.load(block)) for block in BLOCKS])
+def test_blocks_of_the_readme_are_whole_sections(params, block):
+    """Each as it stands there takes the place of the section, but for the lists of judges, runs, ..., to which it adds."""
+    named = ("judges", "runs", "autolabels", "verifiers")
+
+    def change(p: dict) -> None:
+        for section, content in yaml.load(block).items():
+            p.update({section: {**p[section], **content} if section in named else content})
+
+    path = params(change)
+    load(path)
+    raw = yaml.load(path.read_text())
+    for key in wanted(yaml.load((ROOT / "dvc.yaml").read_text()), raw):
+        section, _, rest = key.partition(".")
+        assert section in raw
+        assert not rest or rest in raw[section], f"README gives {section} without {rest}, which DVC wants"

@@ -20,7 +20,18 @@ class Lineage:
     seed: str  # `seed` of params.yaml; empty where no stage asked for it
 
 
-def lineage(lock: dict[str, Any], outputs: Iterable[str], tracked: Callable[[str], str]) -> Lineage | None:
+def recorded(lock: Any) -> dict[str, dict[str, Any]]:
+    """The stages of a dvc.lock by name; none of those that are not as DVC writes them."""
+    stages = lock.get("stages") if isinstance(lock, dict) else None
+
+    def whole(stage: Any) -> bool:
+        rows = [row for kind in ("deps", "outs") for row in stage.get(kind) or []] if isinstance(stage, dict) else [None]
+        return all(isinstance(row, dict) and isinstance(row.get("path"), str) for row in rows)
+
+    return {name: stage for name, stage in stages.items() if whole(stage)} if isinstance(stages, dict) else {}
+
+
+def lineage(lock: Any, outputs: Iterable[str], tracked: Callable[[str], str]) -> Lineage | None:
     """What these outputs were made of. Prices (`PRICES`) are no part of it: a person's seconds leave every model as it is.
 
     Args:
@@ -32,7 +43,7 @@ def lineage(lock: dict[str, Any], outputs: Iterable[str], tracked: Callable[[str
         None where dvc.lock does not record them, where a stage read something else than what another is recorded to have written (one of
         them was run by itself), or where the stages ran with several seeds.
     """
-    outputs, stages = list(outputs), lock.get("stages") or {}
+    outputs, stages = list(outputs), recorded(lock)
     made = {out["path"]: (name, out.get("md5")) for name, stage in stages.items() for out in stage.get("outs") or []}
     if any(path not in made for path in outputs):
         return None

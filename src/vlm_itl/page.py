@@ -29,6 +29,7 @@ from .figures import arms as arm_figures
 from .figures import plt
 from .figures.comparison import differences
 from .figures.judges import interval
+from .lineage import recorded
 
 Row = dict[str, Any]
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
@@ -106,16 +107,19 @@ def changed() -> list[str]:
 def provenance(shown: list[Path]) -> Provenance:
     """Which state of the project this is, and whether the files shown are those that dvc.lock records for it."""
     lock = Path("dvc.lock")
-    recorded: dict[str, str] = {}
+    made: dict[str, str] = {}
     if lock.exists():
-        for stage in ((read_yaml(lock) or {}).get("stages") or {}).values():
-            recorded |= {out["path"]: out["md5"] for out in stage.get("outs", []) if "md5" in out}
-    known = [path for path in shown if str(path) in recorded]
+        stages = recorded(read_yaml(lock))
+        if not stages:
+            raise UserError(f"{lock}: no stage is recorded here as DVC does it; git checkout {lock}, or dvc repro")
+        for stage in stages.values():
+            made |= {out["path"]: out["md5"] for out in stage.get("outs") or [] if "md5" in out}
+    known = [path for path in shown if str(path) in made]
     return Provenance(
         commit=git("rev-parse", "HEAD"), committed=git("show", "-s", "--format=%cs", "HEAD"),
         branch=git("branch", "--show-current") or None, dirty=changed(),
         params=md5(Path("params.yaml")), lock=md5(lock) if lock.exists() else None,
-        other=[str(path) for path in shown if path not in known or md5(path) != recorded[str(path)]], checked=len(known),
+        other=[str(path) for path in shown if path not in known or md5(path) != made[str(path)]], checked=len(known),
         versions={"Python": platform.python_version(), **{name: version(name) for name in ("dvc", "torch", "detectron2", "pycocotools")
                                                           if installed(name)}},
     )  # fmt: skip
@@ -313,6 +317,8 @@ def main(argv: list[str] | None = None) -> None:
         write_text(arguments.page, render(content))
     except UserError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {error.filename or arguments.page}: {error.strerror}")
     print(f"{arguments.page} ({arguments.page.stat().st_size / 1e6:.1f} MB)")
     for path in content["missing"]:
         print(f"missing, and left out: {path} (dvc repro makes it)")

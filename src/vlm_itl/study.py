@@ -233,7 +233,7 @@ def lineages_at(revision: str, repository: Path) -> dict[tuple[str, str], Lineag
         return git(repository, "ls-tree", "-r", revision, "--", folder)
 
     pairs = [(run, row["against"]) for run, row in json_at(revision, COMPARISON, repository).items() if isinstance(row.get("against"), str)]
-    return {pair: lineage(lock if isinstance(lock, dict) else {}, map(MATCHES.format, pair), tracked) for pair in pairs}
+    return {pair: lineage(lock, map(MATCHES.format, pair), tracked) for pair in pairs}
 
 
 def pooled(found: list[Row], settings: dict[str, Row], repository: Path, how: Compare) -> tuple[list[str], list[Row], list[str]]:

@@ -135,7 +135,7 @@ class Stage:
 
 
 def fail(message: str) -> NoReturn:
-    """End the process with an error line, which `vlm_itl.outcome` says again when all other stages have run."""
+    """End the process with an error line, which `vlm_itl.repro` says again when all other stages have run."""
     if os.environ.get("DVC_STAGE"):
         with suppress(OSError):
             write_text(error_file(os.environ["DVC_STAGE"]), message)

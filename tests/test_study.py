@@ -1,0 +1,132 @@
+"""Which experiments a study finds, in a small project of real DVC: queued or not, at which commits, and what is said where there are none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vlm_itl import study
+from vlm_itl.base.errors import UserError
+
+GRAPH = """
+stages:
+  report:
+    cmd: mkdir -p metrics && echo '{"start":{"mask_AP":'$(grep -o '[0-9]*' params.yaml)'}}' > metrics/summary.json
+    params: [seed]
+    metrics: [{metrics/summary.json: {cache: false}}]
+"""
+
+
+class Project:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "DVC_"))}
+        self.env |= {"PATH": path, "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(folder.parent / "site-cache")}
+        self("git", "init", "-q", "-b", "main")
+        self("git", "config", "user.email", "test@example.org")
+        self("git", "config", "user.name", "test")
+        self("dvc", "init", "-q")
+        (folder / "params.yaml").write_text("seed: 1\n")
+        (folder / "dvc.yaml").write_text(GRAPH)
+        self("dvc", "repro")
+        self.commit("baseline")
+
+    def __call__(self, *words: str) -> str:
+        return subprocess.run(words, cwd=self.folder, env=self.env, check=True, capture_output=True, text=True).stdout.strip()
+
+    def commit(self, message: str) -> str:
+        self("git", "add", "-A")
+        self("git", "commit", "-q", "--allow-empty", "-m", message)
+        return self("git", "rev-parse", "HEAD")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Project:
+    """An experiment that ran at once at the first commit, one that waits at the second of 40, and one at another branch's."""
+    made = Project(tmp_path_factory.mktemp("study") / "project")
+    made("dvc", "exp", "run", "-n", "at-once", "-S", "seed=2")
+    made("git", "checkout", "-q", ".")
+    made.first = made("git", "rev-parse", "HEAD")
+    made("git", "checkout", "-q", "-b", "side")
+    made.side = made.commit("on the side")
+    made("dvc", "exp", "run", "-n", "aside", "-S", "seed=3")
+    made("git", "checkout", "-q", ".")
+    made("git", "checkout", "-q", "main")
+    made.second = made.commit("second")
+    made("dvc", "exp", "run", "--queue", "-n", "waits", "-S", "seed=4")
+    return made
+
+
+def names(rows) -> dict[str, str]:
+    return {row["experiment"]: row["state"] for row in rows}
+
+
+def test_an_experiment_that_was_not_queued_is_one(project, monkeypatch):
+    project("git", "checkout", "-q", project.first)
+    rows, hint = study.experiments(1, project.folder)
+    assert hint is None
+    assert names(rows)["at-once"] == "Success"
+    assert [row["baseline"] for row in rows if row["experiment"] == "at-once"][0][:7] in project.first
+    assert list(names(rows).values()) == ["Committed", "Success"]
+    settings = {row["revision"]: study.settings_at(row["revision"], project.folder) for row in rows}
+    _, table = study.table(rows, settings, project.folder)
+    assert {(row["experiment"], row["value"]) for row in table if row["experiment"] == "at-once"} == {("at-once", 2)}
+    project("git", "checkout", "-q", "main")
+
+
+def test_commits_without_experiments_are_left_out(project):
+    """Forty of them, of which none is listed; how many commits would do is said."""
+    for k in range(40):
+        head = project.commit(f"commit {k}")
+    rows, hint = study.experiments(1, project.folder)
+    assert {row["revision"] for row in rows} == {head}
+    assert hint == "no experiment began at the last commit; COMMITS=41 make study reaches the latest that has one, COMMITS=-1 all 3"
+    rows, hint = study.experiments(41, project.folder)
+    assert hint is None
+    assert {row["revision"] for row in rows if row["state"] == "Committed"} == {head, project.second}
+    assert names(rows)["waits"] == "Queued"
+    rows, hint = study.experiments(-1, project.folder)
+    assert hint is None
+    assert {row["revision"] for row in rows if row["state"] == "Committed"} == {head, project.second, project.first, project.side}
+    assert {name: state for name, state in names(rows).items() if state != "Committed"} == {
+        "waits": "Queued", "at-once": "Success", "aside": "Success",
+    }  # fmt: skip
+
+
+def test_a_project_without_experiments(tmp_path):
+    made = Project(tmp_path / "project")
+    rows, hint = study.experiments(-1, made.folder)
+    assert (len(rows), hint) == (1, "no experiment began at these commits, nor at any other")
+
+
+@pytest.mark.parametrize("lock", ["[1, 2]", "stages: [1]", "stages: {compare: [1]}", "]["])
+def test_a_lock_that_is_none_gives_no_lineage(project, lock):
+    (project.folder / "dvc.lock").write_text(lock)
+    (project.folder / "metrics/comparison.json").write_text('{"vlm-1": {"against": "human-1"}}')
+    project("git", "add", "-A")
+    project("git", "commit", "-q", "-m", "lock")
+    assert study.lineages_at("HEAD", project.folder) == {("vlm-1", "human-1"): None}
+    project("git", "reset", "-q", "--hard", "HEAD^")
+
+
+def test_a_file_that_cannot_be_written_is_one_line(project, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = subprocess.run(
+        [sys.executable, "-m", "vlm_itl.study", "--csv", str(tmp_path / "file/x.csv")], cwd=project.folder, capture_output=True, text=True,
+        env={**project.env, "PYTHONPATH": str(Path(study.__file__).parents[1])},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert str(tmp_path / "file") in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_that_is_no_repository(tmp_path):
+    with pytest.raises(UserError, match="experiments cannot be listed"):
+        study.experiments(1, tmp_path)
