@@ -21,6 +21,7 @@ from typing import Any
 
 from . import settings as settings_module
 from .errors import UserError
+from .redact import line
 
 STARTED_NS = time.time_ns()  # this module is the first of the project that a stage imports
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,7 +85,7 @@ class Stage:
         except OSError as error:
             if error.strerror is None:
                 raise
-            sys.exit(f"error: {error.filename or module}: {error.strerror}")
+            sys.exit("error: " + line(f"{error.filename or module}: {error.strerror}"))
         finally:
             gc.freeze()  # nor once more when the process ends
 
