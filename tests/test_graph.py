@@ -243,10 +243,10 @@ def test_every_given_setting_is_used(name):
 
 def test_heavy_imports_stay_in_their_package():
     for path in (ROOT / "src").rglob("*.py"):
-        heavy = set(re.findall(r"^\s*(?:import|from) (torch|torchvision|detectron2|transformers|openai)\b", path.read_text(), re.MULTILINE))
+        heavy = set(re.findall(r"^\s*(?:import|from) (torch|torchvision|detectron2|transformers|httpx2)\b", path.read_text(), re.MULTILINE))
         allowed = {
             "detector": {"torch", "torchvision", "detectron2"},
-            "vlm": {"torch", "transformers", "openai"},
+            "vlm": {"torch", "transformers", "httpx2"},
             "autolabel": {"torch", "torchvision", "transformers"},
             "verifier": {"torch", "transformers"},
             "checkpoint.py": {"torch"},  # what the trainings of detector and verifier share

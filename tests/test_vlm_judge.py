@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import os
+import sqlite3
 import subprocess
 import sys
 import time
@@ -335,6 +338,86 @@ def test_the_store_takes_many_writers_and_survives_their_death(tmp_path):
             assert store.get(f"both-{k}") is not None
     store.put("new", Answer("x", None, None, 0, 0, 0.0))
     assert store.get("new").text == "x"
+
+
+GOOD = Answer("yes", 1.5, 0.9, 10, 1, 0.25)
+
+
+@pytest.mark.parametrize("more", [
+    {"text": 3}, {"text": "\ud83d"}, {"samples": [None]}, {"samples": ["a \udc00"]}, {"log_odds": math.inf}, {"log_odds": math.nan},
+    {"log_odds": "1"}, {"log_odds": True}, {"option_mass": 1.2}, {"option_mass": -0.1}, {"prompt_tokens": -1}, {"prompt_tokens": 1.5},
+    {"completion_tokens": None}, {"completion_tokens": 10**12}, {"seconds": -1.0}, {"seconds": None}, {"machine": 7},
+])  # fmt: skip
+def test_no_answer_is_made_that_cannot_be_one(more):
+    with pytest.raises(ValueError, match="an answer"):
+        replace(GOOD, **more)
+
+
+@pytest.mark.parametrize("row", [
+    "", "{", "null", "3", '"yes"', "[1, 2]", '{"text": "yes"}', "[" * 100_000, '{"p_approve": 0.5, "text": null}', b"\xff\xfe",
+    json.dumps({**vars(GOOD), "log_odds": 1e999}), json.dumps({**vars(GOOD), "text": ["yes"]}), json.dumps({**vars(GOOD), "new": 1}),
+])  # fmt: skip
+def test_a_damaged_row_or_one_of_another_schema_is_asked_again(tmp_path, row):
+    store = vlm.Store(tmp_path)
+    store.put("a", GOOD)
+    with sqlite3.connect(tmp_path / "answers.sqlite") as db:
+        db.execute("UPDATE answers SET answer = ?", (row,))
+    assert store.get("a") is None
+    store.put("a", replace(GOOD, text="no"))
+    assert store.get("a").text == "no"
+
+
+def test_a_store_s_path_that_is_a_folder_is_named(tmp_path):
+    (tmp_path / "answers.sqlite").mkdir()
+    with pytest.raises(UserError, match=r"answers\.sqlite: unable to open database file; a file is expected there"):
+        vlm.Store(tmp_path)
+
+
+class Clock:
+    """Time that passes only where it is told to."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+
+
+class Slow:
+    """A back end that takes two questions at a time, 3 s each pair, and says which machine answered."""
+
+    identity = {"model": "slow"}  # noqa: RUF012
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+
+    def ask(self, questions):
+        for pair in iter(lambda: list(itertools.islice(questions, 2)), []):
+            self.clock.now += 3
+            for number, question in pair:
+                yield number, Answer("yes", 1.0, 1.0, 1, 1, machine=question.text[-1])
+
+
+def test_seconds_add_up_to_the_wall_time_without_what_was_only_looked_up(tmp_path, monkeypatch):
+    clock, store = Clock(monkeypatch), vlm.Store(tmp_path)
+    s = VlmJudge(kind="vlm", model="slow")
+
+    def drawn(names):
+        for name in names:
+            clock.now += 1  # a second to draw the picture
+            yield Question(name, ())
+
+    def ask(names) -> dict:
+        asker = vlm.Asker(s, Slow(clock), store)
+        asker.ask(drawn(names), len(names), "x")
+        return asker.counts
+
+    assert ask(["a1", "b2", "c1"])["seconds"] == 3 * 1 + 2 * 3  # one after the other: no less than the clock on the wall
+    start = clock.now
+    counts = ask(["a1", "b2", "c1", "d3"])
+    assert clock.now - start == 4 * 1 + 3
+    assert counts["seconds"] == 9 + 1 + 3  # what the three took then, and the fourth; not the drawing of those found
+    assert counts["machines"] == 3
+    assert ask(["a1", "b2", "c1", "d3"]) == counts
+    assert ask(["a1"]) == {**counts, "questions": 1, "prompt_tokens": 1, "completion_tokens": 1, "seconds": 5.0, "machines": 1}
 
 
 def test_many_open_a_new_store_at_once(tmp_path):

@@ -17,7 +17,6 @@ from typing import Any
 
 from loopback import LoopbackServer
 
-
 BOMB = gzip.compress(b" " * 10**7, 1)
 
 
@@ -26,7 +25,8 @@ class VlmServer(LoopbackServer):
 
     Faults: a status as a number, `(429, "1")` with Retry-After, `(400, body)`, `cut` (connection closed in mid-body), `silent` (no answer
     within the client's patience), `trickle` (a byte now and then, from the first of the header on), `endless` (a body without an end),
-    `gzip` (`BOMB`, a small body that becomes a large one), or a text or object that becomes the body of a 200. Whatever is in `always` goes before.
+    `gzip` (`BOMB`, a small body that becomes a large one), or a text or object that becomes the body of a 200. `always` is a fault of every
+    request.
     """
 
     def __init__(self, latency: float = 0.0, capacity: int | None = None, **more: Any) -> None:

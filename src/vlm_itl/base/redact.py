@@ -21,9 +21,9 @@ def hide(secret: str) -> None:
     """Let `redact` know a secret, in every form in which a server or a library repeats one, and with any spaces within it."""
     if len(secret) < SHORTEST:
         return
-    coded = base64.b64encode(secret.encode()).decode().rstrip("=")
-    forms = sorted({secret, quote(secret, safe=""), quote_plus(secret), coded}, key=len, reverse=True)
-    _known[secret] = re.compile("|".join(r"\s+".join(map(re.escape, form.split())) for form in forms))
+    forms = sorted({secret, quote(secret, safe=""), quote_plus(secret)}, key=len, reverse=True)
+    coded = re.escape(base64.b64encode(secret.encode()).decode().rstrip("=")) + "={0,2}"
+    _known[secret] = re.compile("|".join([*(r"\s+".join(map(re.escape, form.split())) for form in forms), coded]))
 
 
 def redact(text: str) -> str:
@@ -43,7 +43,7 @@ def _credentials(code: str) -> bool:
 
 
 def printable(text: str) -> str:
-    """The text with an escape such as `\\x1b` for every character that is no letter, sign or space: a terminal would obey it, or hide it."""
+    """The text with an escape such as `\\x1b` for every character that is no letter, sign or space: a terminal would obey or hide it."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 

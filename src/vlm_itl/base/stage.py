@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 from . import settings as settings_module
 from .errors import UserError
 from .files import outer_repository, scratch, write_text
+from .redact import line
 
 STARTED_NS = time.time_ns()  # this module is the first of the project that a stage imports
 ROOT = Path(__file__).resolve().parents[3]  # of src/vlm_itl/base/stage.py
@@ -136,6 +137,7 @@ class Stage:
 
 def fail(message: str) -> NoReturn:
     """End the process with an error line, which `vlm_itl.repro` says again when all other stages have run."""
+    message = line(message)  # file names are strangers' text
     if os.environ.get("DVC_STAGE"):
         with suppress(OSError):
             write_text(error_file(os.environ["DVC_STAGE"]), message)

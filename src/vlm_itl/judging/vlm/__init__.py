@@ -87,10 +87,10 @@ class Asker:
     def ask(self, questions: Iterable[Question], total: int, desc: str) -> list[Answer]:
         """Answers in the order of the questions.
 
-        `seconds` is wall time. An answer's share goes from the answer that came before it, to whatever question, to its own: shares add up to
-        the time that the asking took, however many questions were under way at once. Looking up answers in the store counts only while the
-        back end is at work. Shares are kept with the answers, so that an answer from the store costs what it cost then. `machines` is how
-        many servers gave the answers, or 1.
+        `seconds` is wall time. The share of an answer begins when the answer before it came, to whatever question. So shares add up to the
+        time that the asking took, however many questions were under way at once. Looking up answers in the store counts only while the back
+        end is at work. Shares are kept with the answers: an answer from the store costs what it cost then. `machines` is how many servers
+        gave the answers, or 1.
 
         Raises:
             UserError: see `Backend.ask` and `preflight`; the answers that came are in the store.

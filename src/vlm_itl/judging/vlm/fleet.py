@@ -419,6 +419,6 @@ def _plain(value: Any) -> Any:
 def _difference(one: Told, other: Told) -> str:
     """The first field in which two differ."""
     if not one or not other:
-        return f"{one and 'its model' or 'nothing'} against {other and 'its model' or 'nothing'} in /v1/models"
+        return " against ".join("its model" if told else "nothing" for told in (one, other)) + " in /v1/models"
     name = next(n for n in (*one, *other) if one.get(n) != other.get(n))
     return f"{name} is {one.get(name)!r} against {other.get(name)!r}"

@@ -128,10 +128,10 @@ class OpenAIBackend:
             for future in waiting:
                 future.cancel()
         if failed:
-            left = f"no server answers any more: {self._fleet.reasons()}; " if self._fleet.gone else ""
+            gone = f"no server answers any more: {self._fleet.reasons()}; " if self._fleet.gone else ""
             raise UserError(
-                f"{self.settings.model}: {left}{len(failed)} questions got no answer, the last: {failed[-1]}; the answers that came are kept, "
-                "run it again to ask the others"
+                f"{self.settings.model}: {gone}{len(failed)} questions got no answer, the last: {failed[-1]}; "
+                "the answers that came are kept, run it again to ask the others"
             )
 
     async def _one(self, number: int, question: Question) -> tuple[int, Answer | None, str]:

@@ -89,7 +89,10 @@ def option_of(text: str, question: Question) -> int | None:
 class Backend(Protocol):
     """Something that answers."""
 
-    identity: dict[str, Any]  # all that can change an answer, apart from the question
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that can change an answer, apart from the question."""
+        ...
 
     def ask(self, questions: Iterable[tuple[int, Question]]) -> Iterator[tuple[int, Answer]]:
         """Answer numbered questions, in any order, as they come.
