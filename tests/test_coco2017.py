@@ -431,7 +431,7 @@ def stage(tmp_path: Path, server, **more) -> list[str]:
     with (tmp_path / "params.yaml").open("w") as stream:
         yaml.dump(params, stream)
     out = [f"--{n}=out/{f}" for n, f in (("images", "images"), ("train", "train.json"), ("test", "test.json"), ("metrics", "m.json"))]
-    return [sys.executable, "-m", "stages.download", "--root=root", *out]
+    return [sys.executable, "-m", "stages.download", *out]
 
 
 def environment() -> dict[str, str]:

@@ -125,8 +125,8 @@ def test_samples_vote(server, tmp_path):
     for choice, text in zip(body["choices"], ["yes", "no", "well", "Yes!"]):
         choice["message"]["content"] = text
     server.faults = [body]
-    outcome, share, _ = decide(server, tmp_path, answer="text", samples=4)
-    assert (outcome, share) == ("approve", 0.5)
+    outcome, log_odds, _ = decide(server, tmp_path, answer="text", samples=4)
+    assert (outcome, log_odds) == ("approve", 0)  # a share of one half
     assert (server.requests[0]["n"], server.requests[0]["temperature"]) == (4, 0.7)
 
 

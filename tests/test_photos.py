@@ -37,7 +37,7 @@ def work(tmp_path_factory):
     yaml.dump(params, folder / "params.yaml")
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     data = [f"--{n}={folder / 'data' / f}" for n, f in (("images", "images"), ("train", "train.json"), ("test", "test.json"))]
-    download = [sys.executable, "-m", "stages.download", f"--root={PHOTOS}", *data, f"--metrics={folder / 'download.json'}"]
+    download = [sys.executable, "-m", "stages.download", *data, f"--metrics={folder / 'download.json'}"]
     subprocess.run(download, cwd=folder, env=env, check=True)
     out = ("labels", "pool", "ledger", "unlabelled", "truth", "validation", "test-split", "metrics", "plot")
     subprocess.run(
@@ -110,10 +110,12 @@ def test_truncated_photograph_is_named(work, tmp_path):
     shutil.copytree(PHOTOS, root)
     victim = root / "images" / read(work / "data/train.json")["images"][0]["original_name"]
     victim.write_bytes(victim.read_bytes()[:5000])
+    params = (work / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(params.replace(str(PHOTOS), str(root)))
     done = subprocess.run(
-        [sys.executable, "-m", "stages.download", f"--root={root}", f"--images={tmp_path / 'o/i'}", f"--train={tmp_path / 'o/a'}",
+        [sys.executable, "-m", "stages.download", f"--images={tmp_path / 'o/i'}", f"--train={tmp_path / 'o/a'}",
          f"--test={tmp_path / 'o/b'}", f"--metrics={tmp_path / 'o/m'}"],
-        cwd=work, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode != 0
     assert victim.name in done.stderr

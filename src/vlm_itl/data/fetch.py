@@ -168,21 +168,22 @@ class _Cut:
 
     deadline: float
     sock: socket.socket | None
+    late = False
 
     def getresponse(self) -> Any:
+        self.late = False
         timer = threading.Timer(self.deadline, self._cut)
         timer.daemon = True
         timer.start()
         try:
             return super().getresponse()  # type: ignore[misc]
         finally:
-            late = timer.finished.is_set()
             timer.cancel()
-            if late:  # what was cut may look like an answer that has ended
+            if self.late:  # what was cut may look like an answer that has ended
                 raise ProtocolError(f"the answer's head is not whole within {self.deadline:g} s (data.coco2017.deadline)")
 
     def _cut(self) -> None:
-        sock = self.sock
+        self.late, sock = True, self.sock
         if sock is not None:
             with contextlib.suppress(OSError):  # it is closed already
                 sock.shutdown(socket.SHUT_RDWR)
