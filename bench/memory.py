@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
 from vlm_itl.base.coco import encode  # noqa: E402
+from vlm_itl.progress import line_of  # noqa: E402
 
 DONE = "scratch/predictions/bench/images.jsonl"
 
@@ -46,7 +47,8 @@ def write(folder: Path, number: int) -> None:
         (folder / f"{name}.json").write_text(json.dumps(value, indent=1) + "\n")
     (folder / "images").mkdir()
     (folder / DONE).parent.mkdir(parents=True)
-    (folder / DONE).write_text("".join(json.dumps([row]) + "\n" for row in rows[1::2] + rows[::2]))  # in the order of prediction
+    with (folder / DONE).open("wb") as stream:
+        stream.writelines(line_of([row]) for row in rows[1::2] + rows[::2])  # in the order of prediction
 
 
 def merge(folder: Path) -> None:
@@ -57,9 +59,11 @@ def merge(folder: Path) -> None:
 
     os.environ["VLM_ITL_SCRATCH"] = str(folder / "scratch")
     images = read_json(folder / "pool.json")["images"]
-    progress = Progress("bench", len(images), 8)
-    assert progress.load() == len(images)
-    write_json_list(folder / "merged.json", in_order(progress.merged(len(images) // 8), images))
+    alike = images[1::2], images[::2]
+    batches = [group[k : k + 8] for group in alike for k in range(0, len(group), 8)]
+    progress = Progress("bench", [len(batch) for batch in batches])
+    assert progress.load() == len(batches)
+    write_json_list(folder / "merged.json", in_order(progress.merged(len(batches)), batches, images))
 
 
 def measured(*words: str) -> str:

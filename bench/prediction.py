@@ -78,7 +78,7 @@ def main() -> None:
                     other = stock(theirs, data, arguments.images)
                 rates[name].append(len(data["images"]) / (time.perf_counter() - start))
         mine = json.loads((Path(folder) / "rows.json").read_text())
-    print(f"instances at score {THRESHOLD} or more: {len(other)} and {len(mine)} (padding to a batch changes last digits)")
+    print(f"instances at score {THRESHOLD} or more: {len(other)} and {len(mine)} (in batches they differ by rounding)")
     show(rates, "images/s")
 
 

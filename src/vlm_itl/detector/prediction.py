@@ -174,7 +174,7 @@ def _load(data: Coco, images: Path, cfg: CfgNode, mine: list[list[Row]]) -> Iter
     ends = list(accumulate(map(len, mine)))
     loader: Any = torch.utils.data.DataLoader(
         MapDataset(records, mapper),
-        batch_sampler=[range(end - len(batch), end) for batch, end in zip(mine, ends)],  # type: ignore[arg-type]  # any iterable will do
+        batch_sampler=[list(range(end - len(batch), end)) for batch, end in zip(mine, ends)],
         collate_fn=list,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         generator=torch.Generator(),  # or making an iterator would draw from the global one
