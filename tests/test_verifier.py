@@ -284,8 +284,7 @@ def test_a_model_learns_and_is_a_model_folder(few, pictures, base, tmp_path):
     numbers, curve = train(pictures, base, tmp_path / "one", steps=60, learning_rate=0.006)
     assert curve[-1]["step"] == 60
     assert curve[-1]["loss"] < 1 < 2 < curve[0]["loss"]  # ln 600 = 6.4 for a vocabulary of chance, ln 2 = .69 for a coin
-    assert set(numbers) == {"mask", "missing", "detector", "seconds"}
-    assert 0 < numbers["seconds"] < 600
+    assert set(numbers) == {"mask", "missing", "detector"}
     assert numbers["mask"]["always_accuracy"] == 0.5
     assert numbers["detector"]["score_auroc"] == 1  # as `proposals` are made
     train(pictures, base, tmp_path / "two", steps=60, learning_rate=0.006)

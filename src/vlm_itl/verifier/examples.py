@@ -80,9 +80,9 @@ class Examples:
                 self.by_class[row["category_id"]].append((i, place))
         self.proposed = by_image([row for row in proposals if row["image_id"] in self.images])
         rated = [
-            (i, k, rightness([row], self.truth.get(i, []), iou)[0])
+            (i, k, right)
             for i, rows in sorted(self.proposed.items())
-            for k, row in enumerate(rows)
+            for k, right in enumerate(rightness(rows, self.truth.get(i, []), iou))
         ]
         self.mistakes = {right: [(i, k) for i, k, r in rated if r is right] for right in (True, False)}
 

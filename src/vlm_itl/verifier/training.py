@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-import time
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +69,6 @@ def train(
     )
     checkpoint = Checkpoint(key)
     found = checkpoint.load()
-    begun = time.monotonic() - (found["seconds"] if found else 0.0)  # as if it had not been interrupted
     before = found["before"] if found else answers(backend, question, examples, options, "asking the untrained model")
     if settings.lora:
         model = with_adapters(model, settings.lora)
@@ -119,7 +117,7 @@ def train(
             if checkpoint.due() and step < settings.steps:
                 checkpoint.save({
                     "model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "curve": curve, "losses": losses,
-                    "before": before, "seconds": time.monotonic() - begun,
+                    "before": before,
                 })  # fmt: skip
     if settings.lora:
         model = model.merge_and_unload()
@@ -128,7 +126,7 @@ def train(
     model.save_pretrained(target)
     backend.processor.save_pretrained(target)
     checkpoint.clear()
-    return {**report(examples, before, after), "seconds": round(time.monotonic() - begun, 1)}, curve
+    return report(examples, before, after), curve
 
 
 def rate(step: int, steps: int) -> float:
