@@ -103,7 +103,7 @@ CALIBRATIONS = {"sure": Calibration(probed="shelf"), "learner-sure": Calibration
 def prepared(tmp_path):
     write_json(tmp_path / "probes" / "shelf.json", {"questions": 9, "seconds": 30.0, "machines": 2})
     write_json(tmp_path / "probes" / "learner.json", {"questions": 9, "seconds": 7.0})
-    write_json(tmp_path / "verifier" / "learner" / "held_out.json", {"seconds": 100.0})
+    write_json(tmp_path / "verifier" / "learner" / "held_out.json", {"seconds": 50.0, "machines": 2})
     return preparations(JUDGES, JUDGES, CALIBRATIONS, {"learner": Verifier(base="shelf")}, tmp_path / "probes", tmp_path / "verifier")
 
 

@@ -45,6 +45,13 @@ def on_crowd(proposals: list[dict[str, Any]], truth: list[dict[str, Any]], iou: 
     return [bool(row.any()) for row in fits]
 
 
+def matched(proposals: list[dict[str, Any]], truth: list[dict[str, Any]], iou: float) -> list[bool]:
+    """For each proposal of one image whether an instance of its class has mask IoU >= `iou` with it; two may share one instance."""
+    instances = [g for g in truth if not g.get("iscrowd", 0)]
+    fits = (iou_matrix(proposals, instances) >= iou) & same_class(proposals, instances)
+    return [bool(row.any()) for row in fits]
+
+
 def rightness(proposals: list[dict[str, Any]], truth: list[dict[str, Any]], iou: float) -> list[bool | None]:
     """For each proposal of one image, looked at alone, whether it is right: what every measure of single masks counts by.
 
@@ -55,13 +62,6 @@ def rightness(proposals: list[dict[str, Any]], truth: list[dict[str, Any]], iou:
         True if fits else None if crowd else False
         for fits, crowd in zip(matched(proposals, truth, iou), on_crowd(proposals, truth, iou), strict=True)
     ]
-
-
-def matched(proposals: list[dict[str, Any]], truth: list[dict[str, Any]], iou: float) -> list[bool]:
-    """For each proposal of one image whether an instance of its class has mask IoU >= `iou` with it; two may share one instance."""
-    instances = [g for g in truth if not g.get("iscrowd", 0)]
-    fits = (iou_matrix(proposals, instances) >= iou) & same_class(proposals, instances)
-    return [bool(row.any()) for row in fits]
 
 
 def partners(

@@ -17,13 +17,14 @@ RULES = ("human", "confidence", "random", "always", "never")  # kinds of judge t
 Preparation = dict[str, float | None]  # what a judge computed before its first verdict: {part: seconds}, None where it is not known
 
 
-def machine_seconds(asking: dict[str, Any]) -> float | None:
-    """Wall time of asking x machines that were busy with it, by a file of `metrics/asking`; None where nothing was measured.
+def machine_seconds(measured: dict[str, Any]) -> float | None:
+    """Wall time of a judge's computing x machines that were busy with it, by a file of `metrics/asking` or of a verifier's training; None
+    where nothing was measured.
 
     Requests in flight overlap, so their own times do not add up to what the machines were paid for.
     """
-    seconds = asking.get("seconds")
-    return None if seconds is None else round(seconds * asking.get("machines", 1), 6)
+    seconds = measured.get("seconds")
+    return None if seconds is None else round(seconds * measured.get("machines", 1), 6)
 
 
 def preparations(
@@ -50,7 +51,7 @@ def preparations(
             parts[f"probes of {probed}"] = machine_seconds(read_json(probes / f"{probed}.json"))
         for verifier in verifiers:
             if PurePosixPath(judge.model) == PurePosixPath("judges", verifier, "model"):
-                parts[f"training of {verifier}"] = read_json(training / verifier / "held_out.json").get("seconds")
+                parts[f"training of {verifier}"] = machine_seconds(read_json(training / verifier / "held_out.json"))
     return found
 
 
