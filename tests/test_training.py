@@ -709,6 +709,18 @@ def test_a_pool_without_a_proposal_is_said_once_with_the_highest_score(data, tmp
         f"predicting the pool: no instance of 11 images has a score of 0.99 or more; the highest score is {best} (in 11 images); a lower "
         "threshold (predict), a longer training (pretrain, train) or better weights (detector.init) may help"
     ]
+    files = {
+        "pool": "pool.json",
+        "truth": "pool.json",
+        "proposals": "proposals.json",
+        "verdicts": "v.jsonl",
+        "identity": "i.json",
+        "metrics": "m.json",
+    }
+    judge = [sys.executable, "-m", "stages.judge", "--judge=always", f"--images={data[1]}", f"--folder={ROOT / 'judges/always'}"]
+    judge += [f"--{k}={tmp_path / v}" for k, v in files.items()]
+    done = subprocess.run(judge, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.stdout == "always: no proposals to judge in 11 images of the pool\n", done.stderr
     (tmp_path / "params.yaml").write_text(params.replace("score_threshold: 0.99", "score_threshold: 0.001", 1))
     done = subprocess.run(words, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True)
     assert "no instance of" not in done.stdout
