@@ -64,7 +64,7 @@ def summarise(
     `judge_seconds`: `machine_seconds` of the run's questions. `preparation_seconds`: what its judge computed before (`preparations`), and
     no run on the way to it has been charged for: an arm pays once. Both are 0 for a rule, None where it is not known (a simulated VLM).
     `questions` and `unparsed` (of them) are the judge's, by `metrics/asking`, and counted nowhere else; None where nothing is parsed.
-    Files of runs that params.yaml no longer has may still lie in the folders; they are not read.
+    Only files of runs that params.yaml has are read.
     """
     rows: dict[str, dict[str, Any]] = {}
     for name in ["start", *runs]:

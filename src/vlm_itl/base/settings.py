@@ -681,10 +681,10 @@ def needed_files(settings: Settings) -> Iterator[tuple[str, str]]:
         asked |= {name: f"verifiers.{name}", verifier.base: f"verifiers.{name}.base"}
     for name, key in asked.items():
         judge, prompt = settings.judges[name], Path("judges") / name / "prompt.txt"
-        looks = isinstance(judge, VlmJudge)
-        if not prompt.is_file() and not (looks and judge.calibrated):  # a calibrated judge asks what the probed one was asked
+        calibrated = isinstance(judge, VlmJudge) and judge.calibrated
+        if not prompt.is_file() and not calibrated:  # a calibrated judge asks what the probed one was asked
             yield key, f"the judge '{name}' has no question; write {prompt}"
-        if looks and judge.backend == "transformers" and judge.model not in made:
+        if isinstance(judge, VlmJudge) and judge.backend == "transformers" and judge.model not in made:
             yield from _model(f"judges.{name}.model", judge.model, judge.revision)
     for name, teacher in settings.autolabels.items():
         if isinstance(teacher, Sam3):

@@ -1,0 +1,105 @@
+"""`make repro` without the set-up: an arm fails alone, the last lines say what became of the runs, and Ctrl-C ends it all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import networkx as nx
+import pytest
+from conftest import ROOT
+
+from vlm_itl.repro import outcome
+
+GRAPH = """
+stages:
+  judge:
+    foreach: ${runs}
+    do:
+      cmd: touch judge-${key} && COMMAND
+      outs: ["judge-${key}"]
+  evaluate:
+    foreach: ${runs}
+    do:
+      cmd: cp judge-${key} evaluate-${key}
+      deps: ["judge-${key}"]
+      outs: ["evaluate-${key}"]
+  report:
+    cmd: touch report
+    deps: [evaluate-human-1, evaluate-human-2, evaluate-calibrated-1, evaluate-calibrated-2]
+    outs: [report]
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A DVC project with the default's settings and a graph that needs no time; what each judge's command does besides is given."""
+    for name in ("judges", "configs", "data/synthetic"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "DVC_", "VLM_ITL_"))}
+    env |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT / "src"),
+            "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(tmp_path / "site-cache")}  # fmt: skip
+    subprocess.run(["dvc", "init", "-q", "--no-scm"], cwd=tmp_path, env=env, check=True)
+
+    def start(command: str) -> subprocess.Popen:
+        (tmp_path / "dvc.yaml").write_text(GRAPH.replace("COMMAND", command))
+        return subprocess.Popen(
+            [sys.executable, "-m", "vlm_itl.repro"], cwd=tmp_path, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )  # fmt: skip
+
+    start.folder = tmp_path
+    return start
+
+
+def test_what_became_of_the_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("VLM_ITL_SCRATCH", str(tmp_path))
+    (tmp_path / "errors").mkdir()
+    (tmp_path / "errors/thresholds@sure.txt").write_text("nothing was accepted")
+    (tmp_path / "errors/judge@a-1.txt").write_text("of another day")
+    depends = nx.DiGraph([("judge@a-1", "start"), ("judge@b-1", "thresholds@sure"), ("train@b-1", "judge@b-1"), ("report", "train@b-1"),
+                          ("report", "judge@a-1"), ("thresholds@sure", "start"), ("judge@c-1", "start")])  # fmt: skip
+    assert outcome(["a-1", "b-1", "c-1"], {"thresholds@sure", "judge@b-1", "train@b-1", "report", "judge@c-1"}, depends) == [
+        "complete: a-1",
+        "not complete: b-1, c-1",
+        "failed: thresholds@sure: nothing was accepted",
+        "failed: judge@c-1: its error stands above",
+        "the report waits for all runs: mend this, or take the incomplete ones out of `runs`, and run it again",
+    ]
+    assert outcome(["a-1"], {"consistency@x"}, nx.DiGraph([("consistency@x", "start"), ("judge@a-1", "start")])) == [
+        "complete: a-1", "failed: consistency@x: its error stands above",
+    ]  # fmt: skip
+
+
+def test_an_arm_fails_alone(project):
+    process = project("test ${key} != calibrated-1")
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode not in (0, 130), said
+    assert said.splitlines()[-4:] == [
+        "complete: human-1, human-2, calibrated-2", "not complete: calibrated-1", "failed: judge@calibrated-1: its error stands above",
+        "the report waits for all runs: mend this, or take the incomplete ones out of `runs`, and run it again",
+    ]  # fmt: skip
+    process = project("true")
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert (project.folder / "report").exists()
+
+
+def test_ctrl_c_ends_all_of_it(project):
+    """DVC alone would take the stage that Ctrl-C ended for one that failed, and go on with the next."""
+    process = project("touch started-${key} && sleep 60")
+    end = time.monotonic() + 60
+    while not list(project.folder.glob("started-*")):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert len(list(project.folder.glob("started-*"))) == 1
+    assert "complete" not in said
