@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""What a study finds: experiments queued or not, at which commits, and what it says where there are none."""
-=======
 """Which experiments a study finds in a small project of real DVC: queued or not, at which commits; what it says where there are none."""
->>>>>>> w/graph
 
 from __future__ import annotations
 
@@ -76,10 +72,6 @@ def test_an_experiment_that_was_not_queued_is_one(project, monkeypatch):
     rows, hint = study.experiments(1, project.folder)
     assert hint is None
     assert names(rows)["at-once"] == "Success"
-<<<<<<< HEAD
-    assert next(row["baseline"] for row in rows if row["experiment"] == "at-once")[:7] in project.first
-=======
->>>>>>> w/graph
     assert list(names(rows).values()) == ["Committed", "Success"]
     settings = {row["revision"]: study.settings_at(row["revision"], project.folder) for row in rows}
     _, table = study.table(rows, settings, project.folder)
