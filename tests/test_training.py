@@ -418,7 +418,10 @@ def test_full_disk_is_an_error_and_not_a_torn_checkpoint(data, tmp_path):
     size = next(folder.glob("training/*/checkpoint.pth")).stat().st_size * 3 // 2 // 1024
     small = tmp_path / "small"
     small.mkdir()
-    script = f'mount -t tmpfs -o size={size}k tmpfs {small} || exit 77; "$@"; code=$?; find {small} -type f -name '*.pth' -printf "%f %s\\n"; exit $code'
+    script = (
+        f'mount -t tmpfs -o size={size}k tmpfs {small} || exit 77; "$@"; code=$?; '
+        f'find {small} -type f -name "*.pth" -printf "%f %s\\n"; exit $code'
+    )
     words = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh", *command(data, tmp_path / "a", settings)]
     done = run(words, VLM_ITL_CHECKPOINT_SECONDS="0", VLM_ITL_SCRATCH=str(small))
     if done.returncode == 77 or "unshare failed" in done.stdout:
