@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -646,8 +647,12 @@ def wanted(graph: dict[str, Any], raw: dict[str, Any]) -> list[str]:
         body = stage.get("do", stage)
         keys += [key for key in TEMPLATE.findall(str(body)) if key.split(".")[0] not in ("key", "item")]
         for given in rounds:
-            keys += [TEMPLATE.sub(lambda match, given=given: str(_value(given, match[1])), key) for key in body.get("params", [])]
+            keys += [TEMPLATE.sub(partial(_filled, given), key) for key in body.get("params", [])]
     return list(dict.fromkeys(keys))
+
+
+def _filled(given: dict[str, Any], template: re.Match[str]) -> str:
+    return str(_value(given, template[1]))
 
 
 def _value(content: Any, key: str) -> Any:
