@@ -72,7 +72,7 @@ class CocoServer(LoopbackServer):
     Faults: an HTTP status as a number, `(429, "1")` with Retry-After, `reset`, `short`, `stall`, `garbage` (right length), `html`,
     `redirect`, `small` (a whole JPEG of another size), `tampered` (another JPEG than the ETag of S3 says), `endless` (a body), `gzip`
     (a compressed one, unasked), `drip` and `drip head` (a byte now and then), `inward` (a redirection to another name of this machine),
-    `circle` (one to the same address).
+    `circle` (one to the same address), `escape` (a refusal whose reason is a terminal's colour).
     """
 
     def __init__(self, folder: Path, latency: float = 0.0) -> None:
@@ -138,7 +138,9 @@ class CocoServer(LoopbackServer):
         elif fault in ("endless", "drip", "drip head"):
             self._without_end(handler, fault)
             return
-        handler.send_response_only(status)
+        elif fault == "escape":
+            status, body = 403, b""
+        handler.send_response_only(status, "\x1b[31mred" if fault == "escape" else None)
         handler.send_header("Content-Length", str(len(body)))
         for name, value in headers.items():
             handler.send_header(name, value)

@@ -172,6 +172,14 @@ def test_servers_that_mean_harm(server, root, tmp_path, case, capsys):
     check_images(parts, tmp_path / "images", server)
 
 
+def test_words_of_a_server_do_not_reach_the_terminal_raw(server, root, tmp_path, capsys):
+    server.faults["/train2017/000000000003.jpg"] = ["escape"]
+    coco2017.prepare(tmp_path / "images", root, settings(server, allow_missing=1), CHOICE)
+    output = capsys.readouterr().out
+    assert "403 \\x1b[31mred" in output
+    assert "\x1b" not in output
+
+
 def test_other_hosts_are_asked_only_where_a_setting_says_so(server, root, tmp_path, capsys):
     with pytest.raises(UserError, match="20 of 20 pictures"):
         coco2017.prepare(tmp_path / "images", root, settings(server, hosts=[]), CHOICE)

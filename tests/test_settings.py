@@ -247,3 +247,8 @@ def test_blocks_of_the_readme_are_whole_sections(params, block):
         section, _, rest = key.partition(".")
         assert section in raw
         assert not rest or rest in raw[section], f"README gives {section} without {rest}, which DVC wants"
+
+
+def test_a_folder_in_place_of_the_file_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+        load(tmp_path)

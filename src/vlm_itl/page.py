@@ -254,6 +254,7 @@ def collect(settings: Settings, study_csv: Path | None = None, pooled_csv: Path 
         "decided_nothing": report.decided_nothing(summary, settings.runs),
         "verdicts": verdicts(comparison, settings),
         "figures": figures,
+        "simulated_judges": {name for name, judge in settings.judges.items() if simulated(judge)},
         "simulated": {name for name, run in settings.runs.items() if simulated(settings.judges[run.judge])},
         "kinds": {name: settings.judges[run.judge].kind for name, run in settings.runs.items()},
         "detection": {name: found for name in runs if (found := take(Path(f"metrics/detection/{name}.json")))},

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
 from .base.files import read_json
-from .base.settings import Calibration, Judge, Run, Verifier, VlmJudge, arm_of, chain, simulated
+from .base.settings import Calibration, Judge, Run, Verifier, VlmJudge, arm_of, chain, is_model_of, simulated
 
 RULES = ("human", "confidence", "random", "always", "never")  # kinds of judge that compute nothing worth counting
 
@@ -50,7 +50,7 @@ def preparations(
             probed = calibrations[name].probed
             parts[f"probes of {probed}"] = machine_seconds(read_json(probes / f"{probed}.json"))
         for verifier in verifiers:
-            if PurePosixPath(judge.model) == PurePosixPath("judges", verifier, "model"):
+            if is_model_of(verifier, judge.model):
                 parts[f"training of {verifier}"] = machine_seconds(read_json(training / verifier / "held_out.json"))
     return found
 

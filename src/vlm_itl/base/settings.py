@@ -356,6 +356,11 @@ def simulated(judge: Judge) -> bool:
     return isinstance(judge, HumanJudge | NoisyJudge) or (isinstance(judge, VlmJudge) and judge.human is not None)
 
 
+def is_model_of(verifier: str, model: str) -> bool:
+    """Whether a judge's `model` is the folder that this verifier's training writes."""
+    return PurePosixPath(model) == PurePosixPath("judges", verifier, "model")
+
+
 class Run(Model):
     judge: Name
     prev: Name
@@ -543,7 +548,7 @@ class Settings(Model):
             judge = self.judges[name]
             for trained in self.verifiers:
                 # of another folder than its own DVC knows through the calibration alone, which says which model it was fitted on
-                if isinstance(judge, VlmJudge) and judge.model == f"judges/{trained}/model" and name != trained and not judge.calibrated:
+                if isinstance(judge, VlmJudge) and is_model_of(trained, judge.model) and name != trained and not judge.calibrated:
                     return (
                         key,
                         f"'{name}' has the model that the verifier '{trained}' becomes, and DVC would not wait for it; name '{trained}'",
@@ -575,6 +580,8 @@ def read_yaml(path: Path) -> Any:
         return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file (run this from the repository's top folder)") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
 
@@ -666,7 +673,6 @@ def _value(content: Any, key: str) -> Any:
 
 def needed_files(settings: Settings) -> Iterator[tuple[str, str]]:
     """(key, problem) for each file or folder that the settings name, that no stage makes and that is not there."""
-    made = {f"judges/{name}/model" for name in settings.verifiers}
     s, data = settings.detector, settings.data
     if not Path(s.config).is_file():
         yield "detector.config", f"no such file: {s.config}"
@@ -689,7 +695,8 @@ def needed_files(settings: Settings) -> Iterator[tuple[str, str]]:
         calibrated = isinstance(judge, VlmJudge) and judge.calibrated
         if not prompt.is_file() and not calibrated:  # a calibrated judge asks what the probed one was asked
             yield key, f"the judge '{name}' has no question; write {prompt}"
-        if isinstance(judge, VlmJudge) and judge.backend == "transformers" and judge.model not in made:
+        trained_here = isinstance(judge, VlmJudge) and any(is_model_of(verifier, judge.model) for verifier in settings.verifiers)
+        if isinstance(judge, VlmJudge) and judge.backend == "transformers" and not trained_here:
             yield from _model(f"judges.{name}.model", judge.model, judge.revision)
     for name, teacher in settings.autolabels.items():
         if isinstance(teacher, Sam3):

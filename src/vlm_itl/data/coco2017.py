@@ -19,6 +19,7 @@ from ..base.coco import Coco, subset
 from ..base.errors import UserError
 from ..base.files import feed, read_regular, scratch
 from ..base.pictures import suffix
+from ..base.redact import line as printable_line
 from ..base.settings import MAX_PIXELS, Coco2017, Select
 from ..selection import Part, category_ids, left_out, select
 from .fetch import IN_A_ROW, Wanted, fetch
@@ -88,7 +89,7 @@ def prepare(
         missing, untried = _fetch(parts, urls, images, base, settings, max_pixels)
 
     for line in missing.values():
-        print(f"missing: {line}")
+        print(printable_line(f"missing: {line}"))  # a server's words, and names of strangers
     if untried:
         raise UserError(
             f"{IN_A_ROW} pictures in a row could not be fetched (listed above), so {untried} were not tried: is the network down, "

@@ -81,7 +81,7 @@ class Asker:
         self._machines: set[str] = set()
         self.asked = 0  # of the back end, not found in the store
         self.unread: Answer | None = None  # the first answer that says neither
-        self._first: list[Answer] = []  # as they came, until `preflight` has looked at them
+        self._first: list[Answer] = []  # as they came, for `preflight`
         self._underway = False  # it has
 
     def ask(self, questions: Iterable[Question], total: int, desc: str) -> list[Answer]:
@@ -110,7 +110,7 @@ class Asker:
                         yield number, question
                     else:
                         answers[number] = found
-                        self._first.append(found)
+                        self._note(found)
                         bar.update()
                         if not asking:
                             since = time.perf_counter()
@@ -123,8 +123,9 @@ class Asker:
                 answers[number] = self.store.get(keys[number]) or answer
                 self.asked += 1
                 bar.update()
-                self._first.append(answers[number])
+                self._note(answers[number])
                 self.preflight()
+        self.preflight()  # of answers that all were in the store
         result = [answers[number] for number in sorted(answers)]
         for answer in result:
             self.counts["questions"] += 1
@@ -138,13 +139,17 @@ class Asker:
         self.counts["machines"] = max(1, len(self._machines))
         return result
 
+    def _note(self, answer: Answer) -> None:
+        if len(self._first) < PREFLIGHT:
+            self._first.append(answer)
+
     def preflight(self) -> None:
         """Stop a run at its start if the model means to say something else than the options, which most often is a thought.
 
         Raises:
             UserError: the first `PREFLIGHT` answers hold neither option, or end within a thought; what they begin with is quoted.
         """
-        s, first = self.settings, self._first[:PREFLIGHT]
+        s, first = self.settings, self._first
         if self._underway or len(first) < PREFLIGHT:
             return
         self._underway = not all(map(self._says_nothing, first))
