@@ -300,6 +300,12 @@ def test_a_malformed_address_is_refused_by_the_settings(url):
         backend(url)
 
 
+@pytest.mark.parametrize("url", ["http://h\n:9/v1", f"http://{'a' * 70}.é/v1", "http://h\0/v1"])
+def test_an_address_that_no_request_can_have_is_one_line(url):
+    assert "server.base_urls: http://" in failure(url)
+    assert "is no address" in failure(url)
+
+
 def test_silence_and_a_redirect(server):
     server.models, server.always = 404, "silent"
     assert "no whole answer within 0.3 s (server.timeout)" in failure(server.url, timeout=0.3)

@@ -358,6 +358,7 @@ def top(*rows):
 
 
 BAD = {
+    "an integer beyond all floats": changed(logprobs={"content": [{"top_logprobs": [{"token": "yes", "logprob": -(10**400)}]}]}),
     "a number": said(content=3), "an object": said(content={"text": "yes"}),
     "parts of numbers": said(content=[{"type": "text", "text": 1}]),
     "half a character": said(content="yes \ud800"), "no message": changed(message=None), "aborted": changed(finish_reason="abort"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
 import shutil
 import subprocess
@@ -12,7 +14,7 @@ from conftest import ROOT
 from ruamel.yaml import YAML
 
 from vlm_itl.base.errors import UserError
-from vlm_itl.base.settings import arm_of, chain, check, load, pick, wanted
+from vlm_itl.base.settings import arm_of, chain, check, load, pick, read_yaml, wanted
 
 yaml = YAML(typ="safe")
 
@@ -163,6 +165,43 @@ def test_yaml_errors(tmp_path):
         load(tmp_path / "none.yaml")
 
 
+LAUGHS = "[&x0 [a, a, a, a, a, a, a, a, a], " + ", ".join(f"&x{k} [{', '.join([f'*x{k - 1}'] * 9)}]" for k in range(1, 10)) + "]"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"seed: {LAUGHS}", "more than 100,000 values"), ("seed: &a {b: *a}", "an alias within itself"),
+        ("seed: " + "[" * 3000 + "]" * 3000, "nested too deeply"), ("seed: 2026-13-45", "month must be in 1..12"),
+        ("seed: !!int abc", "invalid literal"), ("seed: !!bool abc", "abc"), ("seed: " + "9" * 5000, "4300 digits"),
+    ],
+)  # fmt: skip
+def test_yaml_that_is_none_or_too_much_is_one_line(tmp_path, text, message):
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(UserError, match=re.escape(message)) as e:
+        load(tmp_path / "params.yaml")
+    assert len(str(e.value)) < 600
+
+
+def test_aliases_within_reason_are_read(tmp_path):
+    (tmp_path / "a.yaml").write_text("a: &x [1, 2]\nb: [*x, *x]\n")
+    assert read_yaml(tmp_path / "a.yaml") == {"a": [1, 2], "b": [[1, 2], [1, 2]]}
+
+
+def test_numbers_that_a_later_stage_could_not_use(params):
+    """Infinity is no JSON, and torch takes no seed beyond 64 bits: said now, and not after hours."""
+    for change, message in [
+        (lambda p: p["evaluate"]["seconds"].update(draw=math.inf), "evaluate.seconds.draw: Input should be a finite number"),
+        (lambda p: p.update(seed=2**63), "seed: Input should be less than"),
+        (
+            lambda p: p["judges"]["masks"].update(template={"a": [math.nan]}),
+            "judges.masks.template.a.list.0.float: Input should be a finite number",
+        ),
+    ]:
+        with pytest.raises(UserError, match=re.escape(message)):
+            load(params(change))
+
+
 @pytest.fixture
 def project(params, tmp_path, monkeypatch):
     """A repository's top folder with dvc.yaml and the shipped judges; a function that writes its params.yaml."""
@@ -201,6 +240,7 @@ MISSING = {  # what README's blocks once left out, and other defaults of ours th
     "judges.vlm.model: judges/none/model is no folder here, so it is a hub id; pin": lambda p: p["judges"]["vlm"].update(
         model="judges/none/model"
     ),
+    "x+.yaml: File name too long": lambda p: p["detector"].update(config="x" * 5000 + ".yaml"),
     "judges.verifier.model: judges/verifier/model is no folder here": lambda p: p["probed"].append("verifier"),
     "autolabels.g.segmenter: facebook/sam2.1-hiera-large is no folder here, .*40 hex digits": lambda p: p.update(
         autolabels={"g": {"kind": "grounded-sam2", "detector": "configs", "segmenter_revision": "main"}}
@@ -249,6 +289,8 @@ def test_blocks_of_the_readme_are_whole_sections(params, block):
         assert not rest or rest in raw[section], f"README gives {section} without {rest}, which DVC wants"
 
 
-def test_a_folder_in_place_of_the_file_is_one_line(tmp_path):
-    with pytest.raises(UserError, match="cannot be read: Is a directory"):
-        load(tmp_path)
+def test_a_folder_or_a_pipe_in_place_of_the_file_is_one_line(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(UserError, match="cannot be read: not a regular file"):
+            load(path)

@@ -17,20 +17,22 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from .errors import UserError
+from .files import read_regular
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 MAX_PIXELS = 100_000_000  # of a picture, unless `data.max_pixels` says otherwise
 Probability = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]  # becomes a folder and a DVC stage name
+Seed = Annotated[int, Field(ge=0, lt=2**63)]  # torch takes no larger one
+MOST_VALUES = 100_000  # of a YAML file, with every alias written out; params.yaml has some hundreds
 TEMPLATE = re.compile(r"\$\{([^}]*)\}")  # of dvc.yaml
 MISSING = object()
 
 
 class Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Synthetic(Model):
@@ -74,7 +76,7 @@ class Coco2017(Model):
 class Data(Model):
     source: Literal["synthetic", "local", "coco2017"]
     root: str  # a folder that exists; `download` depends on it
-    seed: Annotated[int, Field(ge=0)] = 0  # of the drawn scenes and of a held-out test part
+    seed: Seed = 0  # of the drawn scenes and of a held-out test part
     max_pixels: Annotated[int, Field(ge=1, lt=2**31)] = MAX_PIXELS  # a larger picture is refused before it is decoded
     synthetic: Synthetic | None = None
     local: Local | None = None
@@ -95,7 +97,7 @@ class Select(Model):
     max_train_images_per_class: Annotated[int, Field(ge=1)] | None = 700
     max_test_images_per_class: Annotated[int, Field(ge=1)] | None = 70
     max_images: Annotated[int, Field(ge=1)] | None = None  # in the training and in the test part each: for trying out
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _no_repeats(self) -> Select:
@@ -107,7 +109,7 @@ class Select(Model):
 class Split(Model):
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1  # of the training images
     initial_fraction: Fraction = 0.2  # of the training images that are not validation
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
 
 
 class Detector(Model):
@@ -401,7 +403,7 @@ class Compare(Model):
     level: Annotated[float, Field(gt=0, lt=1)] = 0.95  # of the two-sided interval; .95 tests non-inferiority at 2.5 %, as is usual
     power: Annotated[float, Field(gt=0, lt=1)] = 0.8  # with which images_needed and seeds_needed reckon
     replicates: Annotated[int, Field(ge=100)] = 2000  # of the bootstrap and of the sign-flip test
-    seed: Annotated[int, Field(ge=0)] = 0  # of both
+    seed: Seed = 0  # of both
 
 
 class Gallery(Model):
@@ -409,7 +411,7 @@ class Gallery(Model):
 
     per_group: Annotated[int, Field(ge=1)] = 8  # images shown of each group
     examples: Annotated[int, Field(ge=0)] = 2  # of them also in the report
-    seed: Annotated[int, Field(ge=0)] = 0  # of which are shown
+    seed: Seed = 0  # of which are shown
 
 
 class Report(Model):
@@ -433,7 +435,7 @@ class Probes(Model):
     """Questions with known answers, made from initial labels that no verifier has trained on, for the judges in `probed`."""
 
     per_kind: Annotated[int, Field(ge=1)] = 40  # images of each kind of change
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     prices: Prices = Field(default_factory=Prices)
     consistency: Annotated[int, Field(ge=0)] = 40  # images, over all kinds, that a VLM is asked about again in other ways
 
@@ -450,7 +452,7 @@ class HoldBack(Model):
 
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.25  # of the initial images, for probes; no verifier trains on them
     mistakes: Annotated[float, Field(gt=0, lt=1)] = 0.25  # of them, which a detector trained on the others has not seen
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _leaves_some(self) -> HoldBack:
@@ -470,7 +472,7 @@ class Verifier(Model):
     masks: Probability = 0.6  # of the examples: about one mask; the others ask whether anything is missing
     detector: Probability = 0.3  # of the examples about a mask: the detector's own
     lora: Lora | None = None
-    seed: Annotated[int, Field(ge=0)] = 0  # of the examples
+    seed: Seed = 0  # of the examples
 
     @model_validator(mode="after")
     def _fits(self) -> Verifier:
@@ -488,7 +490,7 @@ class Calibration(Model):
 class Settings(Model):
     """The whole of `params.yaml`."""
 
-    seed: Annotated[int, Field(ge=0)]  # of training and of simulated judges; data and split have their own: a sweep keeps the test set
+    seed: Seed  # of training and of simulated judges; data and split have their own: a sweep keeps the test set
     data: Data
     select: Select
     split: Split
@@ -574,16 +576,32 @@ def read_yaml(path: Path) -> Any:
     """Parse a YAML 1.2 file.
 
     Raises:
-        UserError: the file is missing or not YAML.
+        UserError: the file is missing, cannot be read or is not YAML, or its aliases make too much of it ("billion laughs").
     """
     try:
-        return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        content = YAML(typ="safe").load(read_regular(path).decode("utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file (run this from the repository's top folder)") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise UserError(f"{path}: not YAML for this program: its values are nested too deeply") from None
+    except Exception as error:  # ruamel raises whatever a wrong date, number or tag stumbles over, beside its own errors
+        raise UserError(f"{path}: not YAML: {' '.join(str(error).split()) or type(error).__name__}") from None
+    if _values(content, {}) > MOST_VALUES:
+        raise UserError(f"{path}: more than {MOST_VALUES:,} values with its aliases (*name) written out, or an alias within itself")
+    return content
+
+
+def _values(content: Any, known: dict[int, int]) -> int:
+    """How many values `content` holds with every alias written out; more than `MOST_VALUES` is not counted on, as where it holds itself."""
+    if not isinstance(content, dict | list | tuple):
+        return 1
+    if id(content) not in known:
+        known[id(content)] = MOST_VALUES + 1  # as long as it is looked through
+        parts = [*content, *content.values()] if isinstance(content, dict) else content
+        known[id(content)] = min(MOST_VALUES + 1, 1 + sum(_values(part, known) for part in parts))
+    return known[id(content)]
 
 
 def load(path: Path = Path("params.yaml")) -> Settings:
@@ -729,8 +747,11 @@ def check(path: Path = Path("params.yaml"), graph: Path = Path("dvc.yaml")) -> S
         add = ", ".join(f"`{key.rpartition('.')[2]}: {value}`" + (f" to {key.rpartition('.')[0]}" if "." in key else "")
                         for key, value in lines.items())  # fmt: skip
         raise UserError(f"{path}: {', '.join(missing)}: DVC watches these keys, so the file has to say them, defaults too; add {add}")
-    for key, problem in needed_files(settings):
-        raise UserError(f"{path}: {key}: {problem}")
+    try:
+        for key, problem in needed_files(settings):
+            raise UserError(f"{path}: {key}: {problem}")
+    except OSError as error:  # a name too long, a folder that may not be looked into
+        raise UserError(f"{path}: {error.filename}: {error.strerror}") from None
     return settings
 
 

@@ -83,8 +83,13 @@ class Fleet:
             most_bytes: that an answer may have.
 
         Raises:
-            UserError: the environment names a proxy or a certificate that cannot be used.
+            UserError: an address is none, or the environment names a proxy or a certificate that cannot be used.
         """
+        for url in settings.base_urls:
+            try:
+                httpx2.URL(url)
+            except (httpx2.InvalidURL, UnicodeError) as error:
+                raise UserError(f"params.yaml: judges: server.base_urls: {url} is no address: {error}") from None
         self.settings, self.model, self.most_bytes = settings, model, most_bytes
         self.servers = [_Server(url.rstrip("/")) for url in dict.fromkeys(settings.base_urls)]
         self.told: Told = None  # what all that were reached say, where `compared`

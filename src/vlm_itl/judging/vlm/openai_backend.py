@@ -273,10 +273,14 @@ def likeliest(choice: dict[str, Any]) -> list[tuple[str, float]]:
         return []
     if not all(isinstance(token, str) and isinstance(value, int | float) and not isinstance(value, bool) for token, value in top):
         return []
+    try:
+        top = [(token, float(value)) for token, value in top]
+    except OverflowError:
+        raise ValueError("no log-probabilities: an integer beyond all floats") from None
     # a little more than 1 in all is rounding
     if any(not value <= 1e-6 for _, value in top) or sum(math.exp(value) for _, value in top) > 1.05:
         raise ValueError(f"no log-probabilities: {[value for _, value in top]}"[:200])
-    return [(token, float(value)) for token, value in top if value > IMPOSSIBLE]
+    return [(token, value) for token, value in top if value > IMPOSSIBLE]
 
 
 def first_position(top: list[tuple[str, float]], question: Question) -> tuple[float | None, float | None]:
