@@ -27,7 +27,7 @@ def settings(server, **more):
     def change(params: dict) -> None:
         shrink(params)
         params["data"].update(source="coco2017", root="data/coco2017")
-        params["data"]["coco2017"] = {"archive_md5": md5(server.folder / ARCHIVE), **more}
+        params["data"]["coco2017"] = {"hosts": ["127.0.0.1"], "archive_md5": md5(server.folder / ARCHIVE), **more}
         params["select"].update(min_area=100)
 
     return change
