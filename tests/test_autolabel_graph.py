@@ -1,4 +1,4 @@
-"""Arms that begin without labels, added to the real graph as the README says, on tiny random teachers."""
+"""Arms that begin without labels, added to the real graph as the guide says, on tiny random teachers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings for own data as README says: copied, edited in the lines marked HERE, run by real DVC on a data set of other classes."""
+"""Settings for own data as the guide says: copied, edited in the lines marked HERE, run by real DVC on a data set of other classes."""
 
 from __future__ import annotations
 

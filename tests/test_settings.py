@@ -268,11 +268,12 @@ def test_what_a_stage_will_make_is_not_missing(project):
     check()
 
 
-BLOCKS = [block for block in re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)]
+GUIDES = [ROOT / "README.md", *sorted((ROOT / "docs/guides").glob("*.md"))]
+BLOCKS = [block for file in GUIDES for block in re.findall(r"```yaml\n(.*?)```", file.read_text(), re.DOTALL)]
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=[" ".join(yaml.load(block)) for block in BLOCKS])
-def test_blocks_of_the_readme_are_whole_sections(params, block):
+def test_blocks_of_the_guides_are_whole_sections(params, block):
     """Each as it stands there takes the place of the section, but for the lists of judges, runs, ..., to which it adds."""
     named = ("judges", "runs", "autolabels", "verifiers")
 
@@ -286,7 +287,7 @@ def test_blocks_of_the_readme_are_whole_sections(params, block):
     for key in wanted(yaml.load((ROOT / "dvc.yaml").read_text()), raw):
         section, _, rest = key.partition(".")
         assert section in raw
-        assert not rest or rest in raw[section], f"README gives {section} without {rest}, which DVC wants"
+        assert not rest or rest in raw[section], f"a guide gives {section} without {rest}, which DVC wants"
 
 
 def test_a_folder_or_a_pipe_in_place_of_the_file_is_one_line(tmp_path):

@@ -227,7 +227,7 @@ def check(probes: list[Probed], judge: str) -> None:
         )
         raise UserError(
             f"params.yaml: calibrations: there is nothing to calibrate: of {len(probes):,} probes judge {judge} {why}. Give it another "
-            "model (README, 'A VLM as judge'), or take the judges with its thresholds out of calibrations and runs"
+            "model (docs/guides/vlm-judges.md), or take the judges with its thresholds out of calibrations and runs"
         )
 
 
