@@ -27,6 +27,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
+def clear_proxies(monkeypatch) -> None:
+    """So that loopback servers are asked directly."""
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
 def hearing_ctrl_c(words: list[str]) -> list[str]:
     """The command, to which SIGINT means what it means in a terminal. A shell ignores it in what it starts in the background, which a
     test run may be, and children inherit that."""

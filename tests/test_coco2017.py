@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from coco_server import CocoServer, jpeg, md5, write_coco
-from conftest import ROOT, hearing_ctrl_c
+from conftest import ROOT, clear_proxies, hearing_ctrl_c
 from ruamel.yaml import YAML
 
 from vlm_itl.base.coco import originals
@@ -40,8 +40,7 @@ def server(tmp_path):
 @pytest.fixture(autouse=True)
 def _scratch(tmp_path, monkeypatch):
     monkeypatch.setenv("VLM_ITL_SCRATCH", str(tmp_path / "scratch"))
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
+    clear_proxies(monkeypatch)
     monkeypatch.setattr(fetch, "BACKOFF", 0.01)
 
 
@@ -416,7 +415,7 @@ def test_what_is_no_regular_file_is_missing(server, root, tmp_path, kind, capsys
 
 @pytest.mark.parametrize("how", ["fetched", "in place"])
 def test_a_training_picture_that_is_a_test_picture_is_left_out(server, root, tmp_path, how):
-    """COCO's own files cannot be mended by whoever reads them."""
+    """Users cannot change COCO's own files."""
     shutil.copy(server.folder / "train2017/000000000003.jpg", server.folder / "val2017/000000000017.jpg")
     shutil.copy(server.folder / "train2017/000000000007.jpg", server.folder / "train2017/000000000006.jpg")
     more = {} if how == "fetched" else {"base_url": str(server.folder)}

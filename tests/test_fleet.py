@@ -10,7 +10,8 @@ import threading
 import time
 
 import pytest
-from test_openai_backend import QUESTIONS, ask, backend, clear_proxies
+from conftest import clear_proxies
+from test_openai_backend import QUESTIONS, ask, backend
 from vlm_server import VlmServer
 
 from vlm_itl.base.errors import UserError

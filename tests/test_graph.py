@@ -166,7 +166,7 @@ LOOKS = {"stages.judge", "stages.consistency", "stages.train_verifier"}  # load 
 DRAWS = {"stages.gallery"}  # uses such settings for what was shown
 
 
-def test_whoever_loads_a_judge_waits_for_what_is_made_of_it(full):
+def test_a_stage_that_loads_a_judge_waits_for_what_is_made_of_it(full):
     """The model that train-verifier writes and the thresholds of `thresholds` lie in the judge's folder; its settings say that it needs
     them. Which stages load a judge is tested by tests/test_verifier_graph.py, by the files that they open."""
     resolved, graph, settings = full

@@ -19,6 +19,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import tiny_vlm
+from conftest import clear_proxies
 from vlm_server import VlmServer
 
 from vlm_itl.base.errors import UserError
@@ -39,11 +40,6 @@ QUESTIONS = [Question(f"question {k}", (picture(k), picture(k + 1))) for k in ra
 def server():
     with VlmServer() as running:
         yield running
-
-
-def clear_proxies(monkeypatch) -> None:
-    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(autouse=True)

@@ -30,7 +30,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def marker(tmp_path, monkeypatch):
-    """A file that payloads make; whoever is asked anything says yes."""
+    """A file that payloads make; and any question is answered with yes."""
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n" * 50))
     return tmp_path / "marker"
 

@@ -8,6 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import tiny_vlm
+from conftest import clear_proxies
 from scipy.special import expit
 from vlm_server import VlmServer
 
@@ -164,8 +165,7 @@ class Thinker(VlmServer):
 
 @pytest.fixture
 def server(monkeypatch):
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
+    clear_proxies(monkeypatch)
     with Thinker() as running:
         yield running
 

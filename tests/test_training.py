@@ -433,15 +433,12 @@ def test_full_disk_is_an_error_and_not_a_torn_checkpoint(data, tmp_path):
     assert int(left[1]) * 3 // 2 // 1024 == pytest.approx(size, abs=2)  # whole
 
 
-def test_an_unfinished_prediction_goes_on(data, tmp_path, scratch, monkeypatch):
-    training.train(*data, tmp_path / "model", detector(), steps(20), 1)
-    predict = lambda: predicted(tmp_path / "model", *data, 0.05, 2)  # noqa: E731
-    expected = predict()
-    assert not list(scratch.glob("predictions/*"))
+def interrupted(predict, images: int, scratch: Path, monkeypatch) -> Path:
+    """The progress of a prediction that Ctrl-C ends when it has got so many images."""
     real, seen = prediction.to_results, []
 
     def dies(image_id, *rest):
-        if len(seen) == 5:
+        if len(seen) == images:
             raise KeyboardInterrupt
         seen.append(image_id)
         return real(image_id, *rest)
@@ -450,6 +447,15 @@ def test_an_unfinished_prediction_goes_on(data, tmp_path, scratch, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         predict()
     (file,) = scratch.glob("predictions/*/images.jsonl")
+    return file
+
+
+def test_an_unfinished_prediction_goes_on(data, tmp_path, scratch, monkeypatch):
+    training.train(*data, tmp_path / "model", detector(), steps(20), 1)
+    predict = lambda: predicted(tmp_path / "model", *data, 0.05, 2)  # noqa: E731
+    expected = predict()
+    assert not list(scratch.glob("predictions/*"))
+    real, file = prediction.to_results, interrupted(predict, 5, scratch, monkeypatch)
     assert file.read_bytes().count(b"\n") == 4
     with file.open("ab") as stream:
         stream.write(b'[]\n[{"image_id": 7, "cut')  # as a kill leaves it: half a batch
@@ -495,18 +501,8 @@ def test_a_damaged_line_of_a_prediction_is_done_again(data, tmp_path, scratch, m
     """Also one that is whole and JSON, with another digit."""
     training.train(*data, tmp_path / "model", detector(), steps(20), 1)
     predict = lambda: predicted(tmp_path / "model", *data, 0.001, 2)  # noqa: E731
-    expected, seen, real = predict(), [], prediction.to_results
-
-    def dies(image_id, *rest):
-        if len(seen) == 7:
-            raise KeyboardInterrupt
-        seen.append(image_id)
-        return real(image_id, *rest)
-
-    monkeypatch.setattr(prediction, "to_results", dies)
-    with pytest.raises(KeyboardInterrupt):
-        predict()
-    (file,) = scratch.glob("predictions/*/images.jsonl")
+    expected, real = predict(), prediction.to_results
+    file = interrupted(predict, 7, scratch, monkeypatch)
     lines = file.read_bytes().splitlines(keepends=True)
     assert len(lines) == 6
     digit = lines[2].replace(b'"image_id": 5', b'"image_id": 6')

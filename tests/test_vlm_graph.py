@@ -44,7 +44,7 @@ def test_a_changed_prompt_asks_again_and_an_old_one_does_not(tmp_path):
     assert f"{asking['questions']} questions, 0 of them asked now" in done.stdout
     assert work.text("loop/looker-1/verdicts.jsonl") == first
     assert work.json("metrics/asking/looker-1.json") == asking
-    # another prompt concerns this judge and what hangs on it
+    # another prompt concerns this judge and what depends on it
     prompt.write_text("is the mask right and complete")
     assert "judge@looker-1" in work.repro("update@looker-1")
     assert work.text("loop/looker-1/verdicts.jsonl") != first

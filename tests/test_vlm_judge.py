@@ -17,7 +17,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import tiny_vlm
-from conftest import ROOT, instance
+from conftest import ROOT, clear_proxies, instance
 from ruamel.yaml import YAML
 from vlm_server import VlmServer
 
@@ -36,8 +36,7 @@ PROMPT = "Detected: {pred_class_names_str}. Is it {right}?"
 
 @pytest.fixture
 def server(monkeypatch):
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
+    clear_proxies(monkeypatch)
     with VlmServer() as running:
         yield running
 

@@ -182,7 +182,7 @@ def qwen_processor(processor: type, video_processor: type, words, **pixels):
 
 
 def chain(folder: Path, template: str, then: dict[str, str | dict[str, float]], marks: tuple[str, ...] = ()) -> Path:
-    """A LLaVA whose next token hangs on the last one alone, so that it says what a test wants.
+    """A LLaVA whose next token depends on the last one alone, so that it says what a test wants.
 
     Attention and feed-forward layers add nothing, and each token of the chain is a direction of its own.
 
