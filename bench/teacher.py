@@ -3,7 +3,7 @@
 Each side runs in a process of its own, one image at a time and turn by turn, on the same pictures of 640 x 480, after one that does not
 count; memory is the most that the process held (on a GPU, the most that torch held there), of which the libraries alone take some hundred
 MiB. Processor seconds are those of all threads, which others on the machine inflate less. Both draw as many masks an image. Speed does not
-hang on what weights say, so random ones will do:
+depend on what weights say, so random ones will do:
 
   --teacher tiny    the tests' tiny models (tries the code; says nothing of any published model)
   --teacher small   the shapes of grounding-dino-tiny and sam2.1-hiera-tiny, random weights

@@ -117,7 +117,7 @@ def group_of(verdict: Row, proposals: list[Row], truth: list[Row], iou: float) -
 
 
 def choose(verdicts: list[Row], number: int, seed: int) -> list[Row]:
-    """At most `number` verdicts, in an order that hangs on the seed and the image ids and on nothing else."""
+    """At most `number` verdicts, in an order that depends on the seed and the image ids alone."""
     return sorted(verdicts, key=lambda v: hashlib.sha256(f"{seed} {v['image_id']}".encode()).digest())[:number]
 
 

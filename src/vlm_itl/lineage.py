@@ -1,4 +1,4 @@
-"""What outputs hang on, by the dvc.lock of a commit: commands, settings, code and data of every stage behind them, and the seed apart.
+"""What outputs depend on, by the dvc.lock of a commit: commands, settings, code and data of every stage behind them, and the seed apart.
 
 Two experiments with the same outputs' `key` are the same experiment with two seeds, whatever else their commits differ in.
 """

@@ -1,6 +1,6 @@
 """The report: one HTML page of what the graph has written, and of the revision that it belongs to. `make report`.
 
-It is no stage: a stage's output must not change with the commit, or nothing that hangs on it would ever be found in a cache again; and
+It is no stage: a stage's output must not change with the commit, or nothing that depends on it would ever be found in a cache again; and
 this page names the commit. Figures, numbers and example cases are outputs of stages; here they are only brought together.
 """
 
@@ -24,7 +24,7 @@ import jinja2
 from . import report, study
 from .base.errors import UserError
 from .base.files import read_json, write_text
-from .base.settings import Run, Settings, arm_of, load, read_yaml, simulated
+from .base.settings import Run, Settings, arm_of, called, load, read_yaml, simulated
 from .figures import arms as arm_figures
 from .figures import plt
 from .figures.comparison import differences
@@ -197,7 +197,7 @@ def experiments_table(rows: list[Row]) -> list[Row]:
             "fraction": row["fraction"], "arms": {}, "last": {},
         })  # fmt: skip
         if row["metric"] == "mask_AP" and row["arm"] and row["round"] >= one["last"].get(row["arm"], 0):
-            name = row["arm"] + (" (simulated)" if row["simulated"] else "")
+            name = called(row["arm"], row["simulated"])
             one["arms"][name], one["last"][row["arm"]] = row["value"], row["round"]
     return list(found.values())
 

@@ -1,4 +1,4 @@
-"""What a long stage has finished so far, on disk, found again by all that its result hangs on.
+"""What a long stage has finished so far, on disk, found again by all that determines its result.
 
 It lives in scratch/KIND/KEY, outside DVC's outputs, which DVC deletes when a stage starts. Another setting, picture, model or version is
 another KEY, so that two pieces of work never mix; the same one, killed and started again, finds its own.

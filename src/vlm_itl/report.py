@@ -9,7 +9,7 @@ from typing import Any
 from tabulate import tabulate
 
 from .base.files import read_json
-from .base.settings import Calibration, Judge, Run, Verifier, VlmJudge, arm_of, chain, is_model_of, simulated
+from .base.settings import Calibration, Judge, Run, Verifier, VlmJudge, arm_of, called, chain, is_model_of, simulated
 
 RULES = ("human", "confidence", "random", "always", "never")  # kinds of judge that compute nothing worth counting
 
@@ -127,7 +127,7 @@ def headline(summary: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def labels(runs: dict[str, Run], judges: dict[str, Judge]) -> dict[str, str]:
     """How a run is called in a figure: a simulated judge's numbers are named so wherever they stand."""
-    return {name: name + (" (simulated)" if simulated(judges[run.judge]) else "") for name, run in runs.items()}
+    return {name: called(name, simulated(judges[run.judge])) for name, run in runs.items()}
 
 
 def draws_everything(run: Run, judges: dict[str, Judge]) -> bool:
@@ -149,7 +149,7 @@ def curve(summary: dict[str, dict[str, Any]], runs: dict[str, Run]) -> list[dict
     def point(name: str, run: str) -> dict[str, Any]:
         numbers, start, way = summary[run], summary["start"], chain(runs, run)
         return {
-            "arm": arm_of(name, runs[name].arm) + (" (simulated)" if summary[name]["simulated"] else ""), "run": run, "round": len(way),
+            "arm": called(arm_of(name, runs[name].arm), summary[name]["simulated"]), "run": run, "round": len(way),
             "added_human_hours": round(numbers["human_hours"] - start["human_hours"], 6),
             "added_draw_hours": round(numbers["draw_hours"] - start["draw_hours"], 6),
             **{key: numbers[key] for key in ("human_hours", "mask_AP", "box_AP", "draw_hours", "human_decisions")},
@@ -165,7 +165,7 @@ def table(summary: dict[str, dict[str, Any]]) -> str:
     headers = ["run", "mask AP", "box AP", "images by human", "by model", "human hours", "asked", "approved", "unparsed",
                "judge recall", "specificity", "steps"]  # fmt: skip
     rows = [
-        [name + (" (simulated)" if r["simulated"] else ""), r["mask_AP"], r["box_AP"], r["images_human"], r["images_model"],
+        [called(name, r["simulated"]), r["mask_AP"], r["box_AP"], r["images_human"], r["images_model"],
          r["human_hours"], r["asked"], r["approved"], unparsed(r), r["judge_recall"], r["judge_specificity"], r["steps"]]
         for name, r in summary.items()
     ]  # fmt: skip

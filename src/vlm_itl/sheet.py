@@ -25,7 +25,7 @@ INK = "#202020"
 def choose(truth: Coco, settings: Gallery) -> dict[str, list[Row]]:
     """For each class at most `per_group` images that show it, by class name; no image twice.
 
-    Their order hangs on the seed and the image ids and on nothing else.
+    Their order depends on the seed and the image ids alone.
     """
     rows = by_image(truth)
     order = sorted(truth["images"], key=lambda i: hashlib.sha256(f"{settings.seed} {i['id']}".encode()).digest())

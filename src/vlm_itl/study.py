@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from .base.errors import UserError
 from .base.files import replacing
-from .base.settings import Compare, arm_of, load
+from .base.settings import Compare, arm_of, called, load
 from .lineage import Lineage, lineage
 from .statistics import matches
 from .statistics.compare import compare
@@ -223,7 +223,7 @@ def table(found: list[Row], settings: dict[str, Row], repository: Path) -> tuple
 
 
 def lineages_at(revision: str, repository: Path) -> dict[tuple[str, str], Lineage | None]:
-    """{(run, run it is held against): what their models and the test hang on} of a commit's comparison; see `lineage.lineage` for None."""
+    """{(run, run it is held against): what models and test depend on} of a commit's comparison; see `lineage.lineage` for None."""
     try:
         lock = yaml.load(text_at(revision, "dvc.lock", repository) or "", yaml.CSafeLoader)
     except yaml.YAMLError:
@@ -374,7 +374,7 @@ def sweep_points(rows: list[Row]) -> list[Row]:
     for (revision, run), row in numbers.items():
         if run == "start":
             continue
-        label = row["arm"] + (" (simulated)" if row["simulated"] else "")
+        label = called(row["arm"], row["simulated"])
         chain = [row]
         if row["round"] == 1 and not row["supervised"] and (revision, "start") in numbers:
             chain.insert(0, numbers[revision, "start"])

@@ -20,6 +20,7 @@ from ruamel.yaml import YAML
 
 from .errors import UserError
 from .files import read_regular
+from .redact import printable
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 MAX_PIXELS = 100_000_000  # of a picture, unless `data.max_pixels` says otherwise
@@ -358,6 +359,11 @@ def simulated(judge: Judge) -> bool:
     return isinstance(judge, HumanJudge | NoisyJudge) or (isinstance(judge, VlmJudge) and judge.human is not None)
 
 
+def called(name: str, is_simulated: bool) -> str:
+    """A run or an arm where its numbers are shown: those of a simulated judge are never without the word."""
+    return name + (" (simulated)" if is_simulated else "")
+
+
 def is_model_of(verifier: str, model: str) -> bool:
     """Whether a judge's `model` is the folder that this verifier's training writes."""
     return PurePosixPath(model) == PurePosixPath("judges", verifier, "model")
@@ -619,7 +625,7 @@ def load(path: Path = Path("params.yaml")) -> Settings:
         first = error.errors()[0]
         # a discriminated union puts its tag into the location; the user's file has no such key
         kinds = {"human", "noisy", "confidence", "random", "always", "never", "vlm", "grounded-sam2", "sam3"}
-        loc = [text if (text := str(part)).isprintable() else repr(text)[1:-1] for part in first["loc"] if part != "[key]"]
+        loc = [printable(str(part)) for part in first["loc"] if part != "[key]"]
         if len(loc) > 2 and loc[0] in ("judges", "autolabels") and loc[2] in kinds:
             del loc[2]
         message = first["msg"].removeprefix("Value error, ")

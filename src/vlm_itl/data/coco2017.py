@@ -19,7 +19,7 @@ from ..base.coco import Coco, subset
 from ..base.errors import UserError
 from ..base.files import feed, read_regular, scratch
 from ..base.pictures import suffix
-from ..base.redact import line as printable_line
+from ..base.redact import line
 from ..base.settings import MAX_PIXELS, Coco2017, Select
 from ..selection import Part, category_ids, left_out, select
 from .fetch import IN_A_ROW, Wanted, fetch
@@ -35,7 +35,7 @@ def prepare(
 ) -> tuple[dict[str, Coco], dict[str, Counter[str]]]:  # fmt: skip
     """Read the annotations, select, and fetch the selected pictures, or find them on this machine.
 
-    The published files cannot be mended by whoever reads them, so a training picture that is also a test picture is left out.
+    Users cannot change the published files, so a training picture that is also a test picture is left out.
 
     Args:
         images: gets the fetched pictures, `train/` and `test/`; pictures that lie on this machine are left where they are.
@@ -88,8 +88,8 @@ def prepare(
     else:
         missing, untried = _fetch(parts, urls, images, base, settings, max_pixels)
 
-    for line in missing.values():
-        print(printable_line(f"missing: {line}"))  # a server's words, and names of strangers
+    for problem in missing.values():
+        print(line(f"missing: {problem}"))  # a server's words, and names of strangers
     if untried:
         raise UserError(
             f"{IN_A_ROW} pictures in a row could not be fetched (listed above), so {untried} were not tried: is the network down, "

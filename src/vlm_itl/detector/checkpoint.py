@@ -1,4 +1,4 @@
-"""What a training or prediction of the detector hangs on, and how far a prediction got."""
+"""What determines a training or prediction of the detector, and how far a prediction got."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ MARK = "untrained"
 
 
 def write_untrained(folder: Path) -> None:
-    """Instead of weights, a file that says that there are none: whoever goes on from here begins from `detector.init`."""
+    """Instead of weights, a file that says that there are none: training that continues from here begins from `detector.init`."""
     write_text(folder / MARK, "No detector has been trained here yet; the first training begins from detector.init.\n")
 
 

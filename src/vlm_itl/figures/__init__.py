@@ -1,6 +1,6 @@
 """The report's figures: one look, equal bytes for equal numbers.
 
-A module draws what hangs on the same inputs (`data`, `arms`, `judges`, `comparison`), so that DVC draws only what changed.
+A module draws what depends on the same inputs (`data`, `arms`, `judges`, `comparison`), so that DVC draws only what changed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def canvas(width: float = 7.4, height: float = 3.6, rows: int = 1, columns: int 
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write an SVG that hangs on the figure alone: letters as outlines, ids from a fixed salt, no date."""
+    """Write an SVG that depends on the figure alone: letters as outlines, ids from a fixed salt, no date."""
     with replacing(path) as temporary:
         figure.savefig(temporary, format="svg", metadata={"Date": None, "Creator": None})
     plt.close(figure)

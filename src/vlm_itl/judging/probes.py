@@ -41,7 +41,7 @@ def make_probes(labels: Coco, per_kind: int, seed: int) -> tuple[Coco, list[Row]
 
     Returns:
         The pool (each image with `kind`, `source_id` and, where a mask was changed, `iou` with the true one), proposals with score 1, and
-        truth. Every choice hangs on the seed, the kind and the image, not on the order of the labels.
+        truth. Every choice depends on the seed, the kind and the image, not on the order of the labels.
     """
     rows = by_image(labels)
     images = {image["id"]: image for image in labels["images"]}

@@ -57,7 +57,7 @@ def best_iou(row: Row, truth: list[Row]) -> float:
 class Examples:
     """Makes examples from labels, and from proposals on some of the same images.
 
-    Every one hangs on a seed and a number alone, so that a training that was killed goes on with the ones that it would have had.
+    Every one depends on a seed and a number alone, so that a training that was killed goes on with the ones that it would have had.
     """
 
     def __init__(self, labels: Coco, proposals: Sequence[Row], iou: float) -> None:

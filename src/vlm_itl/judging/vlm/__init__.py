@@ -67,7 +67,7 @@ def check_classes(settings: VlmJudge, pool: Coco) -> None:
     if unknown:
         raise UserError(
             f"params.yaml: judges: model: {settings.model} was taught {', '.join(known)} and knows nothing else ({path}), so it cannot "
-            f"judge {', '.join(unknown)}; give the judge another model (README, 'A VLM as judge'), or take it out of runs, probed and "
+            f"judge {', '.join(unknown)}; give the judge another model (docs/guides/vlm-judges.md), or take it out of runs, probed and "
             "calibrations"
         )
 
@@ -163,7 +163,7 @@ class Asker:
         raise UserError(
             f"params.yaml: judges: {s.model}: in the first {PREFLIGHT} answers {what}; they begin with "
             f"{' and '.join(repr(text) for text, _ in begin)}. If the model thinks first, set template: {{enable_thinking: false}} or a "
-            f"prefill, such as an empty thought (README, A VLM as judge); else change the prompt or the options, or set {other}"
+            f"prefill, such as an empty thought (docs/guides/vlm-judges.md); else change the prompt or the options, or set {other}"
         )
 
     def _says_nothing(self, answer: Answer) -> bool:
@@ -235,7 +235,7 @@ def judge(
         answers were); under `unit: instance` also, in the order of the image's proposals, `accepted` and `log_odds_mask`, and
         `log_odds_missing` and `questions` (how many it took); `log_odds` is then that of the least sure of all of these, after the
         calibration where there is one. `person`: whether a person decided. What identifies the judge: model, revision, prompt, rendering,
-        versions. What it took: questions, unparsed answers and images that have one, tokens, seconds.
+        versions. What it took: questions, unparsed answers and images that have one, tokens, seconds, machines.
 
     Raises:
         UserError: the model or server cannot be used, knows none of the pool's classes, is not the one that the calibration was fitted on,

@@ -100,7 +100,7 @@ def _said(asker: Asker, answer: Answer) -> Said:
 def sample(images: list[Row], number: int, seed: int) -> list[Row]:
     """`number` of the images (all, where there are fewer), by ascending id and as many of each `kind` as can be.
 
-    Which, hangs on the seed, the kinds and the ids, not on the order of the list.
+    The choice depends on the seed, the kinds and the ids, not on the order of the list.
     """
     kinds: dict[str, list[Row]] = {}
     for image in sorted(images, key=lambda i: i["id"]):

@@ -155,7 +155,7 @@ class Fleet:
             read: raises ValueError for what is no answer; then the question is asked again.
 
         Raises:
-            NoAnswer: every server refuses the question, or it failed `retries` times more than once, on all servers that are up.
+            NoAnswer: every server refuses the question, or it failed more than `retries` times, on all servers that are up.
         """
         tried: set[_Server] = set()
         refused: set[_Server] = set()
