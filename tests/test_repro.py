@@ -47,15 +47,22 @@ def project(tmp_path):
             "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(tmp_path / "site-cache")}  # fmt: skip
     subprocess.run(["dvc", "init", "-q", "--no-scm"], cwd=tmp_path, env=env, check=True)
 
+    started = []
+
     def start(command: str) -> subprocess.Popen:
         (tmp_path / "dvc.yaml").write_text(GRAPH.replace("COMMAND", command))
-        return subprocess.Popen(
+        started.append(subprocess.Popen(
             [sys.executable, "-m", "vlm_itl.repro"], cwd=tmp_path, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        )  # fmt: skip
+        ))  # fmt: skip
+        return started[-1]
 
     start.folder = tmp_path
-    return start
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=60)
 
 
 def test_what_became_of_the_runs(tmp_path, monkeypatch):
@@ -103,3 +110,19 @@ def test_ctrl_c_ends_all_of_it(project):
     assert process.returncode == 130, said
     assert len(list(project.folder.glob("started-*"))) == 1
     assert "complete" not in said
+    process = project("true")
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+
+
+def test_ctrl_c_waits_for_what_the_stage_still_writes(project):
+    """A stage that takes Ctrl-C finishes what it has begun, before anything else runs or ends."""
+    process = project("trap 'sleep 1; touch ended-${key}; exit 130' INT; touch started-${key}; while true; do sleep 0.1; done")
+    end = time.monotonic() + 60
+    while not list(project.folder.glob("started-*")):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert len(list(project.folder.glob("started-*"))) == len(list(project.folder.glob("ended-*"))) == 1

@@ -5,18 +5,21 @@ DVC leaves out what depends on a failed stage and runs the rest, so the error of
 
 from __future__ import annotations
 
+import contextlib
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import networkx as nx
+import psutil
 from dvc.repo import Repo
 
 from .base.errors import UserError
 from .base.settings import check
 from .base.stage import error_file
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def outcome(runs: list[str], changed: set[str], depends: nx.DiGraph) -> list[str]:
@@ -41,18 +44,48 @@ def outcome(runs: list[str], changed: set[str], depends: nx.DiGraph) -> list[str
 
 
 def reproduce() -> int:
-    """Run DVC to its end, or to the end of the stage that Ctrl-C stops. Returns its exit status."""
+    """Run DVC to its end, or until Ctrl-C has ended its stage. Returns its exit status.
+
+    While a stage runs, DVC ignores Ctrl-C; it then takes that stage for a failed one and starts the next. So DVC stands in a
+    session of its own, where the terminal's signal does not reach it, and is stopped before its stage hears of it.
+    """
     interrupted = []
-    before = signal.signal(signal.SIGINT, lambda *_: interrupted.append(True))
+    before = {number: signal.signal(number, lambda *_: interrupted.append(True)) for number in SIGNALS}
     try:
-        process = subprocess.Popen(["dvc", "repro", "--keep-going"])
-        while process.poll() is None:
+        dvc = psutil.Popen(["dvc", "repro", "--keep-going"], start_new_session=True)
+        while dvc.poll() is None:
             time.sleep(0.05)
-            if interrupted:  # while a stage runs DVC is deaf to it, and would go on with the next
-                process.send_signal(signal.SIGINT)
+            if interrupted:
+                end(dvc)
     finally:
-        signal.signal(signal.SIGINT, before)
-    return 130 if interrupted else process.returncode
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 130 if interrupted else dvc.returncode
+
+
+def end(dvc: psutil.Popen) -> None:
+    """Interrupt the stage that DVC runs, wait for its end, and end DVC; between two stages, interrupt DVC itself."""
+    dvc.send_signal(signal.SIGSTOP)
+    stage = [process for process in dvc.children(recursive=True) if runs(process)]
+    if not stage:
+        dvc.send_signal(signal.SIGINT)
+        dvc.send_signal(signal.SIGCONT)
+        return
+    for process in stage:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGINT)
+    while any(runs(process) for process in stage):
+        time.sleep(0.05)
+    dvc.kill()
+    dvc.wait()
+
+
+def runs(process: psutil.Process) -> bool:
+    """Whether the process has not ended. A stopped parent does not collect its children: they stay as zombies."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def main() -> None:
