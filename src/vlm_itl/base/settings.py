@@ -137,6 +137,7 @@ class ModelLabels(Model):
     min_score: Probability = 0.0  # of an annotation that is learned from; an image that loses one this way is incomplete
     background: bool = True  # whether what is unlabelled in an incomplete image is learned as background; false: nothing in it is
     weight: Annotated[float, Field(gt=0)] = 1.0  # of the loss on images that a model labelled
+    mask_weight: Annotated[float, Field(ge=0)] = 1.0  # of the mask loss of their instances, apart from class and box
 
 
 class Training(Model):
@@ -222,16 +223,21 @@ class HumanJudge(Model):
 
     kind: Literal["human"]
     iou: Fraction = 0.6
+    unit: Literal["image", "instance"] = "image"  # instance: accepts each mask alone, then says whether anything is missing
 
 
 class NoisyJudge(Model):
-    """The simulated human with errors: approves a right image with P = recall, a wrong one with P = 1 - specificity."""
+    """The simulated human with errors: a right thing is approved with P = recall, a wrong one with P = 1 - specificity.
+
+    The thing is the image, or under `unit: instance` each mask, and that nothing is missing.
+    """
 
     kind: Literal["noisy"]
     recall: Probability
     specificity: Probability
     iou: Fraction = 0.6
     actor: Literal["human", "model"] = "model"  # whose time it costs
+    unit: Literal["image", "instance"] = "image"
 
 
 class ConfidenceJudge(Model):
@@ -372,7 +378,8 @@ def is_model_of(verifier: str, model: str) -> bool:
 class Run(Model):
     judge: Name
     prev: Name
-    policy: Literal["pool", "annotate", "drop", "ground_truth"] = "pool"
+    policy: Literal["pool", "annotate", "correct", "drop", "ground_truth"] = "pool"
+    batch: Annotated[int, Field(ge=1)] | None = None  # images that this round shows the judge: the first of the pool; none: all of it
     arm: Name | None = None  # whose line the figures draw; none: the run's name without its round number
 
 
