@@ -1,7 +1,7 @@
 """Which protocol tells judges apart? Arms of one round on drawn pictures, in one process, without DVC: quick enough to try settings.
 
-Every arm begins at one start and trains for equal steps. For each it prints human hours and mask AP, and keeps the matches, so that arms can be
-compared as `compare` does. What is there already is not run again. Usage:
+Every arm begins at one start and trains for equal steps. For each it prints human hours and mask AP, and keeps the matches, so that
+arms can be compared as `compare` does. What is there already is not run again. Usage:
 
     python bench/protocol.py --out /tmp/protocol --seeds 1 2 3 --initial 36 --steps 150 --arms human:annotate vlm:correct draw:60
 """
