@@ -115,8 +115,9 @@ class Split(Model):
 
 class Detector(Model):
     config: str  # a Detectron2 YAML
-    init: Literal["scratch", "imagenet", "coco"] = "scratch"
-    # a file or URL that takes the place of the model zoo's for `imagenet` and `coco`; DVC watches its name, not its content
+    # first weights; `drawn`: the file beside the config, learned on drawn pictures of other things (docs/model-card.md)
+    init: Literal["scratch", "drawn", "imagenet", "coco"] = "scratch"
+    # a file or URL that takes the place of those for `drawn`, `imagenet` and `coco`; DVC watches its name, not its content
     weights: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     processes: Annotated[int, Field(ge=1)] = 1  # that share each batch, on `cuda` one a GPU; the batch and what it teaches stay the same

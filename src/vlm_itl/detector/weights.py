@@ -34,6 +34,8 @@ COCO = {
 }
 COCO_URLS = "https://dl.fbaipublicfiles.com/detectron2/COCO-InstanceSegmentation/mask_rcnn_R_"
 
+PREDICTORS = ("roi_heads.box_predictor.", "roi_heads.mask_head.predictor.")  # layers of class, box and mask, which belong to the classes
+
 # What a backbone was trained on, as keys of a config. torchvision: RGB in [0, 1], normalised, a bottleneck's stride in its 3 x 3.
 TORCHVISION = {
     "INPUT.FORMAT": "RGB", "MODEL.PIXEL_MEAN": [123.675, 116.28, 103.53], "MODEL.PIXEL_STD": [58.395, 57.12, 57.375],
@@ -46,16 +48,29 @@ CAFFE = {
 }  # fmt: skip
 
 
+def beside(config: Path) -> Path:
+    """The weights of `detector.init: drawn` for a config, which `drawn_start` makes: all layers but `PREDICTORS`, in half precision."""
+    return config.with_suffix(".safetensors")
+
+
 def initial_weights(settings: Detector, cfg: CfgNode) -> str:
     """The file or URL that `detector.init` stands for; "" for `scratch`.
 
     Raises:
-        UserError: the model zoo has no such weights for this backbone.
+        UserError: there are no such weights for this config.
     """
     if settings.init == "scratch":
         return ""
     if settings.weights:
         return settings.weights
+    if settings.init == "drawn":
+        file = beside(Path(settings.config))
+        if not file.is_file():
+            raise UserError(
+                f"params.yaml: detector.init: drawn: {settings.config} has no weights beside it ({file}): make them with "
+                f"`python -m vlm_itl.detector.drawn_start --config {settings.config}`, or use init: scratch"
+            )
+        return str(file)
     depth = cfg.MODEL.RESNETS.DEPTH
     known = IMAGENET if settings.init == "imagenet" else COCO
     if depth not in known or cfg.MODEL.BACKBONE.NAME != "build_resnet_fpn_backbone":
