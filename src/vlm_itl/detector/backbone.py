@@ -1,4 +1,4 @@
-"""A thin ResNet with an FPN: ResNet-18's layout (He et al. 2016) at half width, for training from scratch on a CPU.
+"""A thin ResNet with an FPN: ResNet-18's layout (He et al. 2016) at half width or less, for training on a CPU.
 
 Detectron2's own ResNet-18 is fixed to 64 channels after the stem. This one takes STEM_OUT_CHANNELS for that width.
 """

@@ -22,8 +22,8 @@ from ..data.synthetic import write_dataset
 from ..evaluation.detection import average_precision
 from .prediction import Predictor, predict
 from .training import train
-from .weights import PREDICTORS, beside
 
+PREDICTORS = ("roi_heads.box_predictor.", "roi_heads.mask_head.predictor.")  # of class, box and mask: they belong to the classes
 HELD_OUT = 200  # further pictures, which the weights are measured on
 
 
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, help="the config's where it is left out")
     parser.add_argument("--seed", type=int, default=2000, help="of pictures, weights and batches; not that of an experiment's data")
     a = parser.parse_args()
-    print(make(a.config, a.out or beside(a.config), a.pictures, a.steps, a.learning_rate, a.seed))
+    print(make(a.config, a.out or Path(Detector(config=str(a.config)).drawn), a.pictures, a.steps, a.learning_rate, a.seed))
 
 
 if __name__ == "__main__":
