@@ -115,12 +115,18 @@ class Split(Model):
 
 class Detector(Model):
     config: str  # a Detectron2 YAML
-    init: Literal["scratch", "imagenet", "coco"] = "scratch"
-    # a file or URL that takes the place of the model zoo's for `imagenet` and `coco`; DVC watches its name, not its content
+    # first weights; `drawn`: the .safetensors beside the config, learned on drawn pictures of other things (docs/model-card.md)
+    init: Literal["scratch", "drawn", "imagenet", "coco"] = "scratch"
+    # a file or URL that takes the place of those for `drawn`, `imagenet` and `coco`; DVC watches its name, not its content
     weights: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     processes: Annotated[int, Field(ge=1)] = 1  # that share each batch, on `cuda` one a GPU; the batch and what it teaches stay the same
     options: dict[str, Any] = Field(default_factory=dict)  # Detectron2 keys over the YAML's, e.g. SOLVER.BASE_LR: 0.01
+
+    @property
+    def drawn(self) -> str:
+        """The weights of `init: drawn`: the file of the config's name, which `vlm_itl.detector.drawn_start` makes."""
+        return str(PurePosixPath(self.config).with_suffix(".safetensors"))
 
 
 class EarlyStopping(Model):
@@ -707,6 +713,9 @@ def needed_files(settings: Settings) -> Iterator[tuple[str, str]]:
     s, data = settings.detector, settings.data
     if not Path(s.config).is_file():
         yield "detector.config", f"no such file: {s.config}"
+    if s.init == "drawn" and not s.weights and not Path(s.drawn).is_file():
+        make = f"`python -m vlm_itl.detector.drawn_start --config {s.config}` makes it"
+        yield "detector.init", f"drawn: no such file: {s.drawn}; {make}, or use init: scratch"
     if s.weights and "://" not in s.weights and not Path(s.weights).is_file():
         yield "detector.weights", f"no such file: {s.weights}"
     if data.source != "coco2017" and not Path(data.root).is_dir():  # DVC may still have to fetch coco2017's
