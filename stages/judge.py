@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_itl.base.files import read_json, scratch, write_json, write_jsonl
+from vlm_itl.base.redact import say
 from vlm_itl.base.settings import VlmJudge
 from vlm_itl.base.stage import Stage
 from vlm_itl.judging import judge as ask
@@ -52,9 +53,9 @@ def main(
     write_json(metrics, took)
     asked = sum(v["asked"] for v in rows)
     if asked:
-        print(f"{judge}: {sum(v['approve'] for v in rows)} of {asked} images with proposals approved ({len(rows)} in the pool)")
+        say(f"{judge}: {sum(v['approve'] for v in rows)} of {asked} images with proposals approved ({len(rows)} in the pool)")
     else:
-        print(f"{judge}: no proposals to judge in {len(rows)} images of the pool")
+        say(f"{judge}: no proposals to judge in {len(rows)} images of the pool")
 
 
 if __name__ == "__main__":

@@ -313,3 +313,19 @@ def test_a_picture_of_no_certain_range_stops_download_in_one_line(tmp_path):
     assert last.startswith(f"error: {tmp_path}/train.json: image 1: {tmp_path}/train/a.tif is a picture of Pillow's mode F, ")
     assert last.endswith("save it with 8 bits a channel, or 16 bits grey")
     assert "Traceback" not in done.stderr
+
+
+def test_names_of_files_and_classes_reach_the_terminal_escaped(tmp_path):
+    title = "\x1b]0;owned\x07"  # sets a terminal's title
+    root = tmp_path / "in"
+    root.mkdir()
+    settings = {"train": part(root, f"train{title}", {"bird": 1, "book": 2, f"cat{title}": 3}, {1: f"a{title}.png"}),
+                "test": part(root, "test", {"bird": 1, "book": 2}, {1: "a.png"}, seed=9)}  # fmt: skip
+    done = stage(tmp_path, str(root), settings)
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+    (root / f"train{title}/a{title}.png").write_bytes(b"no picture")
+    done = stage(tmp_path, str(root), settings)
+    assert done.returncode == 1
+    assert "\\x1b]0;owned\\x07" in done.stderr
+    assert "\x1b" not in done.stdout + done.stderr

@@ -162,9 +162,9 @@ def test_every_line_may_take_it_back():
 @pytest.mark.parametrize("answer", [
     *(piece * 20_000 for piece in ("<think>", "</think>", "<|channel>final", "so the answer ", "analysis ", "<|begin_of_box|>", "yes or ")),
     "yes" + ("\n" * 300 + "so ") * 400,
-    *("yes\n" + piece * 200_000 for piece in ("\n", "so\n", "so ", "answer\n", "answer:\n", "-", "_", "so\n<", "_\n", "so the answer is:\n")),
+    *("yes\n" + piece * 200_000 for piece in ("\n", "so\n", "so ", "answer\n", "answer:\n", "-", "_", "so\n<", "_\n", "so answer is:\n")),
     "yes" + "/" * 400_000 + "x",
-    *(start + piece * 400_000 + "x" for start in ("answer:", "yes\nanswer:", "yes\nso answer") for piece in (":", "-", "_", " ", "\n", "\"")),
+    *(start + piece * 400_000 + "x" for start in ("answer:", "yes\nanswer:", "yes\nso answer") for piece in ':-_ \n"'),
 ], ids=lambda answer: repr(answer[:20]))  # fmt: skip
 def test_a_long_answer_is_read_at_once(answer):
     read(answer)

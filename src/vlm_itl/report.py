@@ -9,6 +9,7 @@ from typing import Any
 from tabulate import tabulate
 
 from .base.files import read_json
+from .base.redact import say
 from .base.settings import Calibration, Judge, Run, Verifier, VlmJudge, arm_of, called, chain, is_model_of, simulated
 
 RULES = ("human", "confidence", "random", "always", "never")  # kinds of judge that compute nothing worth counting
@@ -180,7 +181,7 @@ def unparsed(row: dict[str, Any]) -> str | None:
 
 def main() -> None:
     """Print the table of the committed or last summary: `python -m vlm_itl.report`."""
-    print(table(read_json(Path("metrics/summary.json"))))
+    say(table(read_json(Path("metrics/summary.json"))))
 
 
 if __name__ == "__main__":

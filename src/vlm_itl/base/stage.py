@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 from . import settings as settings_module
 from .errors import UserError
 from .files import outer_repository, scratch, write_text
-from .redact import line
+from .redact import line, say
 
 STARTED_NS = time.time_ns()  # this module is the first of the project that a stage imports
 ROOT = Path(__file__).resolve().parents[3]  # of src/vlm_itl/base/stage.py
@@ -165,7 +165,7 @@ def remove_files_of_other_runs(folder: Path, runs: list[str], ending: str) -> No
     for path in sorted(folder.glob(f"*{ending}")):
         if path.name.removesuffix(ending) not in runs:
             path.unlink()
-            print(f"removed {path}: params.yaml has no such run")
+            say(f"removed {path}: params.yaml has no such run")
 
 
 def fingerprint(path: Path) -> tuple[Any, str | None]:
@@ -195,7 +195,7 @@ def same(path: Path, before: tuple[Any, str | None]) -> bool:
 
 def edited_modules() -> list[str]:
     """Modules of this project that were loaded and have changed on disk since the process started."""
-    edited = []
+    edited = set()  # multiprocessing gives the main module a second name
     for module in list(sys.modules.values()):
         name = getattr(module, "__file__", None)
         if not name or not name.endswith(".py"):
@@ -204,5 +204,5 @@ def edited_modules() -> list[str]:
         if not (path.is_relative_to(ROOT / "src") or path.is_relative_to(ROOT / "stages")):
             continue
         if not path.exists() or path.stat().st_mtime_ns > STARTED_NS:
-            edited.append(str(path.relative_to(ROOT)))
+            edited.add(str(path.relative_to(ROOT)))
     return sorted(edited)
