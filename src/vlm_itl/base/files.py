@@ -45,7 +45,8 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        if error.filename is None:  # a full disk shows while writing, where Python does not say to which file
+        # a full disk shows while writing, where Python does not say to which file; an error without a number is no system's
+        if error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
     finally:
