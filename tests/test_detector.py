@@ -364,6 +364,9 @@ def test_a_base_is_a_file_beside_the_config(tmp_path, served, monkeypatch):
     for base in [*bases, "http://127.0.0.1:1/base.yaml"]:
         with pytest.raises(UserError, match=r"config\.yaml: _BASE_: .*: no file in the folder of the config or in the working directory"):
             rate(base)
+    for base in ('"a\\0b"', "~nobody-of-this-name/base.yaml", "x" * 5000):
+        with pytest.raises(UserError, match=r"config\.yaml: _BASE_: [^\n]*: no file in the folder of the config"):
+            rate(base)
     assert served.asked == []
     with pytest.raises(UserError, match=r"_BASE_: config\.yaml: a circle"):
         rate("config.yaml")

@@ -329,3 +329,14 @@ def test_names_of_files_and_classes_reach_the_terminal_escaped(tmp_path):
     assert done.returncode == 1
     assert "\\x1b]0;owned\\x07" in done.stderr
     assert "\x1b" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "x" * 300, "../pipe"])
+def test_annotations_that_are_no_file_are_one_line(both, tmp_path, name):
+    """Without dvc.yaml, as in a program of one's own, nobody has looked at the path before."""
+    os.mkfifo(tmp_path / "pipe")
+    settings = both.model_copy(update={"train": both.train.model_copy(update={"annotations": name})})
+    with pytest.raises(UserError, match=r"cannot be read: (no file can have this name|File name too long|not a regular file)"):
+        local.prepare(tmp_path / "out", tmp_path / "in", settings, CHOICE, 0)
+    done = stage(tmp_path, str(tmp_path / "in"), {"train": {"annotations": "a\0b", "images": "train"}})
+    assert (done.returncode, done.stderr.count("\n"), "zero character" in done.stderr) == (1, 1, True), done.stderr

@@ -71,6 +71,19 @@ def test_error_is_one_line_and_exit_status(here, capsys):
     assert stop.value.code == "error: in.txt: no good"
 
 
+def test_an_error_about_a_section_names_the_entry_that_the_stage_was_given(here):
+    def main(**_):
+        raise UserError("params.yaml: judges: model: x was taught birds")
+
+    with pytest.raises(SystemExit) as stop:
+        run(main)
+    assert stop.value.code == "error: params.yaml: judges.human: model: x was taught birds"
+    both = Stage(reads={}, writes={}, options={"judge": "", "base": ""}, params=("judges.{judge}", "judges.{base}", "runs"))
+    with pytest.raises(SystemExit) as stop:
+        both.run(main, "doc", ["--judge", "human", "--base", "vlm"])
+    assert stop.value.code == "error: params.yaml: judges.human, judges.vlm: model: x was taught birds"
+
+
 def test_missing_input_is_named(here):
     (here / "in.txt").unlink()
     with pytest.raises(SystemExit, match=r"error: in.txt: no such file or folder"):

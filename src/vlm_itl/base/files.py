@@ -85,7 +85,10 @@ def read_regular(path: Path, most: int | None = None) -> bytes:
     Raises:
         OSError: it cannot be read, is no regular file, or is larger.
     """
-    stat = path.stat()
+    try:
+        stat = path.stat()
+    except ValueError as error:  # a NUL, half a surrogate pair
+        raise OSError(errno.EINVAL, f"no file can have this name ({error})", str(path)) from None
     if not S_ISREG(stat.st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     if most is not None and stat.st_size > most:

@@ -84,6 +84,14 @@ class Stage:
         named = {key: {name for _, name, _, _ in Formatter().parse(key) if name} for key in self.params}
         return tuple(key.format(**vars(arguments)) for key in self.params if named[key] <= given)
 
+    def named_entry(self, message: str, arguments: argparse.Namespace) -> str:
+        """An error about `judges` or the like, from code that has one judge's settings and not its name, with `judges.NAME`."""
+        for section in {key.partition(".")[0] for key in self.params if "{" in key}:
+            entries = [key for key in self.keys(arguments) if key.startswith(f"{section}.")]
+            if message.startswith(begin := f"params.yaml: {section}: "):
+                return f"params.yaml: {', '.join(entries)}: {message.removeprefix(begin)}"
+        return message
+
     def run(self, main: Callable[..., None], doc: str, argv: Sequence[str] | None = None) -> None:
         """Run `main(**arguments, settings={key: value})` and exit the process with an error line if it cannot be done."""
         module = f"stages.{Path(sys.modules[main.__module__].__file__ or main.__module__).stem}"
@@ -121,7 +129,10 @@ class Stage:
         before = {path: fingerprint(path) for path in inputs}
         for path in outputs:
             path.parent.mkdir(parents=True, exist_ok=True)
-        main(**given, settings=chosen)
+        try:
+            main(**given, settings=chosen)
+        except UserError as error:
+            raise UserError(self.named_entry(str(error), arguments)) from None
         changed = [str(path) for path in inputs if not same(path, before[path])]
         changed += edited_modules()
         try:
