@@ -307,7 +307,7 @@ def test_a_folder_or_a_pipe_in_place_of_the_file_is_one_line(tmp_path):
 
 @pytest.mark.parametrize(("text", "said"), [
     ("seed: 1\n\nseed: 2\n", "line 3: duplicate key 'seed' in the mapping that begins in line 1; keep one of them"),
-    ("seed: 1\ndata: {root: a,\n  root: password}\n", "line 3: duplicate key 'root' in the mapping that begins in line 2; keep one of them"),
+    ("seed: 1\ndata: {root: a,\n  root: b}\n", "line 3: duplicate key 'root' in the mapping that begins in line 2; keep one of them"),
     ("a: &a {b: 1}\nc:\n  <<: *a\n  <<: *a\n", "line 4: duplicate key '<<' in the mapping that begins in line 3; keep one of them"),
     ('"a\\e[2J": 1\n"a\\e[2J": 2\n', r"line 2: duplicate key 'a\x1b[2J' in the mapping that begins in line 1; keep one of them"),
 ])  # fmt: skip

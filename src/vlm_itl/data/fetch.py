@@ -19,7 +19,7 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -142,7 +142,7 @@ def download(url: str, path: Path, most_bytes: int, timeout: float, deadline: fl
             temporary.open("wb") as stream,
             tqdm.wrapattr(stream, "write", desc="fetching a file", miniters=1) as shown,
         ):
-            response = _read(session, url, most_bytes, limits, shown)
+            response = _read(session, url, most_bytes, limits, cast(BinaryIO, shown))
             if not response.ok:
                 raise _Refused(f"{response.status_code} {response.reason}")
     except _Refused as error:
