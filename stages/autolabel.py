@@ -7,6 +7,7 @@ from typing import Any
 
 from vlm_itl import labels as policies
 from vlm_itl.base.files import read_json, write_json
+from vlm_itl.base.redact import say
 from vlm_itl.base.stage import Stage
 from vlm_itl.detector.untrained import write_untrained
 
@@ -44,7 +45,7 @@ def main(
     write_json(identity, who)
     write_untrained(model)
     with_any = len({row["image_id"] for row in rows})
-    print(f"{name}: {len(rows)} pseudo-labels on {with_any} of {len(everything['images'])} images")
+    say(f"{name}: {len(rows)} pseudo-labels on {with_any} of {len(everything['images'])} images")
 
 
 if __name__ == "__main__":

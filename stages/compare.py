@@ -8,6 +8,7 @@ from typing import Any
 from tqdm import tqdm
 
 from vlm_itl.base.files import write_json
+from vlm_itl.base.redact import say
 from vlm_itl.base.stage import Stage
 from vlm_itl.statistics.compare import compare, pairs
 from vlm_itl.statistics.matches import load
@@ -24,7 +25,7 @@ def main(matches: Path, comparison: Path, settings: dict[str, Any]) -> None:
     s = settings["compare"]
     chosen = pairs(settings["runs"], s.reference)
     if not chosen:
-        print(f"nothing to compare: runs needs an arm of the judge '{s.reference}' (compare.reference) and another")
+        say(f"nothing to compare: runs needs an arm of the judge '{s.reference}' (compare.reference) and another")
     rows = {}
     for run, against in tqdm(chosen.items(), desc="comparing", unit="arm", disable=None):
         model, reference = ({0: load(matches / f"{name}.npz")} for name in (run, against))  # one seed: this experiment's

@@ -11,6 +11,7 @@ from typing import Any
 
 from vlm_itl.base.coco import originals
 from vlm_itl.base.files import read_json, write_json
+from vlm_itl.base.redact import say
 from vlm_itl.base.stage import Stage
 from vlm_itl.selection import left_out, select
 
@@ -56,7 +57,7 @@ def main(root: Path, images: Path, train: Path, test: Path, metrics: Path, setti
     for name, part in parts.items():
         notes[name]["copies"] = sum(i != first for i, first in originals(part["images"]).items())
         for line in account(notes[name]):
-            print(f"{name}: {line}")
+            say(f"{name}: {line}")
     write_json(train, parts["train"])
     write_json(test, parts["test"])
     write_json(metrics, {name: {what: notes[name][what] for what in COUNTED} for name in parts})

@@ -7,6 +7,7 @@ from typing import Any
 
 from vlm_itl import gallery
 from vlm_itl.base.files import read_json, read_jsonl, write_json, write_text
+from vlm_itl.base.redact import say
 from vlm_itl.base.stage import Stage
 
 STAGE = Stage(
@@ -34,7 +35,7 @@ def main(
     )  # fmt: skip
     write_text(page, gallery.render(template.read_text(encoding="utf-8"), run, judge, content))
     write_json(examples, gallery.examples(content, settings["gallery"].examples))
-    print(", ".join(f"{group.count} {group.name}" for group in content.groups))
+    say(", ".join(f"{group.count} {group.name}" for group in content.groups))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_itl.base.files import read_json, write_json
+from vlm_itl.base.redact import say
 from vlm_itl.base.stage import Stage
 from vlm_itl.verifier.parts import parts, together
 
@@ -27,7 +28,7 @@ def main(labels: Path, detector: Path, unseen: Path, fit: Path, held_out: Path, 
     write_json(unseen, {**together(second, third), "annotations": []})
     write_json(fit, together(first, second))
     write_json(held_out, third)
-    print(f"{len(first['images'])} images for a detector, {len(second['images'])} for its mistakes, {len(third['images'])} held out")
+    say(f"{len(first['images'])} images for a detector, {len(second['images'])} for its mistakes, {len(third['images'])} held out")
 
 
 if __name__ == "__main__":

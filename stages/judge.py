@@ -8,6 +8,7 @@ from typing import Any
 
 from vlm_itl.base.coco import first
 from vlm_itl.base.files import read_json, scratch, write_json, write_jsonl
+from vlm_itl.base.redact import say
 from vlm_itl.base.settings import VlmJudge
 from vlm_itl.base.stage import Stage
 from vlm_itl.judging import judge as ask
@@ -55,9 +56,9 @@ def main(
     write_json(metrics, took)
     asked = sum(v["asked"] for v in rows)
     if asked:
-        print(f"{judge}: {sum(v['approve'] for v in rows)} of {asked} images with proposals approved ({len(rows)} in this round's batch)")
+        say(f"{judge}: {sum(v['approve'] for v in rows)} of {asked} images with proposals approved ({len(rows)} in this round's batch)")
     else:
-        print(f"{judge}: no proposals to judge in {len(rows)} images of this round's batch")
+        say(f"{judge}: no proposals to judge in {len(rows)} images of this round's batch")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_itl.base.files import read_json
+from vlm_itl.base.redact import say
 from vlm_itl.base.stage import Stage
 
 STAGE = Stage(
@@ -37,7 +38,7 @@ def main(
         sets.append(({**read_json(test), "annotations": []}, s.test_score_threshold, "predicting test images", predictions))
     nothing = launch(predict_sets, settings["detector.processes"], device, model, device, s.max_detections, s.batch_size, images, sets)
     if nothing:
-        print(f"{nothing}; a lower threshold (predict), a longer training (pretrain, train) or better weights (detector.init) may help")
+        say(f"{nothing}; a lower threshold (predict), a longer training (pretrain, train) or better weights (detector.init) may help")
 
 
 if __name__ == "__main__":

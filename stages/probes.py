@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_itl.base.files import read_json, write_json
+from vlm_itl.base.redact import say
 from vlm_itl.base.stage import Stage
 from vlm_itl.judging.probes import make_probes
 
@@ -20,7 +21,7 @@ def main(labels: Path, pool: Path, proposals: Path, truth: Path, settings: dict[
     made = make_probes(read_json(labels), settings["probes.per_kind"], settings["probes.seed"])
     for path, value in zip((pool, proposals, truth), made):
         write_json(path, value)
-    print(f"{len(made[0]['images'])} probes")
+    say(f"{len(made[0]['images'])} probes")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_itl.base.files import read_json, read_jsonl, write_json
+from vlm_itl.base.redact import say
 from vlm_itl.base.stage import Stage
 from vlm_itl.calibration import probability
 from vlm_itl.evaluation.probes import calibrate, observations
@@ -33,13 +34,13 @@ def main(
         "nothing" if found[k] is None else f"P {probability(found[k])} (log-odds {found[k]:.2f})"
         for k in ("threshold", "reject", "approve")
     )
-    print(f"approve from {alone}; with a person, reject below {reject} and approve from {approve}")
-    print(
+    say(f"approve from {alone}; with a person, reject below {reject} and approve from {approve}")
+    say(
         f"cost a probe: {found['cost']} on the probes themselves, {found['cost_held_out']} on source images held out, "
         f"{found['cost_always']} approving all, {found['cost_never']} approving none"
     )
     if found["too_few"]:
-        print(
+        say(
             f"WARNING: {found['probes']} probes of {found['sources']} images are too few: held out, these thresholds do not surely cost "
             "less than approving all or none; raise split.initial_fraction or hold_back.held_out"
         )

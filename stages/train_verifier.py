@@ -7,6 +7,7 @@ from typing import Any
 
 from vlm_itl.base.errors import UserError
 from vlm_itl.base.files import read_json, read_text, write_json
+from vlm_itl.base.redact import say
 from vlm_itl.base.settings import VlmJudge
 from vlm_itl.base.stage import Stage
 
@@ -46,7 +47,7 @@ def main(
     write_json(metrics, numbers)
     for kind in ("mask", "missing"):
         n = numbers[kind]
-        print(f"{kind}: AUROC {n['auroc']} on {n['examples']} examples of held-out images (untrained: {n['untrained_auroc']})")
+        say(f"{kind}: AUROC {n['auroc']} on {n['examples']} examples of held-out images (untrained: {n['untrained_auroc']})")
 
 
 if __name__ == "__main__":

@@ -12,13 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from coco_server import CocoServer
+from conftest import ROOT, clear_proxies
+from loopback import LoopbackServer
 from tiny_detector import detector, pictures, predicted
 
 from vlm_itl.base.errors import UserError
 from vlm_itl.base.settings import Detector, Training
 
 torch = pytest.importorskip("torch")
+from vlm_itl.detector import weights  # noqa: E402
 from vlm_itl.detector.config import build_config, load_config  # noqa: E402
 from vlm_itl.detector.training import train  # noqa: E402
 from vlm_itl.detector.weights import initial_weights, load_weights  # noqa: E402
@@ -240,6 +243,69 @@ def test_weights_from_a_server_that_has_none(served, tmp_path, monkeypatch):
         load_weights(build_model(build_config(detector(), 2)), f"{served.url}/zoo/R-50.pkl")
 
 
+@pytest.fixture
+def harmful(tmp_path, monkeypatch):
+    clear_proxies(monkeypatch)
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
+    with CocoServer(tmp_path / "served") as running:
+        yield running
+
+
+HARM = {
+    "endless": "more than 3,000,000 bytes", "drip": "not whole within 2 s", "drip head": "head is not whole within 2 s",
+    "gzip": "its body is compressed", "circle": "more than 5 redirections", "short": "IncompleteRead|Connection broken",
+    404: "404 Not Found",
+}  # fmt: skip
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("fault", HARM)
+def test_servers_of_weights_that_mean_harm(harmful, tmp_path, fault, monkeypatch):
+    """Neither disk nor time is the server's to spend: one line, and nothing is left."""
+    monkeypatch.setattr(weights, "MOST_BYTES", 3_000_000)
+    monkeypatch.setattr(weights, "DEADLINE", 2.0)
+    (tmp_path / "served/w.pkl").parent.mkdir()
+    (tmp_path / "served/w.pkl").write_bytes(bytes(100))
+    harmful.faults["/w.pkl"] = [fault] * 9
+    with pytest.raises(UserError, match=rf"^{harmful.url}/w\.pkl: these weights could not be fetched or read \([^\n]*({HARM[fault]})"):
+        load_weights(torch.nn.Linear(1, 1), f"{harmful.url}/w.pkl")
+    assert [file for file in (tmp_path / "cache").rglob("*") if file.is_file() and file.suffix != ".lock"] == []
+    assert harmful.asked["/w.pkl"] == (6 if fault == "circle" else 1)
+
+
+def test_weights_that_are_said_to_be_larger_than_any_are_not_begun(tmp_path, monkeypatch):
+    clear_proxies(monkeypatch)
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
+
+    class Large(LoopbackServer):
+        def do_GET(self, handler):
+            handler.send_response(200)
+            handler.send_header("Content-Length", str(2**32 + 1))
+            handler.end_headers()
+            handler.wfile.flush()
+            self.closing.wait(60)
+
+    with Large() as server, pytest.raises(UserError, match=r"more than 4,294,967,296 bytes"):
+        load_weights(torch.nn.Linear(1, 1), f"{server.url}/w.pkl")
+
+
+def test_weights_are_fetched_once_by_their_whole_address(harmful, tmp_path):
+    """Two servers' files of one name are two files, a redirection is followed, and no name leads out of the cache."""
+    for folder, value in (("a", 1.0), ("b", 2.0)):
+        (tmp_path / "served" / folder).mkdir(parents=True)
+        torch.save({"model": {"weight": torch.full((1, 1), value), "bias": torch.zeros(1)}}, tmp_path / "served" / folder / "w.pth")
+    harmful.faults["/b/w.pth"] = ["redirect"]
+    model = torch.nn.Linear(1, 1)
+    model.input_format, model.pixel_mean, model.pixel_std = "BGR", torch.zeros(3), torch.ones(3)
+    for url, value in ((f"{harmful.url}/a/w.pth", 1.0), (f"{harmful.url}/b/w.pth", 2.0), (f"{harmful.url}/a/w.pth", 1.0)):
+        load_weights(model, url)
+        assert model.weight.item() == value
+    assert harmful.asked == {"/a/w.pth": 1, "/b/w.pth": 1, "/moved/b/w.pth": 1}
+    assert {file.parents[1] for file in tmp_path.rglob("w.pth")} == {tmp_path / "served", tmp_path / "cache"}
+    with pytest.raises(UserError, match="404 Not Found"):
+        load_weights(model, f"{harmful.url}/../../../w.pth")
+
+
 # weights and configs from strangers: data, not code
 
 PAYLOAD = "!!python/object/apply:os.mkdir [{marker}]"
@@ -297,6 +363,9 @@ def test_a_base_is_a_file_beside_the_config(tmp_path, served, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     for base in [*bases, "http://127.0.0.1:1/base.yaml"]:
         with pytest.raises(UserError, match=r"config\.yaml: _BASE_: .*: no file in the folder of the config or in the working directory"):
+            rate(base)
+    for base in ('"a\\0b"', "~nobody-of-this-name/base.yaml", "x" * 5000):
+        with pytest.raises(UserError, match=r"config\.yaml: _BASE_: [^\n]*: no file in the folder of the config"):
             rate(base)
     assert served.asked == []
     with pytest.raises(UserError, match=r"_BASE_: config\.yaml: a circle"):

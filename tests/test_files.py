@@ -76,3 +76,6 @@ def test_only_regular_files_of_the_expected_size_are_read(tmp_path):
             read_regular(path)
     with pytest.raises(FileNotFoundError):
         read_regular(tmp_path / "none")
+    for name in ("a\0b", "\ud800"):
+        with pytest.raises(OSError, match="no file can have this name"):
+            read_regular(tmp_path / name)

@@ -313,3 +313,30 @@ def test_a_picture_of_no_certain_range_stops_download_in_one_line(tmp_path):
     assert last.startswith(f"error: {tmp_path}/train.json: image 1: {tmp_path}/train/a.tif is a picture of Pillow's mode F, ")
     assert last.endswith("save it with 8 bits a channel, or 16 bits grey")
     assert "Traceback" not in done.stderr
+
+
+def test_names_of_files_and_classes_reach_the_terminal_escaped(tmp_path):
+    title = "\x1b]0;owned\x07"  # sets a terminal's title
+    root = tmp_path / "in"
+    root.mkdir()
+    settings = {"train": part(root, f"train{title}", {"bird": 1, "book": 2, f"cat{title}": 3}, {1: f"a{title}.png"}),
+                "test": part(root, "test", {"bird": 1, "book": 2}, {1: "a.png"}, seed=9)}  # fmt: skip
+    done = stage(tmp_path, str(root), settings)
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+    (root / f"train{title}/a{title}.png").write_bytes(b"no picture")
+    done = stage(tmp_path, str(root), settings)
+    assert done.returncode == 1
+    assert "\\x1b]0;owned\\x07" in done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "x" * 300, "../pipe"])
+def test_annotations_that_are_no_file_are_one_line(both, tmp_path, name):
+    """Without dvc.yaml, as in a program of one's own, nobody has looked at the path before."""
+    os.mkfifo(tmp_path / "pipe")
+    settings = both.model_copy(update={"train": both.train.model_copy(update={"annotations": name})})
+    with pytest.raises(UserError, match=r"cannot be read: (no file can have this name|File name too long|not a regular file)"):
+        local.prepare(tmp_path / "out", tmp_path / "in", settings, CHOICE, 0)
+    done = stage(tmp_path, str(tmp_path / "in"), {"train": {"annotations": "a\0b", "images": "train"}})
+    assert (done.returncode, done.stderr.count("\n"), "zero character" in done.stderr) == (1, 1, True), done.stderr

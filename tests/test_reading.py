@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
-import time
+import random
+import re
+from collections import Counter
 
 import pytest
 from conftest import ROOT
@@ -122,11 +124,50 @@ def test_a_thought_that_was_begun_for_the_model():
     assert opened("assistant\n<think>\n\n</think>\n\n") == opened("assistant\n") == ""
 
 
-def test_a_long_answer_is_read_at_once():
-    for piece in ("<think>", "</think>", "<|channel|>final", "so the answer ", "analysis ", "<|begin_of_box|>", "yes or "):
-        start = time.perf_counter()
-        read(piece * 20_000)
-        assert time.perf_counter() - start < 2, piece
+TAKEN_BACK = [
+    "yes no", "yes\nno", "yes\nanswer\nis: no", "yes, it fits.\n\n**No**", "yes\nso\n<answer: no", "yes\nso\n_so answer: no",
+    "yes\nSo,\nthe\n\nfinal\nanswer\n:\nno", "yes\n-\n- __no__", "yes\nso\nno", "yes\nso so\nthus\nverdict = *no*",
+]  # fmt: skip
+KEPT = ["yes so no", "yes\nso\nso", "yes\nanswer no", "yes\nthe no", "yes\nnone", "yes\na no\nso answer: yes"]
+
+
+def test_a_yes_that_is_taken_back():
+    assert {a: read(a).outcome for a in TAKEN_BACK} == dict.fromkeys(TAKEN_BACK, "unparsed")
+    assert {a: read(a).outcome for a in KEPT} == dict.fromkeys(KEPT, "approve")
+
+
+def test_every_line_may_take_it_back():
+    """Against the rule as one expression, which is right and takes time that grows with the square of the text's length."""
+    dress = r"[^\w<]*(?:_+)?"
+    label = (
+        r"(?:(?:so|thus|therefore|the|my|final|short|correct)\W+)*"
+        r"(?:answer|verdict|response|output|decision|result)(?:\s+is)?\s*[:=\-\u2013\u2014*_]+"
+    )
+    rule = re.compile(rf"^{dress}(?:{label}{dress})?(?:no)(?![^\W_])", re.IGNORECASE | re.MULTILINE)
+    random_ = random.Random(1)
+    pieces = ["\n", "\n", " ", "so", "the", "answer", "is", ":", "-", "_", "<", "no", "no", "x", "."]
+    outcomes = Counter()
+    for _ in range(20_000):
+        text = "yes" + " ".join("".join(random_.choices(pieces, k=4)) for _ in range(3)).replace(" ", random_.choice(["", " ", "\n"]))
+        first = re.match(r"yes(?![^\W_])(.*)", text, re.DOTALL)
+        if first is not None:
+            outcome = "unparsed" if rule.search(first[1]) else "approve"
+            assert read(text).outcome == outcome, text
+            outcomes[outcome] += 1
+    assert min(outcomes.values()) > 2_000
+
+
+# each would take from minutes to days if the time grew with the square of the length
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("answer", [
+    *(piece * 20_000 for piece in ("<think>", "</think>", "<|channel>final", "so the answer ", "analysis ", "<|begin_of_box|>", "yes or ")),
+    "yes" + ("\n" * 300 + "so ") * 400,
+    *("yes\n" + piece * 200_000 for piece in ("\n", "so\n", "so ", "answer\n", "answer:\n", "-", "_", "so\n<", "_\n", "so answer is:\n")),
+    "yes" + "/" * 400_000 + "x",
+    *(start + piece * 400_000 + "x" for start in ("answer:", "yes\nanswer:", "yes\nso answer") for piece in ':-_ \n"'),
+], ids=lambda answer: repr(answer[:20]))  # fmt: skip
+def test_a_long_answer_is_read_at_once(answer):
+    read(answer)
 
 
 def test_options_in_capitals():

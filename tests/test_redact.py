@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import io
+import logging
 
 import pytest
 from conftest import ROOT
 
 from vlm_itl.base.errors import UserError
-from vlm_itl.base.redact import hide, line, printable, redact
+from vlm_itl.base.redact import hide, line, printable, redact, say
 from vlm_itl.base.settings import load
 
 
@@ -53,3 +55,24 @@ def test_settings_do_not_repeat_a_secret(tmp_path, url):
     with pytest.raises(UserError, match=r"base_urls") as error:
         load(path)
     assert "heim" not in str(error.value)
+
+
+HOSTILE = "a\x1b]0;x\x07 http://me:pass@host\nb\u202e"
+SHOWN = "a\\x1b]0;x\\x07 http://***@host b\\u202e"
+
+
+def test_what_is_said_is_one_line_without_secrets(capsys):
+    say(HOSTILE)
+    assert capsys.readouterr() == (f"{SHOWN}\n", "")
+
+
+def test_what_libraries_log_is_one_line_without_secrets():
+    stream = io.StringIO()
+    logger, handler = logging.getLogger("a.library.of.somebody"), logging.StreamHandler(stream)
+    logger.addHandler(handler)
+    try:
+        logger.warning(HOSTILE)
+        logger.warning("%s of %d", HOSTILE, 3)
+    finally:
+        logger.removeHandler(handler)
+    assert stream.getvalue() == f"{SHOWN}\n{SHOWN} of 3\n"

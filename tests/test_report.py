@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import pytest
 from conftest import ROOT
 
 from vlm_itl.base.files import write_json
 from vlm_itl.base.settings import Calibration, NoisyJudge, Run, Verifier, VlmJudge, load
-from vlm_itl.report import curve, decided_nothing, machine_seconds, preparations, summarise, table
+from vlm_itl.report import curve, decided_nothing, machine_seconds, main, preparations, summarise, table
 
 
 def summary_of(tmp_path, runs, judges, prepared=None, asking=None):
@@ -165,3 +168,22 @@ def test_who_decided_nothing():
     }  # fmt: skip
     assert decided_nothing(summary, runs) == {"a-1", "a-2", "b-1", "zero-1"}
     assert decided_nothing({}, runs) == set()
+
+
+def test_the_table_by_hand_is_of_the_runs_of_params_yaml(tmp_path, monkeypatch, capsys):
+    """After a failed stage the summary that lies there is the committed one's."""
+    settings = load(ROOT / "params.yaml")
+    rows = summary_of(tmp_path, settings.runs, settings.judges)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    write_json(tmp_path / "metrics/summary.json", rows)
+    main()
+    assert capsys.readouterr().out == table(rows) + "\n"
+    last = list(rows)[-1]
+    write_json(tmp_path / "metrics/summary.json", {name: row for name, row in rows.items() if name != last})
+    with pytest.raises(SystemExit, match=rf"^error: metrics/summary.json: has the runs start, .*, and params.yaml start, .*, {last}: .*"):
+        main()
+    (tmp_path / "metrics/summary.json").write_text(json.dumps(rows)[:-9])
+    with pytest.raises(SystemExit, match=r"^error: metrics/summary\.json: cannot be read as JSON"):
+        main()
+    assert capsys.readouterr().out == ""

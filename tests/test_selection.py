@@ -65,8 +65,8 @@ def test_the_defaults_are_the_first_studys():
 
 
 def test_errors_say_what_is_there():
-    with pytest.raises(UserError, match=r"test data has no class 'dragon' \(it has: bird, book, zebra\)"):
-        select(MANY, settings(categories=["dragon"]), "test")
+    with pytest.raises(UserError, match=r"test data has no class 'dragon', 'unicorn' \(it has: bird, book, zebra\)"):
+        select(MANY, settings(categories=["dragon", "bird", "unicorn"]), "test")
     with pytest.raises(UserError, match=r"no test image has an instance .* 10000 square pixels .*bird 52, book 48, zebra 4; iscrowd: 0"):
         select(MANY, settings(min_area=10_000), "test")
     with pytest.raises(UserError, match=r"select.max_images: 1 training images cannot show every class; 2 can"):

@@ -93,7 +93,15 @@ WRONG = {
     "runs.human-1.arm: .*pattern": lambda p: p["runs"]["human-1"].update(arm="a b"),
     "autolabels.g: .*'grounded-sam2', 'sam3'": lambda p: p.update(autolabels={"g": {"kind": "sam2"}}),
     "autolabels.g.box_treshold: unknown key": lambda p: p.update(autolabels={"g": {"kind": "grounded-sam2", "box_treshold": 0.3}}),
-    "autolabels.g.captions: no class 'cat'": lambda p: p.update(autolabels={"g": {"kind": "sam3", "captions": {"cat": "a cat"}}}),
+    "autolabels.g.captions: no class 'cat', 'dog' in": lambda p: p.update(
+        autolabels={"g": {"kind": "sam3", "captions": {"cat": "a cat", "dog": "x"}}}
+    ),
+    r"data.local.train.annotations: 'a\\x00b' holds a zero character": lambda p: p["data"].update(
+        source="local", local={"train": {"annotations": "a\0b", "images": "x"}}
+    ),
+    "judges.masks.server.base_urls.0: .* holds a zero character": lambda p: p["judges"]["masks"]["server"].update(
+        base_urls=["http://a/\0"]
+    ),
     "autolabels.human-1: 'human-1' is the name of another": lambda p: p.update(autolabels={"human-1": {"kind": "sam3"}}),
     "runs.g-1.prev: .*there are: start, g, ": lambda p: p.update(
         autolabels={"g": {"kind": "sam3"}}, runs={**p["runs"], "g-1": {"judge": "human", "prev": "h"}}
@@ -298,3 +306,17 @@ def test_a_folder_or_a_pipe_in_place_of_the_file_is_one_line(tmp_path):
     for path in (tmp_path, tmp_path / "pipe"):
         with pytest.raises(UserError, match="cannot be read: not a regular file"):
             load(path)
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("seed: 1\n\nseed: 2\n", "line 3: duplicate key 'seed' in the mapping that begins in line 1; keep one of them"),
+    ("seed: 1\ndata: {root: a,\n  root: b}\n", "line 3: duplicate key 'root' in the mapping that begins in line 2; keep one of them"),
+    ("a: &a {b: 1}\nc:\n  <<: *a\n  <<: *a\n", "line 4: duplicate key '<<' in the mapping that begins in line 3; keep one of them"),
+    ('"a\\e[2J": 1\n"a\\e[2J": 2\n', r"line 2: duplicate key 'a\x1b[2J' in the mapping that begins in line 1; keep one of them"),
+])  # fmt: skip
+def test_a_key_given_twice_is_named_with_its_line(tmp_path, text, said):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        load(path)
+    assert str(error.value) == f"{path}: {said}"

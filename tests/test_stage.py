@@ -71,6 +71,19 @@ def test_error_is_one_line_and_exit_status(here, capsys):
     assert stop.value.code == "error: in.txt: no good"
 
 
+def test_an_error_about_a_section_names_the_entry_that_the_stage_was_given(here):
+    def main(**_):
+        raise UserError("params.yaml: judges: model: x was taught birds")
+
+    with pytest.raises(SystemExit) as stop:
+        run(main)
+    assert stop.value.code == "error: params.yaml: judges.human: model: x was taught birds"
+    both = Stage(reads={}, writes={}, options={"judge": "", "base": ""}, params=("judges.{judge}", "judges.{base}", "runs"))
+    with pytest.raises(SystemExit) as stop:
+        both.run(main, "doc", ["--judge", "human", "--base", "vlm"])
+    assert stop.value.code == "error: params.yaml: judges.human, judges.vlm: model: x was taught birds"
+
+
 def test_missing_input_is_named(here):
     (here / "in.txt").unlink()
     with pytest.raises(SystemExit, match=r"error: in.txt: no such file or folder"):
@@ -205,7 +218,7 @@ def test_a_link_that_leads_nowhere_is_no_edit(here):
 
 def test_files_of_runs_that_are_gone_are_removed(here, capsys):
     """What DVC hashes of a folder with one file a run is what the runs of params.yaml have."""
-    for name in ("start.json", "human-1.json", "tried-1.json", "notes.txt"):
+    for name in ("start.json", "human-1.json", "tried-\x1b[2J.json", "notes.txt"):
         (here / "metrics" / name).parent.mkdir(exist_ok=True)
         (here / "metrics" / name).write_text(name)
     seen = []
@@ -214,7 +227,7 @@ def test_files_of_runs_that_are_gone_are_removed(here, capsys):
     main.__module__ = __name__
     stage.run(main, "doc", ["--folder", "metrics", "--result", "out.txt"])
     assert seen == ["human-1.json", "notes.txt", "start.json"]
-    assert capsys.readouterr().out == "removed metrics/tried-1.json: params.yaml has no such run\n"
+    assert capsys.readouterr().out == "removed metrics/tried-\\x1b[2J.json: params.yaml has no such run\n"
 
 
 def test_a_path_that_a_setting_names_is_read_and_watched(here):

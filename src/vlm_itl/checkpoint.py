@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from .base.files import replacing
+from .base.redact import say
 from .progress import state_folder
 
 EVERY = "VLM_ITL_CHECKPOINT_SECONDS"
@@ -60,7 +61,7 @@ class Checkpoint:
         except OSError:
             raise
         except Exception:  # there is no end to what a damaged file can raise
-            print(f"{self.path}: damaged, so it is removed and the training begins again")
+            say(f"{self.path}: damaged, so it is removed and the training begins again")
             self.path.unlink(missing_ok=True)
             return None
 

@@ -24,6 +24,7 @@ import jinja2
 from . import report, study
 from .base.errors import UserError
 from .base.files import read_json, write_text
+from .base.redact import line, say
 from .base.settings import Run, Settings, arm_of, called, load, read_yaml, simulated
 from .figures import arms as arm_figures
 from .figures import plt
@@ -319,10 +320,10 @@ def main(argv: list[str] | None = None) -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        sys.exit(f"error: {error.filename or arguments.page}: {error.strerror}")
-    print(f"{arguments.page} ({arguments.page.stat().st_size / 1e6:.1f} MB)")
+        sys.exit(line(f"error: {error.filename or arguments.page}: {error.strerror}"))
+    say(f"{arguments.page} ({arguments.page.stat().st_size / 1e6:.1f} MB)")
     for path in content["missing"]:
-        print(f"missing, and left out: {path} (dvc repro makes it)")
+        say(f"missing, and left out: {path} (dvc repro makes it)")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from .base.files import feed, scratch
+from .base.redact import say
 
 DAYS_KEPT = 14  # of what nobody went on with
 
@@ -88,7 +89,7 @@ def whole_lines(path: Path) -> int:
     with path.open("rb") as stream:
         for line in stream:
             if line[-10:] != b"\t%08x\n" % zlib.crc32(line[:-10]):
-                print(f"{path}: line {number + 1} is cut short or damaged, so what it and later lines hold is done again")
+                say(f"{path}: line {number + 1} is cut short or damaged, so what it and later lines hold is done again")
                 break
             number += 1
     return number

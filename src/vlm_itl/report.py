@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
+from .base.errors import UserError
 from .base.files import read_json
-from .base.settings import Calibration, Judge, Run, Verifier, VlmJudge, arm_of, called, chain, is_model_of, simulated
+from .base.redact import say
+from .base.settings import Calibration, Judge, Run, Verifier, VlmJudge, arm_of, called, chain, is_model_of, load, simulated
 
 RULES = ("human", "confidence", "random", "always", "never")  # kinds of judge that compute nothing worth counting
 
@@ -180,8 +183,19 @@ def unparsed(row: dict[str, Any]) -> str | None:
 
 
 def main() -> None:
-    """Print the table of the committed or last summary: `python -m vlm_itl.report`."""
-    print(table(read_json(Path("metrics/summary.json"))))
+    """Print the table of the last summary: `python -m vlm_itl.report`. Where a stage failed, that is of other runs: the committed ones'."""
+    path = Path("metrics/summary.json")
+    try:
+        summary, runs = read_json(path), ["start", *load().runs]
+        if list(summary) != runs:
+            raise UserError(
+                f"{path}: has the runs {', '.join(summary)}, and params.yaml {', '.join(runs)}: the report of these is not made yet; "
+                "run `make repro`, whose last lines say what failed"
+            )
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    for row in table(summary).splitlines():
+        say(row)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import psutil
 from dvc.repo import Repo
 
 from .base.errors import UserError
+from .base.redact import say
 from .base.settings import check
 from .base.stage import error_file
 
@@ -96,7 +97,8 @@ def main() -> None:
             with Repo(str(Path())) as repo:
                 graph = nx.relabel_nodes(repo.index.graph, lambda stage: stage.addressing)
                 changed = set(repo.status(targets=["dvc.yaml"]))
-            print("\n".join(outcome(runs, changed, graph)))
+            for line in outcome(runs, changed, graph):
+                say(line)
     except UserError as error:
         sys.exit(f"error: {error}")
     sys.exit(status)

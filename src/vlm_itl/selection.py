@@ -21,15 +21,15 @@ def category_ids(categories: Iterable[tuple[int, str]], settings: Select, part: 
         where: the file, for an error.
 
     Raises:
-        UserError: the data has no class of that name, or two.
+        UserError: the data has no classes of these names, or two of one.
     """
     ids: dict[str, list[int]] = {}
     for i, name in categories:
         ids.setdefault(name, []).append(i)
     file = f" in {where}" if where else ""
+    if unknown := [f"'{name}'" for name in settings.categories if name not in ids]:
+        raise UserError(f"params.yaml: select.categories: {part} data has no class {', '.join(unknown)} (it has: {', '.join(ids)}){file}")
     for name in settings.categories:
-        if name not in ids:
-            raise UserError(f"params.yaml: select.categories: {part} data has no class '{name}' (it has: {', '.join(ids)}){file}")
         if len(ids[name]) > 1:
             raise UserError(
                 f"{part} data has the class '{name}' under the ids {' and '.join(map(str, ids[name]))}{file}: "

@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from .base.errors import UserError
 from .base.files import replacing
+from .base.redact import line, say
 from .base.settings import Compare, arm_of, called, load
 from .lineage import Lineage, lineage
 from .statistics import matches
@@ -417,15 +418,15 @@ def main(argv: list[str] | None = None) -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        sys.exit(f"error: {error.filename or here}: {error.strerror}")
+        sys.exit(line(f"error: {error.filename or here}: {error.strerror}"))
     empty = [row for row in rows if row["metric"] is None]
-    print(f"{len(found)} experiments and commits, {len(rows) - len(empty)} numbers")
+    say(f"{len(found)} experiments and commits, {len(rows) - len(empty)} numbers")
     for row in empty:
-        print(f"without numbers: {row['experiment']} ({row['state']})")
+        say(f"without numbers: {row['experiment']} ({row['state']})")
     if hint:
-        print(hint)
+        say(hint)
     for what in left_out:
-        print(f"left out of the comparison over seeds: {what}")
+        say(f"left out of the comparison over seeds: {what}")
 
 
 if __name__ == "__main__":

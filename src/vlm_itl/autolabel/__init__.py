@@ -15,6 +15,7 @@ from tqdm import tqdm
 from ..base.coco import Coco, encode
 from ..base.errors import UserError
 from ..base.pictures import Pixels, read_picture
+from ..base.redact import say
 from ..base.settings import GroundedSam2, Sam3
 from ..progress import Progress, digest_of
 from .found import Found
@@ -103,7 +104,7 @@ def less(size: int, device: str) -> int:
     gc.collect()
     if device == "cuda":
         torch.cuda.empty_cache()
-    tqdm.write(f"out of memory with {size} images at a time; {size // 2} from here on")
+    say(f"out of memory with {size} images at a time; {size // 2} from here on")
     return size // 2
 
 

@@ -45,7 +45,8 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        if error.filename is None:  # a full disk shows while writing, where Python does not say to which file
+        # a full disk shows while writing, where Python does not say to which file; an error without a number is no system's
+        if error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
     finally:
@@ -84,7 +85,10 @@ def read_regular(path: Path, most: int | None = None) -> bytes:
     Raises:
         OSError: it cannot be read, is no regular file, or is larger.
     """
-    stat = path.stat()
+    try:
+        stat = path.stat()
+    except ValueError as error:  # a NUL, half a surrogate pair
+        raise OSError(errno.EINVAL, f"no file can have this name ({error})", str(path)) from None
     if not S_ISREG(stat.st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     if most is not None and stat.st_size > most:

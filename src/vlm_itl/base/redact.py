@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 import re
+from contextlib import suppress
+from typing import Any
 from urllib.parse import quote, quote_plus
+
+from tqdm import tqdm
 
 SHORTEST = 6  # characters of a secret; something shorter, such as EMPTY, stands in too many texts that do not mean it
 
@@ -50,3 +55,19 @@ def printable(text: str) -> str:
 def line(text: str) -> str:
     """`text` as one line that may be shown."""
     return printable(redact(" ".join(text.splitlines())))
+
+
+def say(text: str) -> None:
+    """Print one line, above the progress bar if there is one. Nothing else in stages and library writes to the terminal (ruff: T20)."""
+    tqdm.write(line(text))
+
+
+def _shown(*arguments: Any, **more: Any) -> logging.LogRecord:
+    """A log record whose message is one line that may be shown: libraries log the names of a stranger's weights, and a server's words."""
+    record = logging.LogRecord(*arguments, **more)
+    with suppress(Exception):  # arguments that do not fit the message; the handler says so
+        record.msg, record.args = line(record.getMessage()), ()
+    return record
+
+
+logging.setLogRecordFactory(_shown)  # of every process that imports this, whatever handlers and formatters its libraries have

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError
 
 from .errors import UserError
 from .files import read_regular
@@ -535,9 +536,8 @@ class Settings(Model):
         for name, teacher in self.autolabels.items():
             if name == "start" or name in self.runs:
                 return f"autolabels.{name}", f"'{name}' is the name of another start or run; choose another"
-            for wanted in teacher.captions:
-                if wanted not in self.select.categories:
-                    return f"autolabels.{name}.captions", f"no class '{wanted}' in select.categories"
+            if unknown := [f"'{wanted}'" for wanted in teacher.captions if wanted not in self.select.categories]:
+                return f"autolabels.{name}.captions", f"no class {', '.join(unknown)} in select.categories"
         starts = ["start", *self.autolabels]
         known = f"(there are: {', '.join(self.judges)})"
         for name in self.probed:
@@ -603,6 +603,12 @@ def read_yaml(path: Path) -> Any:
         raise UserError(f"{path}: no such file (run this from the repository's top folder)") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except DuplicateKeyError as error:
+        key = re.sub(r'found duplicate (?:merge )?key "(.*?)"( with value .*)?', r"\1", str(error.problem), flags=re.DOTALL)
+        line, first = (mark.line + 1 for mark in (error.problem_mark, error.context_mark))
+        raise UserError(
+            f"{path}: line {line}: duplicate key '{key}' in the mapping that begins in line {first}; keep one of them"
+        ) from None
     except RecursionError:
         raise UserError(f"{path}: not YAML for this program: its values are nested too deeply") from None
     except Exception as error:  # ruamel raises whatever a wrong date, number or tag stumbles over, beside its own errors
@@ -623,6 +629,15 @@ def _values(content: Any, known: dict[int, int]) -> int:
     return known[id(content)]
 
 
+def _texts(content: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """(dotted key, text) of every text in `content`."""
+    if isinstance(content, str):
+        yield key, content
+    elif isinstance(content, dict | list | tuple):
+        for name, part in content.items() if isinstance(content, dict) else enumerate(content):
+            yield from _texts(part, f"{key}.{name}" if key else str(name))
+
+
 def load(path: Path = Path("params.yaml")) -> Settings:
     """Read and check all of `params.yaml`.
 
@@ -632,6 +647,9 @@ def load(path: Path = Path("params.yaml")) -> Settings:
     raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise UserError(f"{path}: a mapping of sections is expected")
+    for key, text in _texts(raw):
+        if "\0" in text:
+            raise UserError(f"{path}: {key}: {text!r} holds a zero character, which no file, address or command line can")
     try:
         settings = Settings.model_validate(raw)
     except ValidationError as error:

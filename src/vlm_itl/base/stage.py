@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 from . import settings as settings_module
 from .errors import UserError
 from .files import outer_repository, scratch, write_text
-from .redact import line
+from .redact import line, say
 
 STARTED_NS = time.time_ns()  # this module is the first of the project that a stage imports
 ROOT = Path(__file__).resolve().parents[3]  # of src/vlm_itl/base/stage.py
@@ -84,6 +84,14 @@ class Stage:
         named = {key: {name for _, name, _, _ in Formatter().parse(key) if name} for key in self.params}
         return tuple(key.format(**vars(arguments)) for key in self.params if named[key] <= given)
 
+    def named_entry(self, message: str, arguments: argparse.Namespace) -> str:
+        """An error about `judges` or the like, from code that has one judge's settings and not its name, with `judges.NAME`."""
+        for section in {key.partition(".")[0] for key in self.params if "{" in key}:
+            entries = [key for key in self.keys(arguments) if key.startswith(f"{section}.")]
+            if message.startswith(begin := f"params.yaml: {section}: "):
+                return f"params.yaml: {', '.join(entries)}: {message.removeprefix(begin)}"
+        return message
+
     def run(self, main: Callable[..., None], doc: str, argv: Sequence[str] | None = None) -> None:
         """Run `main(**arguments, settings={key: value})` and exit the process with an error line if it cannot be done."""
         module = f"stages.{Path(sys.modules[main.__module__].__file__ or main.__module__).stem}"
@@ -121,7 +129,10 @@ class Stage:
         before = {path: fingerprint(path) for path in inputs}
         for path in outputs:
             path.parent.mkdir(parents=True, exist_ok=True)
-        main(**given, settings=chosen)
+        try:
+            main(**given, settings=chosen)
+        except UserError as error:
+            raise UserError(self.named_entry(str(error), arguments)) from None
         changed = [str(path) for path in inputs if not same(path, before[path])]
         changed += edited_modules()
         try:
@@ -165,7 +176,7 @@ def remove_files_of_other_runs(folder: Path, runs: list[str], ending: str) -> No
     for path in sorted(folder.glob(f"*{ending}")):
         if path.name.removesuffix(ending) not in runs:
             path.unlink()
-            print(f"removed {path}: params.yaml has no such run")
+            say(f"removed {path}: params.yaml has no such run")
 
 
 def fingerprint(path: Path) -> tuple[Any, str | None]:
@@ -195,7 +206,7 @@ def same(path: Path, before: tuple[Any, str | None]) -> bool:
 
 def edited_modules() -> list[str]:
     """Modules of this project that were loaded and have changed on disk since the process started."""
-    edited = []
+    edited = set()  # multiprocessing gives the main module a second name
     for module in list(sys.modules.values()):
         name = getattr(module, "__file__", None)
         if not name or not name.endswith(".py"):
@@ -204,5 +215,5 @@ def edited_modules() -> list[str]:
         if not (path.is_relative_to(ROOT / "src") or path.is_relative_to(ROOT / "stages")):
             continue
         if not path.exists() or path.stat().st_mtime_ns > STARTED_NS:
-            edited.append(str(path.relative_to(ROOT)))
+            edited.add(str(path.relative_to(ROOT)))
     return sorted(edited)

@@ -19,7 +19,7 @@ from ..base.coco import Coco, subset
 from ..base.errors import UserError
 from ..base.files import feed, read_regular, scratch
 from ..base.pictures import suffix
-from ..base.redact import line
+from ..base.redact import say
 from ..base.settings import MAX_PIXELS, Coco2017, Select
 from ..selection import Part, category_ids, left_out, select
 from .fetch import IN_A_ROW, Wanted, fetch
@@ -89,7 +89,7 @@ def prepare(
         missing, untried = _fetch(parts, urls, images, base, settings, max_pixels)
 
     for problem in missing.values():
-        print(line(f"missing: {problem}"))  # a server's words, and names of strangers
+        say(f"missing: {problem}")  # a server's words, and names of strangers
     if untried:
         raise UserError(
             f"{IN_A_ROW} pictures in a row could not be fetched (listed above), so {untried} were not tried: is the network down, "
@@ -186,7 +186,7 @@ def _fetch(
             kept[name, image["id"]] = path
     hosts = {*HOSTS, *(host.lower() for host in settings.hosts), (urlsplit(base or "").hostname or "").lower()} - {""}
     done = fetch(list(wanted.values()), hosts, settings.connections, settings.retries, settings.timeout, settings.deadline)
-    print(f"pictures fetched: {done.files:,} ({done.bytes / 1e6:,.1f} MB); there before: {done.there:,}")
+    say(f"pictures fetched: {done.files:,} ({done.bytes / 1e6:,.1f} MB); there before: {done.there:,}")
     for name, data in parts.items():
         (images / name).mkdir(parents=True, exist_ok=True)
         for image in data["images"]:

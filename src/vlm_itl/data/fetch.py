@@ -1,7 +1,7 @@
-"""Many small files over HTTP: several at a time, tried again, and never half-written.
+"""Files over HTTP, never half-written: many small ones, several at a time and tried again (`fetch`), or a large one (`download`).
 
-requests is the client, for its care of proxies, certificates and .netrc; urllib3's `Retry` says whether and how long to wait. Not for
-large files: each body is held in memory, checked there, and written only when it is right.
+requests is the client, for its care of proxies, certificates and .netrc; urllib3's `Retry` says whether and how long to wait. A small
+file's body is held in memory, checked there, and written only when it is right.
 
 A server may be anybody's. An answer has a largest size and a longest time, and a redirection leads to allowed hosts only.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import re
 import socket
 import threading
@@ -18,7 +19,7 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -77,6 +78,9 @@ def fetch(
     Raises:
         OSError: a file cannot be written.
     """
+    limits = _Limits(
+        hosts, timeout, deadline, " (data.coco2017.deadline)", ", which no picture of its size in the annotations has"
+    )  # fmt: skip
     policy = Retry(
         total=retries, redirect=False, status_forcelist=AGAIN, backoff_factor=BACKOFF, backoff_jitter=BACKOFF, backoff_max=30,
         retry_after_max=int(LONGEST_WAIT), raise_on_status=False,
@@ -89,8 +93,8 @@ def fetch(
                 return item, _Answer()
             item.path.unlink(missing_ok=True)
         if not hasattr(session, "value"):
-            session.value = _session(deadline)
-        answer = _get(session.value, item, hosts, policy, timeout, deadline)
+            session.value = _session(limits)
+        answer = _get(session.value, item, policy, limits)
         if answer.reason is None:
             with replacing(item.path) as temporary:
                 temporary.write_bytes(answer.body)
@@ -121,6 +125,47 @@ def fetch(
     return done
 
 
+def download(url: str, path: Path, most_bytes: int, timeout: float, deadline: float) -> None:
+    """Get a large file: it goes to the disk as it comes, and under its name when it is whole. One try; redirections lead anywhere.
+
+    Args:
+        timeout, deadline: as of `fetch`.
+
+    Raises:
+        OSError: the file is larger than `most_bytes`, is not whole in time, cannot be had or cannot be written; one line says which.
+    """
+    limits = _Limits(None, timeout, deadline)
+    try:
+        with (
+            _session(limits) as session,
+            replacing(path) as temporary,
+            temporary.open("wb") as stream,
+            tqdm.wrapattr(stream, "write", desc="fetching a file", miniters=1) as shown,
+        ):
+            response = _read(session, url, most_bytes, limits, cast(BinaryIO, shown))
+            if not response.ok:
+                raise _Refused(f"{response.status_code} {response.reason}")
+    except _Refused as error:
+        raise OSError(str(error)) from None
+    except (requests.RequestException, HTTPError) as error:
+        raise OSError(_cause(error)) from None
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """Of one answer."""
+
+    hosts: Container[str] | None  # that may be asked; None: any
+    timeout: float
+    deadline: float
+    lifted_by: str = ""  # for an error: the setting of the deadline
+    too_large: str = ""  # for an error: what is wrong with a larger body
+
+    @property
+    def late(self) -> str:
+        return f"not whole within {self.deadline:g} s{self.lifted_by}"
+
+
 @dataclass
 class _Answer:
     """Nothing at all: the file was there."""
@@ -130,19 +175,19 @@ class _Answer:
     exhausted: bool = False  # every try failed, as when the network or the server is at fault; a 404 is not tried again
 
 
-def _session(deadline: float) -> requests.Session:
+def _session(limits: _Limits) -> requests.Session:
     session = requests.Session()
-    session.headers["Accept-Encoding"] = "identity"  # pictures are compressed already, and a small body must not unpack to a large one
+    session.headers["Accept-Encoding"] = "identity"  # the files are compressed already, and a small body must not unpack to a large one
     for scheme in ("http://", "https://"):
-        session.mount(scheme, _Adapter(deadline))
+        session.mount(scheme, _Adapter(limits))
     return session
 
 
 class _Adapter(HTTPAdapter):
-    """Cuts a connection on which the head of an answer takes longer than `deadline` seconds: requests' timeout is of each byte."""
+    """Cuts a connection on which the head of an answer takes longer than the deadline: requests' timeout is of each byte."""
 
-    def __init__(self, deadline: float) -> None:
-        self.deadline = deadline
+    def __init__(self, limits: _Limits) -> None:
+        self.limits = limits
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **more: Any) -> None:
@@ -155,8 +200,8 @@ class _Adapter(HTTPAdapter):
         return manager
 
     def _bound(self, manager: Any) -> None:
-        plain = type("Plain", (_Cut, HTTPConnection), {"deadline": self.deadline})
-        secure = type("Secure", (_Cut, HTTPSConnection), {"deadline": self.deadline})
+        plain = type("Plain", (_Cut, HTTPConnection), {"limits": self.limits})
+        secure = type("Secure", (_Cut, HTTPSConnection), {"limits": self.limits})
         manager.pool_classes_by_scheme = {
             "http": type("Plains", (HTTPConnectionPool,), {"ConnectionCls": plain}),
             "https": type("Secures", (HTTPSConnectionPool,), {"ConnectionCls": secure}),
@@ -166,13 +211,13 @@ class _Adapter(HTTPAdapter):
 class _Cut:
     """Of a connection, the wait for the head of an answer."""
 
-    deadline: float
+    limits: _Limits
     sock: socket.socket | None
     late = False
 
     def getresponse(self) -> Any:
         self.late = False
-        timer = threading.Timer(self.deadline, self._cut)
+        timer = threading.Timer(self.limits.deadline, self._cut)
         timer.daemon = True
         timer.start()
         try:
@@ -180,7 +225,7 @@ class _Cut:
         finally:
             timer.cancel()
             if self.late:  # what was cut may look like an answer that has ended
-                raise ProtocolError(f"the answer's head is not whole within {self.deadline:g} s (data.coco2017.deadline)")
+                raise ProtocolError(f"the answer's head is {self.limits.late}")
 
     def _cut(self) -> None:
         self.late, sock = True, self.sock
@@ -193,13 +238,12 @@ class _Refused(Exception):
     """An answer that another try would not mend."""
 
 
-def _get(
-    session: requests.Session, item: Wanted, hosts: Container[str], policy: Retry, timeout: float, deadline: float
-) -> _Answer:  # fmt: skip
+def _get(session: requests.Session, item: Wanted, policy: Retry, limits: _Limits) -> _Answer:
     while True:
-        response = None
+        response, buffer = None, io.BytesIO()
         try:
-            response, body = _read(session, item, hosts, timeout, deadline)
+            response = _read(session, item.url, item.most_bytes, limits, buffer)
+            body = buffer.getvalue()
             if response.ok:
                 reason = item.problem(body) or _other_than_stored(response, body)
                 if reason is None:
@@ -222,36 +266,37 @@ def _get(
             policy.sleep()
 
 
-def _read(
-    session: requests.Session, item: Wanted, hosts: Container[str], timeout: float, deadline: float
-) -> tuple[requests.Response, bytes]:  # fmt: skip
-    """The answer at the end of all redirections, and its body.
+def _read(session: requests.Session, url: str, most_bytes: int, limits: _Limits, into: BinaryIO) -> requests.Response:
+    """The answer at the end of all redirections; its body goes `into` a file.
 
     Raises:
         _Refused: its host is not allowed, it is longer than `most_bytes`, or it is compressed all the same.
-        TimeoutError: it was not whole within `deadline` seconds.
+        TimeoutError: it was not whole in time.
     """
-    url, end = item.url, time.monotonic() + deadline
+    end = time.monotonic() + limits.deadline
     for _ in range(1 + REDIRECTIONS):
         host = (urlsplit(url).hostname or "").lower()
-        if host not in hosts:
+        if limits.hosts is not None and host not in limits.hosts:
             raise _Refused(
                 f"{url} is on '{host}', which is not asked; if it is COCO's pictures that lie there, add it to data.coco2017.hosts"
             )
-        with session.get(url, timeout=timeout, stream=True, allow_redirects=False) as response:
+        with session.get(url, timeout=limits.timeout, stream=True, allow_redirects=False) as response:
             if response.is_redirect:
                 url = urljoin(url, response.headers["Location"])
+                if time.monotonic() > end:
+                    raise TimeoutError(limits.late)
                 continue
             if response.headers.get("Content-Encoding", "identity").lower() != "identity":
                 raise _Refused(f"its body is compressed ({response.headers['Content-Encoding']}), though that was not asked for")
-            body = bytearray()
-            while block := response.raw.read1(1 << 16):  # what has come, without waiting for more
-                body += block
-                if len(body) > item.most_bytes:
-                    raise _Refused(f"more than {item.most_bytes:,} bytes, which no picture of its size in the annotations has")
+            size = response.raw.length_remaining or 0  # as the head says, if it does
+            while size <= most_bytes and (block := response.raw.read1(1 << 16)):  # what has come, without waiting for more
+                size = max(size, into.tell() + len(block))
                 if time.monotonic() > end:
-                    raise TimeoutError(f"not whole within {deadline:g} s (data.coco2017.deadline)")
-            return response, bytes(body)
+                    raise TimeoutError(limits.late)
+                into.write(block)
+            if size > most_bytes:
+                raise _Refused(f"more than {most_bytes:,} bytes{limits.too_large}")
+            return response
     raise _Refused(f"more than {REDIRECTIONS} redirections")
 
 

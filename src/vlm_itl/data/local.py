@@ -96,7 +96,7 @@ def _source(image: dict, root: Path, part: LocalPart) -> Path:
 
 def _copy(data: Coco, root: Path, part: LocalPart, target: Path, max_pixels: int) -> None:
     target.mkdir(parents=True, exist_ok=True)
-    for image in tqdm(data["images"], desc=f"copying images of {Path(part.annotations).name}", unit="image"):
+    for image in tqdm(data["images"], desc=f"copying {target.name} images", unit="image"):
         where = f"{root / part.annotations}: image {image['original_id']}"
         source = _source(image, root, part)
         try:

@@ -68,9 +68,13 @@ def _check_bases(file: Path, inside: list[Path], above: tuple[Path, ...]) -> Non
         raise UserError(f"{file}: not a Detectron2 config: keys and values are expected")
     bases = values.get("_BASE_", [])
     for base in bases if isinstance(bases, list) else [bases]:
-        named = file.parent / Path(str(base)).expanduser()  # as Detectron2 finds it
-        path = named.resolve()
-        if "://" in str(base) or not any(path.is_relative_to(folder) for folder in inside) or not path.is_file():
+        try:
+            named = file.parent / Path(str(base)).expanduser()  # as Detectron2 finds it
+            path = named.resolve()
+            found = "://" not in str(base) and any(path.is_relative_to(folder) for folder in inside) and path.is_file()
+        except (ValueError, OSError, RuntimeError):  # a NUL, a name too long, nobody's home, links in a circle
+            found = False
+        if not found:
             raise UserError(f"{file}: _BASE_: {base}: no file in the folder of the config or in the working directory")
         if path in above:
             raise UserError(f"{file}: _BASE_: {base}: a circle")
@@ -104,7 +108,7 @@ def load_config(model: Path, device: str) -> CfgNode:
         UserError: the folder holds no config, see `merge_file`, or there is no GPU for `cuda`.
     """
     file = model / "config.yaml"
-    if not file.exists():
+    if not file.is_file():
         raise UserError(f"{file}: no such file: {model} is not a model written by the train stage")
     cfg = default_config()
     merge_file(cfg, file)

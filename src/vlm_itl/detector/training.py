@@ -23,6 +23,7 @@ from tqdm import tqdm
 from ..base.coco import Coco
 from ..base.errors import UserError
 from ..base.files import replacing
+from ..base.redact import say
 from ..base.settings import Detector, EarlyStopping, Training
 from ..checkpoint import Checkpoint, save_torch
 from ..evaluation.detection import average_precision
@@ -88,7 +89,7 @@ def train(
     state = State(cfg, model, steps, Checkpoint(key))
     first = rank() == 0
     if state.step and first:
-        print(f"going on at step {state.step} of {steps}, from {state.checkpoint.path}")
+        say(f"going on at step {state.step} of {steps}, from {state.checkpoint.path}")
     stop = Stopping(stopping, cfg.SOLVER.WARMUP_ITERS, state) if stopping else None
 
     def evaluate() -> float:

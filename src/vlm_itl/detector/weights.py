@@ -6,13 +6,15 @@ A file of weights is data: arrays are read, and anything else that a pickle may 
 from __future__ import annotations
 
 import codecs
+import hashlib
 import json
 import pickle
 import zipfile
 from collections import OrderedDict
 from functools import reduce
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
@@ -20,10 +22,13 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.modeling.backbone.resnet import BottleneckBlock
 from detectron2.utils.file_io import PathManager
+from iopath.common.file_io import HTTPURLHandler, OneDrivePathHandler, file_lock, get_cache_dir
 from safetensors.torch import load_file
 
 from ..base.errors import UserError
+from ..base.redact import say
 from ..base.settings import Detector
+from ..data.fetch import download
 from .config import default_config, merge_file
 
 # Detectron2's names; its checkpointer downloads them on first use
@@ -33,6 +38,10 @@ COCO = {
     101: "COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_3x.yaml",
 }
 COCO_URLS = "https://dl.fbaipublicfiles.com/detectron2/COCO-InstanceSegmentation/mask_rcnn_R_"
+
+ZOO = "https://dl.fbaipublicfiles.com/"
+MOST_BYTES = 4 * 2**30  # of a file that is fetched; the model zoo's largest have about 1 GiB
+TIMEOUT, DEADLINE = 30.0, 3600.0  # seconds to connect and without a byte, and for the whole file
 
 # What a backbone was trained on, as keys of a config. torchvision: RGB in [0, 1], normalised, a bottleneck's stride in its 3 x 3.
 TORCHVISION = {
@@ -44,6 +53,38 @@ CAFFE = {
     "INPUT.FORMAT": "BGR", "MODEL.PIXEL_MEAN": [103.53, 116.28, 123.675], "MODEL.PIXEL_STD": [1.0, 1.0, 1.0],
     "MODEL.RESNETS.STRIDE_IN_1X1": True,
 }  # fmt: skip
+
+
+class Http(HTTPURLHandler):
+    """How Detectron2's files come from servers: iopath's own handler has no limit in size or time."""
+
+    def _get_local_path(self, path: str, force: bool = False, cache_dir: str | None = None, **more: Any) -> str:
+        """The file of a URL in iopath's cache ($FVCORE_CACHE, or ~/.torch/iopath_cache), fetched if it is not there.
+
+        The model zoo's have iopath's names. Others lie by the hash of the whole URL: no server's file is taken for another's.
+
+        Raises:
+            OSError: see `download`.
+        """
+        self._check_kwargs(more)
+        name, folder = PurePosixPath(urlsplit(path).path), Path(get_cache_dir(cache_dir))
+        if path.startswith(ZOO) and ".." not in name.parts:
+            file = folder / name.relative_to("/")
+        else:
+            file = folder / hashlib.sha256(path.encode()).hexdigest() / (name.name or "file")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file_lock(str(file)):  # several processes load at a time
+            if force or not file.is_file():
+                download(path, file, MOST_BYTES, TIMEOUT, DEADLINE)
+        return str(file)
+
+
+class OneDrive(OneDrivePathHandler, Http):
+    """iopath's, whose files `Http` fetches."""
+
+
+for handler in (Http(), OneDrive()):
+    PathManager.register_handler(handler, allow_override=True)
 
 
 def initial_weights(settings: Detector, cfg: CfgNode) -> str:
@@ -91,17 +132,20 @@ def load_weights(model: torch.nn.Module, source: str) -> None:
         _compare(source, made_for(source, file, checkpoint), built_for(model))
         if _of_torchvision(checkpoint):
             return _load_torchvision(model, checkpoint["model"], source)
-        checkpointer = DetectionCheckpointer(model)
-        incompatible = checkpointer._load_model(checkpoint)
+        incompatible = DetectionCheckpointer(model)._load_model(checkpoint)
     except (OSError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(
             f"{source}: these weights could not be fetched or read ({' '.join(str(error).split())[:200]}); without a network, download "
             "them elsewhere and set detector.weights to the file"
         ) from None
     # the count is no weight, and torch fills it in
-    if {name for name in model.state_dict() if not name.endswith("num_batches_tracked")} <= set(incompatible.missing_keys):
+    own = [name for name in model.state_dict() if not name.endswith("num_batches_tracked")]
+    fresh = [name for name in own if name in incompatible.missing_keys]
+    if len(fresh) == len(own):
         raise UserError(f"{source}: no layer of it fits the model of detector.config")
-    checkpointer._log_incompatible_keys(incompatible)
+    for names, what in ((fresh, "of the model begin untrained"), (incompatible.unexpected_keys, "of the file are not used")):
+        if names:
+            say(f"{source}: {len(names)} layers {what}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}")
 
 
 # what a pickle of arrays names, by numpy's present module names

@@ -31,6 +31,7 @@ from tqdm import tqdm
 
 from ..base.coco import decode
 from ..base.files import read_text, write_json
+from ..base.redact import say
 from ..base.settings import Render, VlmJudge
 from ..data.synthetic import CATEGORIES, write_dataset
 from ..evaluation.probes import auroc
@@ -208,7 +209,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1000, help="of scenes, weights and examples; not that of an experiment's data")
     a = parser.parse_args()
     numbers = train(a.out, a.prompt, a.scenes, a.steps, a.batch_size, a.learning_rate, a.seed, a.start)
-    print(f"AUROC on 400 other scenes: masks {numbers['mask']}, missing {numbers['missing']}")
+    say(f"AUROC on 400 other scenes: masks {numbers['mask']}, missing {numbers['missing']}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from ..base.coco import Coco
 from ..base.errors import UserError
+from ..base.redact import say
 from ..base.settings import Lora, Verifier, VlmJudge
 from ..checkpoint import Checkpoint
 from ..evaluation.probes import auroc, brier, expected_calibration_error, fit_calibration
@@ -83,7 +84,7 @@ def train(
         model.load_state_dict(found["model"])
         optimizer.load_state_dict(found["optimizer"])
         step, curve, losses = found["step"], found["curve"], found["losses"]
-        print(f"going on at step {step} of {settings.steps}, from {checkpoint.path}")
+        say(f"going on at step {step} of {settings.steps}, from {checkpoint.path}")
 
     def draw(number: int) -> Example:
         return learning.draw(settings.seed, number, settings.masks, settings.detector)

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from ...base.coco import Coco
 from ...base.errors import UserError
 from ...base.files import read_json
+from ...base.redact import say
 from ...base.settings import VlmJudge
 from ...calibration import Calibrated, finite_log_odds, readable, weakest
 from .composing import Composer, Row
@@ -266,10 +267,10 @@ def judge(
             "image_id": i, "proposals": len(composer.shown.get(i, [])), "asked": i in decided, "actor": "model",
             **decided.get(i, nothing),
         }))  # fmt: skip
-    print(f"{asker.counts['questions']:,} questions, {asker.asked:,} of them asked now and the others answered before")
+    say(f"{asker.counts['questions']:,} questions, {asker.asked:,} of them asked now and the others answered before")
     took = {**asker.counts, "images_unparsed": sum(v["unparsed"] > 0 for v in verdicts)}
     if line := asker.check_parsed():
-        print(f"{line}; {took['images_unparsed']:,} of {len(decided):,} images have one, and it approves nothing")
+        say(f"{line}; {took['images_unparsed']:,} of {len(decided):,} images have one, and it approves nothing")
     return verdicts, identity, took
 
 

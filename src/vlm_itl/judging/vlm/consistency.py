@@ -20,6 +20,7 @@ import PIL.Image
 from scipy.special import expit
 
 from ...base.coco import Coco
+from ...base.redact import say
 from ...base.settings import VlmJudge
 from . import Asker, check_classes, make_backend
 from .composing import Composer, Row, Subject
@@ -88,7 +89,7 @@ def measure(
     pairs: dict[str, list[tuple[Said, Said]]] = {variant: [] for variant in VARIANTS}
     for (k, variant), answer in zip(asked, asker.ask(questions(), len(asked), "judging probes again")):
         pairs[variant].append((before[k], _said(asker, answer)))
-    print(f"{asker.counts['questions']:,} questions, {asker.asked:,} of them asked now and the others answered before")
+    say(f"{asker.counts['questions']:,} questions, {asker.asked:,} of them asked now and the others answered before")
     return summary(len(chosen), before, pairs)
 
 

@@ -18,10 +18,9 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx2
-from tqdm import tqdm
 
 from ...base.errors import UserError
-from ...base.redact import line, redact
+from ...base.redact import line, redact, say
 from ...base.settings import Server as Settings
 
 IN_A_ROW = 20  # questions in a row to which a server gives no answer, after which it is left out
@@ -211,7 +210,7 @@ class Fleet:
         if for_good:
             server.away = max(server.away, self.settings.retries + 1)
         if len(self.servers) > 1:
-            tqdm.write(line(f"{server.url} is left out: {server.reason}"))
+            say(f"{server.url} is left out: {server.reason}")
         task = asyncio.create_task(self._bring_back(server, away.pause or _pause(server.away)))
         self._returning.add(task)  # or it might be collected as garbage
         task.add_done_callback(self._returning.discard)
@@ -229,11 +228,11 @@ class Fleet:
                 continue
             if self.compared and told != self.told:
                 server.reason, server.away = f"it serves another model now: {_difference(self.told, told)}", math.inf
-                tqdm.write(line(f"{server.url} stays out: {server.reason}"))
+                say(f"{server.url} stays out: {server.reason}")
             else:
                 server.up = True
                 if len(self.servers) > 1:
-                    tqdm.write(line(f"{server.url} is back"))
+                    say(f"{server.url} is back")
             self._spread()
             return
 

@@ -19,10 +19,9 @@ from typing import Any, TypeVar
 
 import PIL.Image
 from scipy.special import logsumexp
-from tqdm import tqdm
 
 from ...base.errors import UserError
-from ...base.redact import hide, redact
+from ...base.redact import hide, redact, say
 from ...base.settings import VlmJudge
 from .fleet import Fleet, NoAnswer, Told
 from .questions import Answer, Question, option_of, word
@@ -84,7 +83,7 @@ class OpenAIBackend:
         while not await self._fleet.compare():
             known = {told for url in urls if self._store and (told := self._store.told(url)) is not None}
             if len(known) == 1:
-                tqdm.write(f"no server of {self.settings.model} can be reached; answers are looked up as those of the model served last")
+                say(f"no server of {self.settings.model} can be reached; answers are looked up as those of the model served last")
                 self._fleet.told, self._fleet.compared = json.loads(known.pop()), True
                 return self._fleet.told
             await self._fleet.wait()
@@ -155,7 +154,7 @@ class OpenAIBackend:
             got.append(await self._fleet.ask(number, request, read))
             if len(got[0][0].samples) < wanted:
                 self._one_by_one = True
-                tqdm.write(f"{got[0][1]}: it ignores `n`, so each sample is a request of its own")
+                say(f"{got[0][1]}: it ignores `n`, so each sample is a request of its own")
         missing = wanted - sum(len(answer.samples) for answer, _ in got) if wanted > 1 else 1
         got += await asyncio.gather(*(self._fleet.ask(number, single, read) for _ in range(missing)))
         answers, texts = [answer for answer, _ in got], [text for answer, _ in got for text in answer.samples]

@@ -10,11 +10,12 @@ from typing import Literal
 Outcome = Literal["approve", "reject", "unparsed"]
 
 # markdown, quotes, list marks, brackets: whatever is no letter and no digit
-DRESS = r"[^\w<]*(?:_+)?"
-LABEL = (
-    r"(?:(?:so|thus|therefore|the|my|final|short|correct)\W+)*"
-    r"(?:answer|verdict|response|output|decision|result)(?:\s+is)?\s*[:=\-\u2013\u2014*_]+"
-)
+DRESS = r"[^\w<]*_*"
+LED = r"(?:so|thus|therefore|the|my|final|short|correct)"  # words before the noun of a label
+_SEPARATORS = r":=\-\u2013\u2014*"
+# "answer is:" and the dress after it. Written so that any text matches in one way only: an answer may be made to take hours otherwise
+NAMED = rf"(?:answer|verdict|response|output|decision|result)(?:\s+is)?\s*[{_SEPARATORS}_]+(?:[^\w<{_SEPARATORS}]{DRESS})?"
+LABEL = rf"(?:{LED}\W+)*{NAMED}"
 
 # how models mark what they think before they answer: (what opens a thought, what ends it)
 _TAG = r"(?i:(?:\w+:)?(?:think|thinking|thought|reasoning)>)"
@@ -91,13 +92,27 @@ def read(
     if line == "last" and text:
         text = text.splitlines()[-1]
     words = "|".join(sorted(map(re.escape, [*approve, *reject]), key=len, reverse=True))
-    match = re.match(rf"{DRESS}(?:{LABEL}{DRESS})?({words})(?![^\W_])(.*)", text, flags=re.IGNORECASE | re.DOTALL)
-    if match is None or re.match(rf"[\W_]*(?:/|(?:or|and)(?![^\W_]))[\W_]*({words})(?![^\W_])", match[2], flags=re.IGNORECASE):
+    match = re.match(rf"{DRESS}(?:{LABEL})?({words})(?![^\W_])(.*)", text, flags=re.IGNORECASE | re.DOTALL)
+    if match is None or re.match(
+        rf"(?:(?:(?!/)[\W_])*/|[\W_]*(?:or|and)(?![^\W_]))[\W_]*({words})(?![^\W_])", match[2], flags=re.IGNORECASE
+    ):
         return Reading("unparsed")
     reason = re.sub(r"^[\W_]+", "", match[2]).strip()
-    other = "|".join(map(re.escape, reject))
-    if match[1].lower() in approve and re.search(
-        rf"^{DRESS}(?:{LABEL}{DRESS})?(?:{other})(?![^\W_])", match[2], re.IGNORECASE | re.MULTILINE
-    ):
-        return Reading("unparsed")  # it takes its yes back on a later line
-    return Reading("approve" if match[1].lower() in approve else "reject", reason)
+    if match[1].lower() not in approve:
+        return Reading("reject", reason)
+    return Reading("unparsed" if _taken_back(match[2], reject) else "approve", reason)
+
+
+def _taken_back(text: str, reject: Sequence[str]) -> bool:
+    """Whether a line of what follows a yes begins with a no, as `read` takes an answer to begin; a label may go on over line ends.
+
+    Equal to a search for `^{DRESS}(?:{LABEL})?(?:no)` in every line, in time that grows with the text's length and not with its square:
+    a dress over several lines is found from the last of them, and of the lines that lie within one row of `LED` words the first stands
+    for all, since they lead to the same noun.
+    """
+    no = rf"(?:{'|'.join(map(re.escape, reject))})(?![^\W_])"
+    begin, flags = r"^[^\w<\n]*_*", re.IGNORECASE | re.MULTILINE
+    if re.search(rf"{begin}(?:{NAMED})?{no}", text, flags):
+        return True
+    led = rf"{begin}{LED}(?=\W)(?:\W+{LED}(?=\W))*(\W+{NAMED}{no})?"
+    return any(match[1] is not None for match in re.finditer(led, text, flags))

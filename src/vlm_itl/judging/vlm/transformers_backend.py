@@ -24,10 +24,10 @@ from typing import Any
 
 import torch
 import transformers
-from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from ...base.errors import UserError
+from ...base.redact import say
 from ...base.settings import VlmJudge
 from ...pretrained import identity, loading
 from .questions import Answer, Question, option_of
@@ -178,7 +178,7 @@ class TransformersBackend:
         gc.collect()
         if self.device == "cuda":
             torch.cuda.empty_cache()
-        tqdm.write(f"{self.settings.model}: out of memory with {size} questions at a time; {self.batch_size} from here on")
+        say(f"{self.settings.model}: out of memory with {size} questions at a time; {self.batch_size} from here on")
 
     @torch.inference_mode()
     def answer(self, batch: list[Question]) -> list[Answer]:
