@@ -43,6 +43,7 @@ from vlm_itl.judging.vlm.reading import read
 from vlm_itl.judging.vlm.store import Store
 
 EXAMPLES = int(os.environ.get("VLM_ITL_FUZZ_EXAMPLES", "0"))
+SLOW = timedelta(seconds=60)  # an input that takes longer is a fault; most take milliseconds
 KEY = "sk-fuzzed-and-secret"  # that a server may repeat
 
 TRIED: Counter[str] = Counter()  # inputs by reader
@@ -64,7 +65,7 @@ def fuzz(name: str, **strategies: st.SearchStrategy) -> Callable:
                 raise
 
         limits = settings(
-            max_examples=EXAMPLES or 150, derandomize=not EXAMPLES, deadline=timedelta(seconds=10), database=None,
+            max_examples=EXAMPLES or 150, derandomize=not EXAMPLES, deadline=SLOW if EXAMPLES else None, database=None,
             suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
         )  # fmt: skip
         return limits(given(**strategies)(counted))
