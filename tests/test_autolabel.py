@@ -17,7 +17,15 @@ import tiny_autolabel
 import torch
 from conftest import ROOT, instance
 from tiny_detector import pictures
-from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor, Sam2Model, Sam2Processor, Sam3Model, Sam3Processor
+from transformers import (
+    AutoModelForZeroShotObjectDetection,
+    AutoProcessor,
+    GroundingDinoForObjectDetection,
+    Sam2Model,
+    Sam2Processor,
+    Sam3Model,
+    Sam3Processor,
+)
 
 from vlm_itl import autolabel
 from vlm_itl.autolabel.found import Found, suppress
@@ -331,23 +339,31 @@ def test_what_was_found_with_other_settings_or_pictures_is_not_taken_up(models, 
 
 
 def test_a_batch_too_large_for_the_memory_is_halved(models, data, monkeypatch):
-    find, sizes = GroundedSam2Teacher.find, []
+    """Where the memory ends: in the detector's pass, of one class a time, and once more in the segmenter's."""
+    detect, embed, sizes = GroundingDinoForObjectDetection.forward, Sam2Model.get_image_embeddings, []
 
-    def short_of_memory(self, batch):
-        sizes.append(len(batch))
-        if len(batch) > 2:
+    def short_of_memory(self, pixel_values, **more):
+        sizes.append(len(pixel_values))
+        if len(pixel_values) > 4:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return find(self, batch)
+        return detect(self, pixel_values, **more)
 
-    monkeypatch.setattr(GroundedSam2Teacher, "find", short_of_memory)
+    def shorter(self, pixel_values, **more):
+        if len(pixel_values) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return embed(self, pixel_values, **more)
+
+    monkeypatch.setattr(GroundingDinoForObjectDetection, "forward", short_of_memory)
+    monkeypatch.setattr(Sam2Model, "get_image_embeddings", shorter)
     rows, _ = autolabel.label(*data, settings(models, batch_size=8, max_detections=3))
-    assert sizes == [8, 4, 2, 2, 2, 2, 2, 1]
+    classes = len(data[0]["categories"])
+    assert sizes == [8] + classes * [4] + 5 * classes * [2] + classes * [1]
     assert {row["image_id"] for row in rows} == {image["id"] for image in data[0]["images"]}
 
-    def no_memory(self, batch):
+    def no_memory(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(GroundedSam2Teacher, "find", no_memory)
+    monkeypatch.setattr(GroundingDinoForObjectDetection, "forward", no_memory)
     with pytest.raises(UserError, match="out of memory on a single image"):
         autolabel.label(*data, settings(models, batch_size=2))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -230,6 +231,7 @@ UNKNOWN = {
     "no size": ({"counts": [2000]}, "for size None"),
     "a corner far away": ([[5, 5, 1e8, 5, 25, 25]], "more than 1,048,576 pixels away"),
     "a corner at 2^31": ([[5, 5, 2**31, 5, 25, 25]], "pixels away"), "a corner at 10^300": ([[5, 5, 10**300, 5, 25, 25]], "pixels away"),
+    "a corner nowhere": ([[math.nan, 5, 1e308, 5, 25, 25]], "pixels away"),
     "back and forth": ([[0, 0, 1e6, 1e6] * 5], "more than 2,097,152 pixels long"),
 }  # fmt: skip
 

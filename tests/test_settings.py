@@ -201,6 +201,9 @@ def test_numbers_that_a_later_stage_could_not_use(params):
     for change, message in [
         (lambda p: p["evaluate"]["seconds"].update(draw=math.inf), "evaluate.seconds.draw: Input should be a finite number"),
         (lambda p: p.update(seed=2**63), "seed: Input should be less than"),
+        (lambda p: p["train"].update(epochs=1e308), "train.epochs: Input should be less than or equal to 1000000"),
+        (lambda p: p["train"].update(steps=10**400), "train.steps: Input should be less than or equal to 1000000000"),
+        (lambda p: p["pretrain"].update(images=10**400), "pretrain.images: Input should be less than or equal to 1000000000"),
         (
             lambda p: p["judges"]["masks"].update(template={"a": [math.nan]}),
             "judges.masks.template.a.list.0.float: Input should be a finite number",

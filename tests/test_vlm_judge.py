@@ -188,6 +188,10 @@ def test_a_model_that_was_taught_other_classes_is_refused_at_once(pool, images, 
         consistency.measure(mixed, PROPOSALS, images, INSTANCES, s, vlm.Store(tmp_path / "s"), 5, 0)
     vlm.check_classes(s, pool)
     vlm.check_classes(s.model_copy(update={"model": "somebody/else"}), mixed)
+    for content in (5, None, {"bird": 1}, [["bird"]], "bird"):
+        (tmp_path / "classes.json").write_text(json.dumps(content))
+        with pytest.raises(UserError, match=r"classes\.json: a list of names of classes is expected"):
+            vlm.check_classes(s.model_copy(update={"model": str(tmp_path)}), pool)
 
 
 def test_what_was_answered_is_not_asked_again(server, pool, images, tmp_path):
@@ -343,9 +347,10 @@ GOOD = Answer("yes", 1.5, 0.9, 10, 1, 0.25)
 
 
 @pytest.mark.parametrize("more", [
-    {"text": 3}, {"text": "\ud83d"}, {"samples": [None]}, {"samples": ["a \udc00"]}, {"log_odds": math.inf}, {"log_odds": math.nan},
-    {"log_odds": "1"}, {"log_odds": True}, {"option_mass": 1.2}, {"option_mass": -0.1}, {"prompt_tokens": -1}, {"prompt_tokens": 1.5},
-    {"completion_tokens": None}, {"completion_tokens": 10**12}, {"seconds": -1.0}, {"seconds": None}, {"machine": 7},
+    {"text": 3}, {"text": "\ud83d"}, {"samples": "yes"}, {"samples": [None]}, {"samples": ["a \udc00"]}, {"log_odds": math.inf},
+    {"log_odds": math.nan}, {"log_odds": "1"}, {"log_odds": True}, {"option_mass": 1.2}, {"option_mass": -0.1}, {"prompt_tokens": -1},
+    {"prompt_tokens": 1.5}, {"completion_tokens": None}, {"completion_tokens": 10**12}, {"seconds": -1.0}, {"seconds": None},
+    {"machine": 7},
 ])  # fmt: skip
 def test_no_answer_is_made_that_cannot_be_one(more):
     with pytest.raises(ValueError, match="an answer"):
@@ -355,12 +360,14 @@ def test_no_answer_is_made_that_cannot_be_one(more):
 @pytest.mark.parametrize("row", [
     "", "{", "null", "3", '"yes"', "[1, 2]", '{"text": "yes"}', "[" * 100_000, '{"p_approve": 0.5, "text": null}', b"\xff\xfe",
     json.dumps({**vars(GOOD), "log_odds": 1e999}), json.dumps({**vars(GOOD), "text": ["yes"]}), json.dumps({**vars(GOOD), "new": 1}),
+    json.dumps({**vars(GOOD), "samples": "yes"}),
 ])  # fmt: skip
-def test_a_damaged_row_or_one_of_another_schema_is_asked_again(tmp_path, row):
+@pytest.mark.parametrize("kind", ["TEXT", "BLOB"])
+def test_a_damaged_row_or_one_of_another_schema_is_asked_again(tmp_path, row, kind):
     store = vlm.Store(tmp_path)
     store.put("a", GOOD)
     with sqlite3.connect(tmp_path / "answers.sqlite") as db:
-        db.execute("UPDATE answers SET answer = ?", (row,))
+        db.execute(f"UPDATE answers SET answer = CAST(? AS {kind})", (row,))
     assert store.get("a") is None
     store.put("a", replace(GOOD, text="no"))
     assert store.get("a").text == "no"

@@ -25,8 +25,8 @@ class VlmServer(LoopbackServer):
 
     Faults: a status as a number, `(429, "1")` with Retry-After, `(400, body)`, `cut` (connection closed in mid-body), `silent` (no answer
     within the client's patience), `trickle` (a byte now and then, from the first of the header on), `endless` (a body without an end),
-    `gzip` (`BOMB`, a small body that becomes a large one), or a text or object that becomes the body of a 200. `always` is a fault of every
-    request.
+    `gzip` (`BOMB`, a small body that becomes a large one), or bytes, a text or an object that become the body of a 200. `always` is a
+    fault of every request.
     """
 
     def __init__(self, latency: float = 0.0, capacity: int | None = None, **more: Any) -> None:
@@ -59,8 +59,8 @@ class VlmServer(LoopbackServer):
             now = time.monotonic_ns()
             rows = [{"object": "model", "created": now, "permission": [{"id": f"modelperm-{now}"}], **row} for row in rows]
         status = rows if isinstance(rows, int) else 200
-        body = rows if isinstance(rows, str) else json.dumps({"object": "list", "data": rows})
-        self._reply(handler, status, body.encode(), {})
+        body = rows if isinstance(rows, str | bytes) else json.dumps({"object": "list", "data": rows})
+        self._reply(handler, status, body if isinstance(body, bytes) else body.encode(), {})
 
     def do_POST(self, handler: http.server.BaseHTTPRequestHandler) -> None:
         request = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
@@ -91,11 +91,11 @@ class VlmServer(LoopbackServer):
             status, extra["Retry-After"], body = fault[0], fault[1], "{}"
         elif isinstance(fault, dict | list):
             body = json.dumps(fault)
-        elif isinstance(fault, str) and fault not in ("cut", "silent", "trickle", "endless", "gzip"):
+        elif isinstance(fault, bytes) or (isinstance(fault, str) and fault not in ("cut", "silent", "trickle", "endless", "gzip")):
             body = fault
         else:
             body = json.dumps(self.completion(request))
-        content = body.encode()
+        content = body if isinstance(body, bytes) else body.encode()
         if fault == "silent":
             self.closing.wait(30)
         elif fault == "trickle":

@@ -27,6 +27,7 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 MAX_PIXELS = 100_000_000  # of a picture, unless `data.max_pixels` says otherwise
 Probability = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]  # becomes a folder and a DVC stage name
+Steps = Annotated[int, Field(ge=1, le=10**9)]  # of an optimiser
 Seed = Annotated[int, Field(ge=0, lt=2**63)]  # torch takes no larger one
 MOST_VALUES = 100_000  # of a YAML file, with every alias written out; params.yaml has some hundreds
 TEMPLATE = re.compile(r"\$\{([^}]*)\}")  # of dvc.yaml
@@ -151,9 +152,9 @@ class Training(Model):
     """How long and how a detector trains. `schedule` says which of epochs, steps, images and growth count; others may stand there."""
 
     schedule: Literal["fixed_epochs", "fixed_steps", "adaptive"] = "fixed_epochs"
-    epochs: Annotated[float, Field(gt=0)] | None = None  # fixed_epochs: passes over the labelled images
-    steps: Annotated[int, Field(ge=1)] | None = None  # fixed_steps: optimiser steps; adaptive: those for `images` labelled images
-    images: Annotated[int, Field(ge=1)] | None = None  # adaptive
+    epochs: Annotated[float, Field(gt=0, le=10**6)] | None = None  # fixed_epochs: passes over the labelled images
+    steps: Steps | None = None  # fixed_steps: optimiser steps; adaptive: those for `images` labelled images
+    images: Annotated[int, Field(ge=1, le=10**9)] | None = None  # adaptive
     growth: Annotated[float, Field(ge=0, le=1)] = 0.5  # adaptive: 0 is fixed_steps, 1 is fixed_epochs
     learning_rate: Annotated[float, Field(gt=0)] | None = None  # none: SOLVER.BASE_LR of the Detectron2 YAML
     start: Literal["continue", "restart"] = "continue"  # a run's first weights: the previous run's, or `detector.init` again
@@ -485,7 +486,7 @@ class Verifier(Model):
     """How a judge learns from the initial labels. Its pictures, prompt and options are those of the judge of that name."""
 
     base: Name  # the judge whose model it starts from
-    steps: Annotated[int, Field(ge=1)] = 200  # optimiser steps
+    steps: Steps = 200  # of the optimiser
     batch_size: Annotated[int, Field(ge=2)] = 32  # examples
     accumulate: Annotated[int, Field(ge=1)] = 1  # parts of a batch that are computed one after the other, to save memory
     learning_rate: Annotated[float, Field(gt=0)] = 0.00015

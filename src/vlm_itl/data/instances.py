@@ -330,7 +330,7 @@ def polygons(outline: Any) -> list[list[float]]:
     for part in found:
         if len(part) % 2:
             raise ValueError(f"its polygon {_short(part)} has {len(part)} numbers, which are no pairs of x and y")
-        if part and max(map(abs, part)) > FARTHEST:
+        if not all(abs(n) <= FARTHEST for n in part):  # nor does NaN, which no comparison holds for
             raise ValueError(f"its polygon {_short(part)} goes more than {FARTHEST:,} pixels away")
     return found
 

@@ -58,12 +58,14 @@ def check_classes(settings: VlmJudge, pool: Coco) -> None:
     """A model folder may say in `classes.json` that its model was taught these classes and knows no others.
 
     Raises:
-        UserError: the pool has others.
+        UserError: the pool has others, or the file holds no list of names.
     """
     path = Path(settings.model) / "classes.json"
     if not path.is_file():
         return
     known = read_json(path)
+    if not isinstance(known, list) or not all(isinstance(name, str) for name in known):
+        raise UserError(f"{path}: a list of names of classes is expected")
     unknown = [row["name"] for row in pool["categories"] if row["name"] not in known]
     if unknown:
         raise UserError(

@@ -46,6 +46,8 @@ class Answer:
         """Raises:
         ValueError: it is none that could be given, so that no such answer enters the store, nor comes out of it.
         """
+        if not isinstance(self.samples, tuple | list):
+            raise ValueError(f"an answer's samples are {type(self.samples).__name__}")
         for text in (*([] if self.text is None else [self.text]), *self.samples, self.machine):
             if not isinstance(text, str):
                 raise ValueError(f"an answer's text is {type(text).__name__}")

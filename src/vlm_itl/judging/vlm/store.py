@@ -40,7 +40,7 @@ class Store:
 
     def get(self, key: str) -> Answer | None:
         """None, too, for a row that is damaged or of another schema; it is removed, so that the question is asked again."""
-        row = self._run("SELECT answer FROM answers WHERE key = ?", key)
+        row = self._run("SELECT CAST(answer AS BLOB) FROM answers WHERE key = ?", key)  # as text, sqlite3 refuses what is not UTF-8
         if not row:
             return None
         try:
