@@ -190,7 +190,7 @@ def test_seeds_are_pooled_everywhere(judges, models):
     assert vlm["hours"] == pytest.approx(240 * 80 / 3600, abs=1e-6)
     apart = ap_at(models["human-1"], np.ones(40, dtype=int)) - ap_at(models["vlm-1"], np.ones(40, dtype=int))
     assert vlm["AP_lost"]["value"] == pytest.approx(one["vlm-1"]["prices"]["3 s"]["AP_lost"]["value"] - apart / 2, abs=3e-6)
-    with pytest.raises(UserError, match="different images"):
+    with pytest.raises(UserError, match="different true instances"):
         verdicts(plan(experiment(), judges, QUICK), {**two, "always-1": dict.fromkeys((1, 2), matches_of(truth, results[:9]))}, costs,
                  QUICK, Seconds(), [])  # fmt: skip
 

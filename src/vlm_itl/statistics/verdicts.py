@@ -16,6 +16,7 @@ from tqdm import tqdm
 from ..base.settings import Compare, Judge, Run, Seconds, drawing_runs
 from .compare import Sampled, Seeds, compare, holm, last_run_of, last_runs, number, pairs, too_few_images
 from .curve import Curve, against, hours_at, price_name
+from .matches import same_images
 
 Row = dict[str, Any]
 BLIND = "this experiment does not tell judges apart"
@@ -150,6 +151,7 @@ def verdicts(
     Raises:
         UserError: the runs were tested on different images, or with different seeds.
     """
+    same_images([one for run in plan.runs for one in models[run].values()])
     sampled = {run: Sampled(models[run], settings) for run in plan.runs}
     compared = tqdm(plan.arms.items(), desc="comparing", unit="arm", disable=None)
     rows = {run: compare(sampled[run], sampled[other], settings) for run, other in compared}
