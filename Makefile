@@ -32,14 +32,14 @@ repro: setup  ## run the whole experiment (what is cached is not run again, an a
 	@PYTHONPATH=src python -m vlm_itl.report
 
 STUDY := artifacts/report/study.csv
-POOLED := artifacts/report/pooled.csv
+POOLED := artifacts/report/pooled.json
 COMMITS ?= 1
 
 report: setup  ## write artifacts/report/index.html from the outputs that are there, with the sweep if `make study` has run
 	@PYTHONPATH=src python -m vlm_itl.page $(if $(wildcard $(STUDY)),--study $(STUDY)) $(if $(wildcard $(POOLED)),--pooled $(POOLED))
 
 study: setup  ## experiments of the last commit (COMMITS=-1: of all) to artifacts/report/study.csv, arms over seeds to pooled.csv
-	@PYTHONPATH=src python -m vlm_itl.study --csv $(STUDY) --pooled $(POOLED) --commits $(COMMITS)
+	@PYTHONPATH=src python -m vlm_itl.study --csv $(STUDY) --arms $(POOLED:.json=.csv) --pooled $(POOLED) --commits $(COMMITS)
 
 WORKERS ?= 2
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -107,11 +108,50 @@ def test_a_project_without_experiments(tmp_path):
 @pytest.mark.parametrize("lock", ["[1, 2]", "stages: [1]", "stages: {compare: [1]}", "]["])
 def test_a_lock_that_is_none_gives_no_lineage(project, lock):
     (project.folder / "dvc.lock").write_text(lock)
-    (project.folder / "metrics/comparison.json").write_text('{"vlm-1": {"against": "human-1"}}')
     project("git", "add", "-A")
     project("git", "commit", "-q", "-m", "lock")
-    assert study.lineages_at("HEAD", project.folder) == {("vlm-1", "human-1"): None}
+    assert study.lineage_at("HEAD", ["vlm-1", "human-1"], project.folder) is None
     project("git", "reset", "-q", "--hard", "HEAD^")
+
+
+def test_numbers_of_a_comparison_are_its_arms(project):
+    """As this version writes it, and as an earlier one did; what is neither is none."""
+    for content in ({"arms": {"a": {"p": 0.5, "answer": "yes"}}, "assay": {}}, {"a": {"p": 0.5}, "b": 3}, {"arms": [1]}, [1]):
+        (project.folder / study.COMPARISON).write_text(json.dumps(content))
+        project("git", "add", "-A")
+        project("git", "commit", "-q", "-m", "numbers")
+        found = study.numbers_at("HEAD", study.COMPARISON, project.folder)
+        assert found == ({"a": {"p": 0.5}} if isinstance(content, dict) and content.get("arms") != [1] else {})
+        project("git", "reset", "-q", "--hard", "HEAD^")
+
+
+def test_which_runs_draw_random_images():
+    """A commit's settings are unchecked: what is missing or odd draws nothing."""
+    draw = {"judge": "never", "policy": "annotate"}
+    runs = {"a": {**draw, "prev": "start"}, "b": {**draw, "prev": "a"}, "h": {"judge": "human", "prev": "start"},
+            "c": {**draw, "prev": "h"}, "t": {**draw, "prev": "teacher"}, "loop": {**draw, "prev": "loop"}, "odd": 3}  # fmt: skip
+    settings = {"runs": runs, "judges": {"never": {"kind": "never"}, "human": {"kind": "human"}}}
+    assert [run for run in ["start", *runs] if study.about(run, settings)["drawing"]] == ["a", "b"]
+    assert study.about("a", {"runs": runs, "judges": [1]})["drawing"] is False
+
+
+def test_which_experiments_are_this_trees(project):
+    """Another seed is; other settings or other code are not."""
+    folder = project.folder
+    project("git", "checkout", "-q", project.first)
+    head = project("git", "rev-parse", "HEAD")
+    other = next(row["revision"] for row in study.experiments(1, folder)[0] if row["experiment"] == "at-once")  # of seed 2
+    assert study.of_this_tree(head, folder)
+    assert study.of_this_tree(other, folder)
+    (folder / "dvc.yaml").write_text(GRAPH + "# more\n")
+    assert not study.of_this_tree(other, folder)
+    project("git", "checkout", "-q", ".")
+    (folder / "params.yaml").write_text("seed: 1\nmore: 2\n")
+    assert not study.of_this_tree(other, folder)
+    (folder / "params.yaml").write_text("seed: [")
+    assert not study.of_this_tree(other, folder)
+    project("git", "checkout", "-q", ".")
+    project("git", "checkout", "-q", "main")
 
 
 def test_a_file_that_cannot_be_written_is_one_line(project, tmp_path):

@@ -391,6 +391,9 @@ def chain(runs: Mapping[str, Run], name: str) -> list[str]:
     return found[::-1]
 
 
+DRAWING = "drawing random images"  # how the line of the drawing runs is called where it is shown
+
+
 def draws(run: Run, judges: Mapping[str, Judge]) -> bool:
     """Whether a human draws every image of this run, and no judge takes part."""
     return run.policy == "annotate" and judges[run.judge].kind == "never"
