@@ -184,10 +184,10 @@ def test_tables_say_what_the_files_say(project):
     assert [row[0].split()[0] for row in tables["comparison"][1:]] == ["looks-1", "sim-1", "all"]
     assert tables["comparison"][1][2:] == ["1", "0.288", "\u22121.2", "\u22123.0 to +0.5", "<0.001", "cannot tell", "cannot tell", "1,234"]
     assert tables["drawing"][1:] == [
-        ["human-1 simulated", "3 s", "5.25", "0.300", "+0.4 \u22121.0 to +2.1", "+1.2 +0.3 to +2.1", "cannot tell"],
-        ["human-1 simulated", "9 s", "5.25", "0.300", "\u22123.0 \u22125.0 to \u22121.0", "+1.2 +0.3 to +2.1", "no"],
-        ["looks-1", "3 s", "5.25", "0.288", "\u22122.2 \u22124.0 to \u22120.5", "+1.2 +0.3 to +2.1", "no"],
-        ["looks-1", "9 s", "5.25", "0.288", "beyond beyond to \u22120.5", "+1.2 +0.3 to +2.1", "no"],
+        ["human-1 simulated", "3 s", "5.25", "0.300", "+0.4 (\u22121.0 to +2.1)", "+1.2 (+0.3 to +2.1)", "cannot tell"],
+        ["human-1 simulated", "9 s", "5.25", "0.300", "\u22123.0 (\u22125.0 to \u22121.0)", "+1.2 (+0.3 to +2.1)", "no"],
+        ["looks-1", "3 s", "5.25", "0.288", "\u22122.2 (\u22124.0 to \u22120.5)", "+1.2 (+0.3 to +2.1)", "no"],
+        ["looks-1", "9 s", "5.25", "0.288", "beyond (beyond to \u22120.5)", "+1.2 (+0.3 to +2.1)", "no"],
     ]
     assert "The curve: start 0.250 at 2.10 h, all 0.330 at 23.80 h; linear between them" in words(made())
     assert tables["quality"][2][2:5] == ["32", "10", "1,774 of 1,797"]  # the same count
@@ -245,13 +245,13 @@ def test_it_opens_with_the_assay_then_the_curve_then_a_model_that_looks(project)
         "Can a vision-language model replace the human annotator?",
         "Can this experiment tell judges apart? yes.",
         "human-1 above start: +5.0 points (+3.1 to +6.9). always-1 below human-1: \u22127.8 points (\u22129.6 to \u22125.8).",
-        "Better than drawing random images for the same hours: no arm. Approval does not pay here.",
-        "looks-1: hours saved at equal mAP \u22122.2 \u22124.0 to \u22120.5, mAP lost at equal hours +1.2 +0.3 to +2.1 points.",
+        "Better than drawing random images for the same hours: no arm; approval does not pay here, as far as this experiment can tell.",
+        "looks-1: hours saved at equal mAP \u22122.2 (\u22124.0 to \u22120.5), mAP lost at equal hours +1.2 (+0.3 to +2.1) points.",
         "A decision costs 3 s.",
         "Of these two trained models, looks-1 is no worse than human-1 simulated by more than 1.0 mAP point: cannot tell.",
         "Difference \u22121.2 points, 95 % interval \u22123.0 to +0.5; 120 test images, 1 seed.",
-        "One seed says nothing about the arms; make sweep SEEDS=1,2,3 does.",
-        "Were the two equal, about 1,234 test images would be needed to say so.",
+        "One seed says nothing about the arms; make sweep SEEDS=1,2,3 does. Were the two equal, about 1,234 test images "
+        "would be needed to say so.",
         "Simulated: no person took part; human-1 answers from the true masks.",
     )
     places = [said.rindex(sentence) for sentence in opening]
@@ -286,8 +286,10 @@ def test_an_arm_above_the_curve_is_named(project):
     assert "for the same hours: human-1 simulated." in said
     assert "does not pay" not in said
     said = changed(lambda rows: rows["curve"]["arms"]["human-1"]["prices"]["9 s"].update(answer="yes"))
-    assert "no arm. Approval does not pay here." in said
     assert "A decision costs 3 s; at 9 s human-1 is better." in said
+    assert "no arm; approval does not pay here, as far as this experiment can tell." in said
+    said = changed(lambda rows: rows["curve"]["arms"]["human-1"]["prices"]["3 s"].update(answer="no"))
+    assert "no arm; approval does not pay here." in said
     said = changed(lambda rows: rows["curve"].update(arms={}, reason="no run draws"))
     assert "for the same hours: not measured. There is no drawing curve: no run draws." in said
     assert "nothing to compare" not in said

@@ -256,6 +256,7 @@ def collect(settings: Settings, study_csv: Path | None = None, pooled_json: Path
         "comparison": comparison,
         "tells_apart": report.tells_judges_apart(comparison) if comparison else None,
         "beats": report.beats_drawing(comparison) if comparison else {},
+        "pays": report.pays(comparison) if comparison else None,
         "verdicts": verdicts(comparison, settings) if comparison else [],
         "figures": figures,
         "simulated_judges": {name for name, judge in settings.judges.items() if simulated(judge)},

@@ -182,6 +182,15 @@ def beats_drawing(comparison: dict[str, Any]) -> dict[str, list[str]]:
     return {price: [run for run, arm in arms.items() if arm["prices"][price]["answer"] == "yes"] for price in prices}
 
 
+def pays(comparison: dict[str, Any]) -> str | None:
+    """What follows where no arm is above the drawing curve at the price that is paid, in words; None where one is."""
+    arms, paid = comparison["curve"]["arms"], comparison["curve"]["paid"]
+    found = {arm["prices"][paid]["answer"] for arm in arms.values()}
+    if "yes" in found:
+        return None
+    return "approval does not pay here" + (", as far as this experiment can tell" if "cannot tell" in found else "")
+
+
 def answers(comparison: dict[str, Any], names: dict[str, str]) -> list[str]:
     """The verdicts in words for a terminal, in the order of proof.
 
@@ -201,7 +210,7 @@ def answers(comparison: dict[str, Any], names: dict[str, str]) -> list[str]:
         paid = beats_drawing(comparison)[curve["paid"]]
         lines.append(
             f"At equal hours, better than drawing random images: {', '.join(names.get(run, run) for run in paid) or 'no arm'}"
-            + ("" if paid else "; approval does not pay here")
+            + ("" if paid else f"; {pays(comparison)}")
         )
     else:
         lines.append(f"No drawing curve: {curve['reason']}")
