@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from vlm_itl.base.coco import first
 from vlm_itl.base.files import read_json, scratch, write_json, write_jsonl
 from vlm_itl.base.settings import VlmJudge
 from vlm_itl.base.stage import Stage
@@ -15,7 +16,7 @@ from vlm_itl.judging.simple import simulated_person
 
 STAGE = Stage(
     reads={
-        "pool": "images without labels",
+        "pool": "images without labels; the run's batch is the first of them",
         "proposals": "what the detector proposes on them",
         "images": "folder of the images, which a VLM looks at",
         "truth": "the pool's ground truth, for simulated humans only",
@@ -26,35 +27,37 @@ STAGE = Stage(
         "identity": "which judge this was: model, revision, prompt, settings, versions",
         "metrics": "questions, unparsed answers, tokens, seconds of a VLM",
     },
-    options={"judge": "the judge's name in params.yaml"},
-    params=("judges.{judge}", "seed"),
+    options={"judge": "the judge's name in params.yaml", "run": "the run's name there, whose batch this is; none: the whole pool"},
+    optional=frozenset({"run"}),
+    params=("runs.{run}", "judges.{judge}", "seed"),
 )
 
 
 def main(
     pool: Path, proposals: Path, images: Path, truth: Path, folder: Path, verdicts: Path, identity: Path, metrics: Path, judge: str,
-    settings: dict[str, Any],
+    settings: dict[str, Any], run: str | None = None,
 ) -> None:  # fmt: skip
     s = settings[f"judges.{judge}"]
+    batch = first(read_json(pool), settings[f"runs.{run}"].batch if run else None)
     text, calibration = question(folder, s)
     if isinstance(s, VlmJudge):
         from vlm_itl.judging import vlm
 
         store = vlm.Store(scratch() / "answers")
         person = simulated_person(read_json(truth), s.human) if s.human else None
-        rows, who, took = vlm.judge(read_json(pool), read_json(proposals), images, text, s, store, calibration=calibration, person=person)
+        rows, who, took = vlm.judge(batch, read_json(proposals), images, text, s, store, calibration=calibration, person=person)
     else:
-        rows = ask(read_json(pool), read_json(proposals), read_json(truth), text, s, settings["seed"])
+        rows = ask(batch, read_json(proposals), read_json(truth), text, s, settings["seed"])
         who = {**s.model_dump(), "prompt_md5": hashlib.md5(text.encode()).hexdigest()}
-        took = {"questions": sum(row["asked"] for row in rows)}
+        took = {"questions": sum(row.get("questions", 1) for row in rows if row["asked"])}
     write_jsonl(verdicts, rows)
     write_json(identity, who)
     write_json(metrics, took)
     asked = sum(v["asked"] for v in rows)
     if asked:
-        print(f"{judge}: {sum(v['approve'] for v in rows)} of {asked} images with proposals approved ({len(rows)} in the pool)")
+        print(f"{judge}: {sum(v['approve'] for v in rows)} of {asked} images with proposals approved ({len(rows)} in this round's batch)")
     else:
-        print(f"{judge}: no proposals to judge in {len(rows)} images of the pool")
+        print(f"{judge}: no proposals to judge in {len(rows)} images of this round's batch")
 
 
 if __name__ == "__main__":

@@ -9,13 +9,13 @@ from vlm_itl import labels as policies
 from vlm_itl.base.coco import subset
 from vlm_itl.base.files import read_json, write_json
 from vlm_itl.base.stage import Stage
-from vlm_itl.splitting import split, statistics, table
+from vlm_itl.splitting import queue, split, statistics, table
 
 STAGE = Stage(
     reads={"train": "the selected training images", "test": "the selected test images"},
     writes={
         "labels": "images a human has drawn before the loop starts",
-        "pool": "images without labels",
+        "pool": "images without labels, in a seeded order: each round shows the first of them",
         "ledger": "what the human did for them",
         "unlabelled": "all images that training may use, without labels: where a start without labels begins",
         "truth": "ground truth of these images, for simulated humans and for measuring judges",
@@ -39,10 +39,10 @@ def main(
     parts = {"initial": initial_ids, "pool": pool_ids, "validation": validation_ids}
     data = {name: subset(training, ids) for name, ids in parts.items()} | {"test": testing}
     write_json(labels, first_labels)
-    write_json(pool, first_pool)
+    write_json(pool, queue(first_pool, s.seed))
     write_json(ledger, first_ledger)
     everything = subset(training, initial_ids | pool_ids)
-    write_json(unlabelled, {**everything, "annotations": []})
+    write_json(unlabelled, queue({**everything, "annotations": []}, s.seed))
     write_json(truth, everything)
     write_json(validation, data["validation"])
     write_json(test_split, testing)

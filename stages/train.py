@@ -19,6 +19,7 @@ STAGE = Stage(
         "validation": "labelled images held back from training, for early stopping",
         "images": "folder of the images",
         "config": "the Detectron2 YAML named by detector.config",
+        "configs": "folder of configs, with the weights of `detector.init: drawn` beside them",
         "previous": "model folder to continue from",
     },
     writes={
@@ -37,8 +38,8 @@ STAGE = Stage(
 
 
 def main(
-    labels: Path, validation: Path, images: Path, config: Path, previous: Path | None, model: Path, curve: Path, metrics: Path,
-    schedule: str, untrained: str | None, settings: dict[str, Any],
+    labels: Path, validation: Path, images: Path, config: Path, configs: Path, previous: Path | None, model: Path, curve: Path,
+    metrics: Path, schedule: str, untrained: str | None, settings: dict[str, Any],
 ) -> None:  # fmt: skip
     from vlm_itl.detector.processes import launch
     from vlm_itl.detector.training import train

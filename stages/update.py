@@ -16,11 +16,11 @@ STAGE = Stage(
         "ledger": "actions so far",
         "proposals": "what was judged",
         "verdicts": "what the judge said",
-        "truth": "the pool's ground truth, opened for the policies annotate and ground_truth only",
+        "truth": "the pool's ground truth, opened for the policies annotate, correct and ground_truth only",
     },
     writes={"new_labels": "labels of this run", "new_pool": "images still without", "new_ledger": "actions up to this run"},
     options={"run": "the run's name in params.yaml"},
-    params=("runs.{run}",),
+    params=("runs.{run}", "evaluate.judge_iou"),
 )
 
 
@@ -29,10 +29,10 @@ def main(
     new_labels: Path, new_pool: Path, new_ledger: Path, run: str, settings: dict[str, Any],
 ) -> None:  # fmt: skip
     s = settings[f"runs.{run}"]
-    needs_truth = s.policy in ("annotate", "ground_truth")
+    needs_truth = s.policy in policies.NEED_TRUTH
     result = policies.update(
         run, s, read_json(labels), read_json(pool), read_json(proposals), read_jsonl(verdicts),
-        read_json(truth) if needs_truth else None, read_json(ledger),
+        read_json(truth) if needs_truth else None, read_json(ledger), settings["evaluate.judge_iou"],
     )  # fmt: skip
     for path, value in zip((new_labels, new_pool, new_ledger), result):
         write_json(path, value)

@@ -268,7 +268,7 @@ def test_light_stages_do_not_load_torch():
     assert done.stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("name", ["params.yaml", "presets/own-data.yaml"])
+@pytest.mark.parametrize("name", ["params.yaml", "presets/own-data.yaml", "presets/first-study.yaml"])
 def test_shipped_settings_can_start(name, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     text = Path(name).read_text()

@@ -6,8 +6,9 @@ import pytest
 from conftest import instance
 
 from vlm_itl import labels
-from vlm_itl.base.settings import Run, Seconds
+from vlm_itl.base.settings import HumanJudge, Run, Seconds
 from vlm_itl.evaluation.cost import human_cost
+from vlm_itl.judging import judge
 
 BOX, FAR = (5, 5, 20, 20), (30, 20, 15, 15)
 
@@ -78,7 +79,7 @@ def test_start(start):
 def test_policies(start, policy, left, sources):
     new, pool, ledger = after(start, policy)
     assert [i["id"] for i in pool["images"]] == left
-    assert labels.counts(new)["images"] == sources
+    assert labels.counts(new)["images"] == {**sources, "mixed": 0}
     assert labels.counts(new)["instances"] == sources
     dropped = sum(r["images"] for r in ledger if r["action"] == "drop")
     assert len(new["images"]) + len(pool["images"]) + dropped == 4
@@ -105,6 +106,66 @@ def test_nothing_approved_nothing_changes(start):
     new, pool, _ = after(start, "pool", [verdict(i, False) for i in (2, 3, 4)])
     assert new == start[0]
     assert pool == start[1]
+
+
+def test_corrected_images(start):
+    """Image 2: an accepted mask that is no instance stays, and the instance is drawn; image 3: its mask stands for the instance; image 4
+    was not asked about."""
+    old, pool, ledger, data = start
+    proposals = [
+        instance(FAR, 1, 2, score=0.8), instance(BOX, 1, 3, score=0.9), instance(FAR, 1, 3, score=0.7), instance(BOX, 1, 4, score=0.9),
+    ]  # fmt: skip
+    verdicts = [
+        {**verdict(2, False, actor="model"), "accepted": [True], "questions": 2},
+        {**verdict(3, False, actor="model"), "accepted": [True, False], "questions": 3},
+        verdict(4, False, asked=False, actor="model"),
+    ]
+    run = Run(judge="vlm", prev="start", policy="correct")
+    new, left, log = labels.update("vlm-1", run, old, pool, proposals, verdicts, data, ledger, iou=0.6)
+    assert [(i["id"], i["source"]) for i in new["images"]] == [(1, "human"), (2, "mixed"), (3, "model"), (4, "human")]
+    boxes = {i: [(a["source"], tuple(a["bbox"])) for a in new["annotations"] if a["image_id"] == i] for i in (2, 3, 4)}
+    assert boxes == {2: [("model", FAR), ("human", BOX)], 3: [("model", BOX)], 4: [("human", BOX)]}
+    assert not left["images"]
+    cost = human_cost(log, Seconds(draw=80, verify=3))
+    # one initial instance and two here; a look at each image, also where nothing is missing
+    assert (cost["drawn_instances"], cost["human_decisions"], cost["machine_decisions"]) == (3, 3, 5)
+    assert labels.counts(new)["instances"] == {"human": 3, "model": 2, "ground_truth": 0}
+    # a mask that overlaps too little stands for nothing, and the instance is drawn beside it
+    near = [instance((5, 5, 20, 10), 1, 2, score=0.8)]
+    new, _, _ = labels.update("vlm-1", run, old, pool, near, [{**verdict(2, False), "accepted": [True]}], data, ledger, iou=0.6)
+    assert [a["source"] for a in new["annotations"] if a["image_id"] == 2] == ["model", "human"]
+    # an approved image is nobody's to look at, and a verdict on the image as a whole rejects every mask
+    new, _, log = labels.update("vlm-1", run, old, pool, proposals, [verdict(2, True, actor="model"), verdict(3, False, actor="model")],
+                                data, ledger)  # fmt: skip
+    assert [i["source"] for i in new["images"]] == ["human", "model", "human", "human"]
+    assert human_cost(log, Seconds())["human_decisions"] == 2
+
+
+def test_a_human_who_decides_on_every_mask_looks_once(start):
+    old, pool, ledger, data = start
+    person = HumanJudge(kind="human", unit="instance")
+    proposals = [instance(BOX, 1, 2, score=0.8), instance(FAR, 1, 3, score=0.7)]
+    verdicts = judge(pool, proposals, data, "?", person, 1)
+    assert [(v["image_id"], v["approve"], v.get("accepted"), v.get("questions")) for v in verdicts] == [
+        (2, True, [True], 2), (3, False, [False], 2), (4, False, None, None),
+    ]  # fmt: skip
+    run = Run(judge="human", prev="start", policy="correct")
+    new, _, log = labels.update("human-1", run, old, pool, proposals, verdicts, data, ledger)
+    cost = human_cost(log, Seconds())
+    assert [i["source"] for i in new["images"]] == ["human", "model", "human", "human"]
+    assert (cost["drawn_instances"], cost["human_decisions"]) == (3, 5)  # a mask and completeness each, and a look at image 4
+
+
+def test_a_round_concerns_its_batch(start):
+    old, pool, ledger, data = start
+    run = Run(judge="never", prev="start", policy="annotate", batch=2)
+    new, left, log = labels.update("draw-1", run, old, pool, [], [], data, ledger)
+    assert [i["id"] for i in new["images"]] == [1, 2, 3]
+    assert [i["id"] for i in left["images"]] == [4]
+    assert log[-1] == {"run": "draw-1", "action": "draw", "actor": "human", "purpose": "labels", "images": 2, "instances": 2}
+    new, left, _ = labels.update("draw-2", run, new, left, [], [], data, log)
+    assert [i["id"] for i in new["images"]] == [1, 2, 3, 4]
+    assert not left["images"]
 
 
 def test_empty_pool(start):

@@ -15,7 +15,7 @@ def summary_of(tmp_path, runs, judges, prepared=None, asking=None):
     """`asking`: of a run, instead of three questions."""
     for k, name in enumerate(["start", *runs]):
         write_json(tmp_path / "detection" / f"{name}.json", {"mask": {"AP": 0.1 * k}, "box": {"AP": None}})
-        labels = {"images": {"human": 5, "model": k, "ground_truth": 0}}
+        labels = {"images": {"human": 5, "model": k, "mixed": 0, "ground_truth": 0}}
         write_json(tmp_path / "cost" / f"{name}.json", {"hours": 4 + k / 2, "draw_hours": 4, "human_decisions": 600 * k, "labels": labels})
         write_json(tmp_path / "training" / f"{name}.json", {"steps": 7})
         if name != "start":

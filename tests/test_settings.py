@@ -231,6 +231,9 @@ MISSING = {  # what README's blocks once left out, and other defaults of ours th
     "compare: .* add `compare: {\"reference\": \"human\", ": lambda p: p.pop("compare"),
     "detector.config: no such file: configs/none.yaml": lambda p: p["detector"].update(config="configs/none.yaml"),
     "detector.weights: no such file: none.pth": lambda p: p["detector"].update(weights="none.pth"),
+    "detector.init: drawn: no such file: configs/mask_rcnn_R_50_FPN.safetensors; .*--config configs/mask_rcnn_R_50_FPN.yaml": lambda p: (
+        p["detector"].update(config="configs/mask_rcnn_R_50_FPN.yaml", init="drawn")
+    ),
     "data.root: no such folder: data/none": lambda p: p["data"].update(root="data/none"),
     "data.local.test.annotations: no such file: data/synthetic/x.json": lambda p: p["data"].update(
         source="local", local={"train": {"annotations": "README.md", "images": "."}, "test": {"annotations": "x.json", "images": "."}}

@@ -7,7 +7,7 @@ from conftest import dataset
 
 from vlm_itl.base.errors import UserError
 from vlm_itl.base.settings import Split
-from vlm_itl.splitting import split, statistics, table
+from vlm_itl.splitting import queue, split, statistics, table
 
 
 def settings(**more) -> Split:
@@ -96,3 +96,12 @@ def test_copies_of_a_picture_stay_on_one_side(seed):
         assert sum(any(i % 10 == residue for i in part) for part in parts) == 1
     # without copies nothing changes
     assert split({**MANY, "images": [{**i, "md5": str(i["id"])} for i in MANY["images"]]}, chosen) == split(MANY, chosen)
+
+
+def test_the_queue_is_seeded_and_complete():
+    data = {"images": [{"id": i} for i in range(1, 31)], "annotations": [], "categories": []}
+    ids = [image["id"] for image in queue(data, 0)["images"]]
+    assert sorted(ids) == list(range(1, 31))
+    assert ids != sorted(ids)
+    assert ids == [image["id"] for image in queue({**data, "images": data["images"][::-1]}, 0)["images"]]
+    assert ids != [image["id"] for image in queue(data, 1)["images"]]

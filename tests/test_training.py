@@ -278,6 +278,19 @@ def test_weight_scales_the_loss_of_a_models_labels(data):
     assert humans == pytest.approx(losses_of(data, data[0], ModelLabels()), rel=1e-5)
 
 
+def test_mask_weight_scales_the_mask_loss_of_a_models_instances_alone(data):
+    """Against Detectron2's own losses: of the model's instances alone, of all by humans, and of both in one batch."""
+    everything, mixed = by_model(data, dict.fromkeys(range(1, 12), 0.9)), by_model(data, {1: 0.9, 3: 0.9})
+    own = losses_of(data, data[0], ModelLabels())
+    for w in (0.0, 0.5):
+        weighted = losses_of(data, everything, ModelLabels(mask_weight=w))
+        assert weighted == pytest.approx({**own, "loss_mask": w * own["loss_mask"]}, rel=1e-5)
+        assert losses_of(data, data[0], ModelLabels(mask_weight=w)) == pytest.approx(own, rel=1e-5)
+    nothing, half = (losses_of(data, mixed, ModelLabels(mask_weight=w))["loss_mask"] for w in (0.0, 0.5))
+    assert 0 < nothing < own["loss_mask"]
+    assert half == pytest.approx((nothing + own["loss_mask"]) / 2, rel=1e-5)
+
+
 def test_doubted_annotations_are_left_out_and_their_images_teach_no_background(data):
     labels = by_model(data, {1: 0.9, 3: 0.2})
     settings = ModelLabels(min_score=0.5)

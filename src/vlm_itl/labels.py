@@ -4,10 +4,13 @@
 | --- | --- | --- |
 | `pool` | its proposals, or those that the verdict accepts, become labels (`source: model`) | stays in the pool for the next round |
 | `annotate` | likewise | a human draws all its instances (`source: human`), and the ledger is charged |
+| `correct` | likewise | the masks that the verdict accepts stay; a human looks, and draws the instances that none of them matches |
 | `drop` | likewise | leaves |
 | `ground_truth` | its *true* masks become labels (`source: ground_truth`), uncharged: the first study's leak | stays in the pool |
 
-An image that was not asked about (no proposals) is treated as rejected.
+An image that was not asked about (no proposals) is treated as rejected. Under `correct`, an image with masks of both kinds has `source:
+mixed`, and a human judge who decides on every mask has looked already. A round concerns the first `batch` images of the pool; the others
+stay in it.
 """
 
 from __future__ import annotations
@@ -18,10 +21,12 @@ from typing import Any
 
 from pycocotools import mask as mask_util
 
-from .base.coco import Coco, by_image, empty_like
+from .base.coco import Coco, by_image, empty_like, first
 from .base.settings import Run
+from .matching import partners
 
 Ledger = list[dict[str, Any]]
+NEED_TRUTH = ("annotate", "correct", "ground_truth")
 
 
 def initial(data: Coco, initial_ids: set[int], pool_ids: set[int], validation_ids: set[int]) -> tuple[Coco, Coco, Ledger]:
@@ -31,7 +36,7 @@ def initial(data: Coco, initial_ids: set[int], pool_ids: set[int], validation_id
     ledger: Ledger = []
     for image in data["images"]:
         if image["id"] in initial_ids:
-            _add(labels, image, rows.get(image["id"], []), run="start", source="human")
+            _add(labels, image, {"human": rows.get(image["id"], [])}, run="start")
         elif image["id"] in pool_ids:
             pool["images"].append(image)
     for purpose, ids in (("labels", initial_ids), ("validation", validation_ids)):
@@ -60,12 +65,14 @@ def update(
     verdicts: list[dict[str, Any]],
     truth: Coco | None,
     ledger: Ledger,
+    iou: float = 0.6,
 ) -> tuple[Coco, Coco, Ledger]:
     """Labels, pool and ledger after a run's verdicts.
 
     Args:
         name, run: the run and its line in params.yaml.
-        truth: the pool's ground truth; needed by the policies `annotate` and `ground_truth`, None for the others.
+        truth: the pool's ground truth; needed by the policies of `NEED_TRUTH`, None for the others.
+        iou: under `correct`, mask IoU from which on an accepted mask stands for an instance, so that nobody draws it.
 
     Returns:
         New labels (earlier ones unchanged, then this run's, by pool order), the images still unlabelled, the ledger with this run's
@@ -74,19 +81,31 @@ def update(
     shown = by_image(proposals)
     true = by_image(truth) if truth is not None else {}
     approved = {v["image_id"]: v.get("accepted") for v in verdicts if v["approve"]}
+    accepted = {v["image_id"]: v["accepted"] for v in verdicts if "accepted" in v}
     new_labels: Coco = {**labels, "images": list(labels["images"]), "annotations": list(labels["annotations"])}
     new_pool = empty_like(pool)
-    drawn_images = drawn_instances = dropped = 0
+    looked = {v["image_id"] for v in verdicts if v["asked"] and v["actor"] == "human" and "accepted" in v}  # and said what is missing
+    drawn_images = drawn_instances = dropped = looks = 0
+    batch = {image["id"] for image in first(pool, run.batch)["images"]}
     for image in pool["images"]:
         i = image["id"]
-        if i in approved and run.policy == "ground_truth":
-            _add(new_labels, image, true.get(i, []), run=name, source="ground_truth")
+        if i not in batch:
+            new_pool["images"].append(image)
+        elif i in approved and run.policy == "ground_truth":
+            _add(new_labels, image, {"ground_truth": true.get(i, [])}, run=name)
         elif i in approved:
-            _add(new_labels, image, taken(shown[i], approved[i]), run=name, source="model", judge=run.judge)
+            _add(new_labels, image, {"model": taken(shown[i], approved[i])}, run=name, judge=run.judge)
         elif run.policy == "annotate":
-            _add(new_labels, image, true.get(i, []), run=name, source="human")
+            _add(new_labels, image, {"human": true.get(i, [])}, run=name)
             drawn_images += 1
             drawn_instances += sum(1 for a in true.get(i, []) if not a["iscrowd"])
+        elif run.policy == "correct":
+            kept = taken(shown[i], accepted[i]) if i in accepted else []
+            drawn = without(true.get(i, []), kept, iou)
+            _add(new_labels, image, {"model": kept, "human": drawn}, run=name, judge=run.judge)
+            looks += i not in looked
+            drawn_images += bool(drawn)
+            drawn_instances += sum(1 for a in drawn if not a["iscrowd"])
         elif run.policy == "drop":
             dropped += 1
         else:
@@ -106,6 +125,8 @@ def update(
     people = sum(bool(v.get("person")) for v in asked)
     if people:  # the images that a model passed on
         new_ledger.append({"run": name, "action": "verify", "actor": "human", "judge": run.judge, "decisions": people})
+    if looks:  # whether anything is missing: also where nothing is
+        new_ledger.append({"run": name, "action": "verify", "actor": "human", "judge": run.judge, "decisions": looks})
     if drawn_images:
         new_ledger.append({"run": name, "action": "draw", "actor": "human", "purpose": "labels",
                            "images": drawn_images, "instances": drawn_instances})  # fmt: skip
@@ -119,10 +140,22 @@ def taken(proposals: list[dict[str, Any]], accepted: list[bool] | None) -> list[
     return proposals if accepted is None else [row for row, ok in zip(proposals, accepted, strict=True) if ok]
 
 
-def _add(labels: Coco, image: dict[str, Any], rows: list[dict[str, Any]], *, run: str, source: str, judge: str | None = None) -> None:
-    """Append an image and its annotations, with their provenance, under new annotation ids."""
-    labels["images"].append({**image, "source": source, "run": run})
-    for row in rows:
+def without(truth: list[dict[str, Any]], kept: list[dict[str, Any]], iou: float) -> list[dict[str, Any]]:
+    """The true instances of one image that no kept mask matches one to one (`matching.partners`), and its regions to ignore."""
+    found = set(partners(kept, truth, iou))
+    return [row for place, row in enumerate(truth) if place not in found]
+
+
+def _add(labels: Coco, image: dict[str, Any], rows: dict[str, list[dict[str, Any]]], *, run: str, judge: str | None = None) -> None:
+    """Append an image and its annotations, with their provenance, under new annotation ids.
+
+    Args:
+        rows: annotations by source; the last source stands for an image that has none.
+        judge: whose verdict let in those of a model.
+    """
+    sources = [source for source, own in rows.items() if own] or list(rows)[-1:]
+    labels["images"].append({**image, "source": sources[0] if len(sources) == 1 else "mixed", "run": run})
+    for source, row in ((source, row) for source, own in rows.items() for row in own):
         x = {
             "id": len(labels["annotations"]) + 1, "image_id": image["id"], "category_id": row["category_id"],
             "segmentation": row["segmentation"], "area": float(mask_util.area(row["segmentation"])),
@@ -152,7 +185,8 @@ def fingerprint(labels: Coco) -> str:
 
 def counts(labels: Coco) -> dict[str, dict[str, int]]:
     """Labelled images and instances by source."""
-    result = {kind: {"human": 0, "model": 0, "ground_truth": 0} for kind in ("images", "instances")}
+    result = {"images": dict.fromkeys(("human", "model", "mixed", "ground_truth"), 0),
+              "instances": dict.fromkeys(("human", "model", "ground_truth"), 0)}  # fmt: skip
     for image in labels["images"]:
         result["images"][image["source"]] += 1
     for row in labels["annotations"]:

@@ -103,6 +103,7 @@ def summarise(
             "preparation_seconds": added(new.values()),
             "images_human": price["labels"]["images"]["human"],
             "images_model": price["labels"]["images"]["model"],
+            "images_mixed": price["labels"]["images"]["mixed"],
             "images_ground_truth": price["labels"]["images"]["ground_truth"],
             "steps": read_json(training / f"{name}.json")["steps"],
             "asked": quality.get("asked"),
@@ -130,7 +131,7 @@ def decided_nothing(summary: dict[str, dict[str, Any]], runs: dict[str, Run]) ->
     """
 
     def labelled(run: str) -> int:
-        return sum(summary[run].get(f"images_{source}") or 0 for source in ("human", "model", "ground_truth"))
+        return sum(summary[run].get(f"images_{source}") or 0 for source in ("human", "model", "mixed", "ground_truth"))
 
     there = [name for name in runs if name in summary and "start" in summary]
     return {name for name in there if labelled(name) == (labelled("start") if runs[chain(runs, name)[0]].prev == "start" else 0)}
@@ -266,14 +267,14 @@ def curve(summary: dict[str, dict[str, Any]], runs: dict[str, Run], judges: dict
 
 def table(summary: dict[str, dict[str, Any]]) -> str:
     """The summary for a terminal; `-` where there is nothing to measure."""
-    headers = ["run", "mask AP", "box AP", "images by human", "by model", "human hours", "asked", "approved", "unparsed",
+    headers = ["run", "mask AP", "box AP", "images by human", "by model", "by both", "human hours", "asked", "approved", "unparsed",
                "judge recall", "specificity", "steps"]  # fmt: skip
     rows = [
-        [called(name, r["simulated"]), r["mask_AP"], r["box_AP"], r["images_human"], r["images_model"],
+        [called(name, r["simulated"]), r["mask_AP"], r["box_AP"], r["images_human"], r["images_model"], r["images_mixed"],
          r["human_hours"], r["asked"], r["approved"], unparsed(r), r["judge_recall"], r["judge_specificity"], r["steps"]]
         for name, r in summary.items()
     ]  # fmt: skip
-    formats = ("", ".3f", ".3f", "", "", ".2f", "", "", "", ".2f", ".2f", "")
+    formats = ("", ".3f", ".3f", "", "", "", ".2f", "", "", "", ".2f", ".2f", "")
     return tabulate(rows, headers=headers, floatfmt=formats, missingval="-")
 
 

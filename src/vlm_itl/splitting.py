@@ -49,6 +49,13 @@ def split(data: Coco, settings: Split) -> tuple[set[int], set[int], set[int]]:
     return with_copies(rest[:n_initial]), with_copies(rest[n_initial:]), with_copies(validation)
 
 
+def queue(data: Coco, seed: int) -> Coco:
+    """The same images in a seeded order that nothing of their content decides. A round's batch is the first of what is left of it."""
+    images = sorted(data["images"], key=lambda image: image["id"])
+    order = np.random.default_rng([seed, len(images)]).permutation(len(images))
+    return {**data, "images": [images[k] for k in order]}
+
+
 def statistics(parts: dict[str, Coco]) -> dict[str, Any]:
     """Images and instances by part and class, and mask areas in square pixels (regions to ignore left out)."""
     result: dict[str, Any] = {}

@@ -40,6 +40,11 @@ def subset(data: Coco, image_ids: set[int]) -> Coco:
     }
 
 
+def first(data: Coco, images: int | None) -> Coco:
+    """So many images, the first ones, and their annotations; None: all."""
+    return data if images is None else subset(data, {image["id"] for image in data["images"][:images]})
+
+
 def originals(images: list[dict[str, Any]]) -> dict[int, int]:
     """For each image the lowest id of those with the same content (`md5` of its row), which is its own where it is no copy.
 

@@ -115,12 +115,18 @@ class Split(Model):
 
 class Detector(Model):
     config: str  # a Detectron2 YAML
-    init: Literal["scratch", "imagenet", "coco"] = "scratch"
-    # a file or URL that takes the place of the model zoo's for `imagenet` and `coco`; DVC watches its name, not its content
+    # first weights; `drawn`: the .safetensors beside the config, learned on drawn pictures of other things (docs/model-card.md)
+    init: Literal["scratch", "drawn", "imagenet", "coco"] = "scratch"
+    # a file or URL that takes the place of those for `drawn`, `imagenet` and `coco`; DVC watches its name, not its content
     weights: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     processes: Annotated[int, Field(ge=1)] = 1  # that share each batch, on `cuda` one a GPU; the batch and what it teaches stay the same
     options: dict[str, Any] = Field(default_factory=dict)  # Detectron2 keys over the YAML's, e.g. SOLVER.BASE_LR: 0.01
+
+    @property
+    def drawn(self) -> str:
+        """The weights of `init: drawn`: the file of the config's name, which `vlm_itl.detector.drawn_start` makes."""
+        return str(PurePosixPath(self.config).with_suffix(".safetensors"))
 
 
 class EarlyStopping(Model):
@@ -137,6 +143,7 @@ class ModelLabels(Model):
     min_score: Probability = 0.0  # of an annotation that is learned from; an image that loses one this way is incomplete
     background: bool = True  # whether what is unlabelled in an incomplete image is learned as background; false: nothing in it is
     weight: Annotated[float, Field(gt=0)] = 1.0  # of the loss on images that a model labelled
+    mask_weight: Annotated[float, Field(ge=0)] = 1.0  # of the mask loss of their instances, apart from class and box
 
 
 class Training(Model):
@@ -222,16 +229,21 @@ class HumanJudge(Model):
 
     kind: Literal["human"]
     iou: Fraction = 0.6
+    unit: Literal["image", "instance"] = "image"  # instance: accepts each mask alone, then says whether anything is missing
 
 
 class NoisyJudge(Model):
-    """The simulated human with errors: approves a right image with P = recall, a wrong one with P = 1 - specificity."""
+    """The simulated human with errors: a right thing is approved with P = recall, a wrong one with P = 1 - specificity.
+
+    The thing is the image, or under `unit: instance` each mask, and that nothing is missing.
+    """
 
     kind: Literal["noisy"]
     recall: Probability
     specificity: Probability
     iou: Fraction = 0.6
     actor: Literal["human", "model"] = "model"  # whose time it costs
+    unit: Literal["image", "instance"] = "image"
 
 
 class ConfidenceJudge(Model):
@@ -372,7 +384,8 @@ def is_model_of(verifier: str, model: str) -> bool:
 class Run(Model):
     judge: Name
     prev: Name
-    policy: Literal["pool", "annotate", "drop", "ground_truth"] = "pool"
+    policy: Literal["pool", "annotate", "correct", "drop", "ground_truth"] = "pool"
+    batch: Annotated[int, Field(ge=1)] | None = None  # images that this round shows the judge: the first of the pool; none: all of it
     arm: Name | None = None  # whose line the figures draw; none: the run's name without its round number
 
 
@@ -718,6 +731,9 @@ def needed_files(settings: Settings) -> Iterator[tuple[str, str]]:
     s, data = settings.detector, settings.data
     if not Path(s.config).is_file():
         yield "detector.config", f"no such file: {s.config}"
+    if s.init == "drawn" and not s.weights and not Path(s.drawn).is_file():
+        make = f"`python -m vlm_itl.detector.drawn_start --config {s.config}` makes it"
+        yield "detector.init", f"drawn: no such file: {s.drawn}; {make}, or use init: scratch"
     if s.weights and "://" not in s.weights and not Path(s.weights).is_file():
         yield "detector.weights", f"no such file: {s.weights}"
     if data.source != "coco2017" and not Path(data.root).is_dir():  # DVC may still have to fetch coco2017's

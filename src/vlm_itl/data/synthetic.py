@@ -1269,7 +1269,22 @@ def book_scene(c: Canvas, level: int) -> None:
         )
 
 
-SCENES: tuple[Callable[[Canvas, int], None], ...] = (stop_scene, bird_scene, zebra_scene, book_scene)
+@dataclass(frozen=True)
+class World:
+    """What there is to draw: classes as COCO lists them, and scenes (drawn on a canvas at a level 0 to 2) with how often each comes."""
+
+    description: str
+    categories: list[dict[str, Any]]
+    scenes: tuple[Callable[[Canvas, int], None], ...]
+    weights: tuple[float, ...]
+
+
+FOUR_CLASSES = World(
+    "drawn scenes of stop signs, birds, zebras and books",
+    CATEGORIES,
+    (stop_scene, bird_scene, zebra_scene, book_scene),
+    (0.25, 0.22, 0.26, 0.27),
+)
 
 
 def light(rng: Rng, image: NDArray[np.float32], level: int) -> NDArray[np.uint8]:
@@ -1285,12 +1300,13 @@ def light(rng: Rng, image: NDArray[np.float32], level: int) -> NDArray[np.uint8]
     return np.clip(lit + noise, 0, 255).astype(np.uint8)
 
 
-def draw_scene(rng: np.random.Generator, long_side: int = NOMINAL_SIDE) -> Scene:
+def draw_scene(rng: np.random.Generator, long_side: int = NOMINAL_SIDE, world: World = FOUR_CLASSES) -> Scene:
     """Draw one scene.
 
     Args:
         rng: where all chance comes from.
         long_side: length of the longer side in px, at least 32; the scene is 4:3, 3:4 or square.
+        world: what it may show.
 
     Returns:
         The picture and its instances (at least one), back to front; their masks are what is visible of
@@ -1305,7 +1321,7 @@ def draw_scene(rng: np.random.Generator, long_side: int = NOMINAL_SIDE) -> Scene
     width, height = pick(rng, ((long_side, short), (short, long_side), (long_side, long_side)), (0.6, 0.22, 0.18))
     unit = long_side / NOMINAL_SIDE
     level = int(pick(rng, (0, 1, 2), (0.4, 0.4, 0.2)))
-    scene = pick(rng, SCENES, (0.25, 0.22, 0.26, 0.27))
+    scene = pick(rng, world.scenes, world.weights)
     while True:
         canvas = Canvas(rng, width / unit, height / unit, unit * SUPERSAMPLING)
         scene(canvas, level)
@@ -1323,11 +1339,13 @@ def draw_scene(rng: np.random.Generator, long_side: int = NOMINAL_SIDE) -> Scene
     return Scene(image, [layer.category for layer, _ in shown], [mask for _, mask in shown])
 
 
-def write_dataset(folder: Path, train_images: int, test_images: int, long_side: int, seed: int) -> None:
+def write_dataset(
+    folder: Path, train_images: int, test_images: int, long_side: int, seed: int, world: World = FOUR_CLASSES
+) -> None:  # fmt: skip
     """Draw a data set in COCO's layout: folder/{train,test}.json and folder/images/{train,test}/*.jpg.
 
-    Image ids count from 1 through train and then test; image k depends on the seed, k and long_side (px,
-    the longer side) alone.  The same arguments give the same bytes.
+    Image ids count from 1 through train and then test; image k depends on the seed, k, long_side (px,
+    the longer side) and the world alone.  The same arguments give the same bytes.
 
     Raises:
         ValueError: a count is negative, or the long side too short.
@@ -1342,7 +1360,7 @@ def write_dataset(folder: Path, train_images: int, test_images: int, long_side: 
             annotations: list[dict[str, Any]] = []
             for _ in range(count):
                 image_id += 1
-                scene = draw_scene(np.random.default_rng([seed, image_id]), long_side)
+                scene = draw_scene(np.random.default_rng([seed, image_id]), long_side, world)
                 name = f"{split}/{image_id:012d}.jpg"
                 Image.fromarray(scene.image).save(folder / "images" / name, quality=90, subsampling=0)
                 height, width = scene.image.shape[:2]
@@ -1365,12 +1383,12 @@ def write_dataset(folder: Path, train_images: int, test_images: int, long_side: 
                         }
                     )
                 bar.update()
-            info = {"description": "drawn scenes of stop signs, birds, zebras and books", "version": "1"}
+            info = {"description": world.description, "version": "1"}
             content = {
                 "info": info,
                 "licenses": [],
                 "images": images,
                 "annotations": annotations,
-                "categories": CATEGORIES,
+                "categories": world.categories,
             }
             (folder / f"{split}.json").write_text(json.dumps(content) + "\n", encoding="utf-8")

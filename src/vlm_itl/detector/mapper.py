@@ -10,7 +10,12 @@ import numpy as np
 import torch
 from detectron2.data import DatasetMapper
 from detectron2.data import transforms as T
-from detectron2.data.detection_utils import check_image_size
+from detectron2.data.detection_utils import (
+    annotations_to_instances,
+    check_image_size,
+    filter_empty_instances,
+    transform_instance_annotations,
+)
 
 from ..base.errors import UserError
 from ..base.pictures import read_picture
@@ -39,3 +44,11 @@ class PictureMapper(DatasetMapper):
         else:
             record.pop("annotations", None)
         return record
+
+    def _transform_annotations(self, dataset_dict: dict[str, Any], transforms: Any, image_shape: tuple[int, int]) -> None:
+        """As in Detectron2, with `gt_by_model` beside: whether a model made the instance."""
+        rows = [row for row in dataset_dict.pop("annotations") if not row.get("iscrowd", 0)]
+        moved = [transform_instance_annotations(row, transforms, image_shape) for row in rows]
+        instances = annotations_to_instances(moved, image_shape, mask_format=self.instance_mask_format)
+        instances.gt_by_model = torch.tensor([row.get("by_model", False) for row in rows], dtype=torch.bool)
+        dataset_dict["instances"] = filter_empty_instances(instances)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from detectron2.modeling.roi_heads.mask_head import mask_rcnn_loss
 from detectron2.structures import Boxes, Instances
 
 from ..base.coco import Coco
@@ -35,6 +36,9 @@ class Losses:
     counted as anything. Under a `weight` other than 1 the images that a model labelled and the others pass through the model one after the
     other and count by their number, as labelled and unlabelled images do in Unbiased Teacher (Liu et al. 2021); batch normalisation then
     sees them apart.
+
+    Under a `mask_weight` other than 1 the mask loss is sum(w l) / n over the n foreground regions, l being a region's own loss and w the
+    weight where a model made its instance, else 1. At 0 a model's instance teaches class and box alone.
     """
 
     def __init__(self, model: Any, settings: ModelLabels, seed: int = 0) -> None:
@@ -65,6 +69,8 @@ class Losses:
             return sampled
 
         rpn.label_and_sample_anchors, heads.label_and_sample_proposals = anchors, proposals
+        if settings.mask_weight != 1.0:
+            heads.mask_head.forward = self._mask_loss(heads.mask_head)
         rpn._subsample_labels = self._seeded("anchors", rpn._subsample_labels)
         heads._sample_proposals = self._seeded("proposals", heads._sample_proposals)
 
@@ -77,6 +83,24 @@ class Losses:
             return sample(*arguments)
 
         return draw
+
+    def _mask_loss(self, head: Any) -> Callable[..., Any]:
+        forward = head.forward
+
+        def weighted(features: torch.Tensor, regions: list[Instances]) -> Any:
+            if not head.training:
+                return forward(features, regions)
+            logits = head.layers(features)
+            of_model = torch.cat([r.gt_by_model if len(r) else torch.zeros(0, dtype=torch.bool) for r in regions]).to(logits.device)
+            loss = logits.sum() * 0
+            for made, weight in ((False, 1.0), (True, self.settings.mask_weight)):
+                part = of_model == made
+                if part.any():
+                    chosen = [r[r.gt_by_model == made] for r in regions if len(r)]
+                    loss = loss + mask_rcnn_loss(logits[part], chosen) * (weight * part.sum() / len(part))
+            return {"loss_mask": loss * head.loss_weight}
+
+        return weighted
 
     def _background(self, sample: Sample) -> bool:
         return self.settings.background or not sample["incomplete"]

@@ -39,7 +39,7 @@ def to_records(data: Coco, images: Path) -> list[dict[str, Any]]:
             "by_model": image.get("source") == "model", "incomplete": image.get("incomplete", False),
             "annotations": [
                 {"bbox": a["bbox"], "bbox_mode": BoxMode.XYWH_ABS, "category_id": index[a["category_id"]],
-                 "segmentation": dict(a["segmentation"]), "iscrowd": a["iscrowd"]}
+                 "segmentation": dict(a["segmentation"]), "iscrowd": a["iscrowd"], "by_model": a.get("source") == "model"}
                 for a in rows.get(image["id"], [])
             ],
         }

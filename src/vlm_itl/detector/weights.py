@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 
 from ..base.errors import UserError
 from ..base.settings import Detector
-from .config import load_config
+from .config import default_config, merge_file
 
 # Detectron2's names; its checkpointer downloads them on first use
 IMAGENET = {50: "detectron2://ImageNetPretrained/MSRA/R-50.pkl", 101: "detectron2://ImageNetPretrained/MSRA/R-101.pkl"}
@@ -56,6 +56,8 @@ def initial_weights(settings: Detector, cfg: CfgNode) -> str:
         return ""
     if settings.weights:
         return settings.weights
+    if settings.init == "drawn":
+        return settings.drawn
     depth = cfg.MODEL.RESNETS.DEPTH
     known = IMAGENET if settings.init == "imagenet" else COCO
     if depth not in known or cfg.MODEL.BACKBONE.NAME != "build_resnet_fpn_backbone":
@@ -82,7 +84,7 @@ def load_weights(model: torch.nn.Module, source: str) -> None:
     if not source:
         return
     if "://" not in source and not Path(source).is_file():
-        raise UserError(f"{source}: no such weights file (params.yaml: detector.weights)")
+        raise UserError(f"{source}: no such weights file (params.yaml: detector.init, detector.weights)")
     try:
         file = Path(PathManager.get_local_path(source) if "://" in source else source)
         checkpoint = read_weights(file)
@@ -182,7 +184,7 @@ def _of_torchvision(checkpoint: dict[str, Any]) -> bool:
 def made_for(source: str, file: Path, checkpoint: dict[str, Any]) -> dict[str, Any]:
     """Keys of a config to the values with which the weights were trained, as far as that is certain.
 
-    From the config beside a trained model, the names of the weights, or the address in the model zoo.
+    From the config beside a trained model or of the weights' own name, the names of the weights, or the address in the model zoo.
     """
     weights, author = checkpoint["model"], checkpoint.get("__author__")
     if _of_torchvision(checkpoint) or author == "torchvision":
@@ -194,12 +196,14 @@ def made_for(source: str, file: Path, checkpoint: dict[str, Any]) -> dict[str, A
         block = weights.get("res2_0_branch2b_w", np.zeros((1, 1)))
         of_msra = not any(name.endswith("_gn_s") for name in weights) and block.shape[0] == block.shape[1]
         return CAFFE if of_msra else {key: CAFFE[key] for key in ("INPUT.FORMAT", "MODEL.PIXEL_MEAN")}
-    if file.with_name("config.yaml").is_file():
-        try:
-            trained = load_config(file.parent, "cpu")
-        except UserError:  # somebody else's
-            return {}
-        return {key: reduce(getattr, key.split("."), trained) for key in CAFFE}
+    for config in (file.with_name("config.yaml"), file.with_suffix(".yaml")):
+        if config.is_file():
+            trained = default_config()
+            try:
+                merge_file(trained, config)
+            except UserError:  # somebody else's
+                return {}
+            return {key: reduce(getattr, key.split("."), trained) for key in CAFFE}
     return {}
 
 

@@ -54,8 +54,9 @@ def judge(pool: Coco, proposals: list[dict[str, Any]], truth: Coco, prompt: str,
 
     Returns:
         Rows of `image_id`, `proposals` (how many were shown), `asked`, `actor` (`human`, `model` or `none`: whose time it took),
-        `approve`, `log_odds` of P(approve) (null where the judge gives none), `answer` (raw text, null where there is none), and what
-        `vlm_itl.calibration.readable` adds.
+        `approve`, `log_odds` of P(approve) (null where the judge gives none), `answer` (raw text, null where there is none), of a judge
+        that decides on every mask `accepted` and `questions` (one a mask, one for completeness), and what `vlm_itl.calibration.readable`
+        adds.
     """
     shown = by_image(proposals)
     instances = by_image(truth)
@@ -82,6 +83,7 @@ def judge(pool: Coco, proposals: list[dict[str, Any]], truth: Coco, prompt: str,
         verdicts.append(readable({
             "image_id": image_id, "proposals": len(rows), "asked": asked, "actor": actor(settings),
             "approve": decision.approve, "log_odds": decision.log_odds, "answer": decision.answer,
+            **({} if decision.accepted is None else {"accepted": decision.accepted, "questions": len(rows) + 1}),
         }))  # fmt: skip
     return verdicts
 

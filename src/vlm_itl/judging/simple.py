@@ -1,6 +1,6 @@
 """The judges that need no model: simulated humans, detector confidence, chance.
 
-Every one looks at all proposals of one image and decides on the image as a whole.
+Every one looks at all proposals of one image and decides on the image as a whole; simulated humans can decide on every mask.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from ..base.coco import Coco, by_image
 from ..base.settings import ConfidenceJudge, HumanJudge, NoisyJudge, RandomJudge
 from ..calibration import finite_log_odds
-from ..matching import all_right
+from ..matching import all_right, on_crowd, partners
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,28 @@ class Decision:
     approve: bool
     log_odds: float | None = None  # of approval, where the judge gives a probability
     answer: str | None = None
+    accepted: list[bool] | None = None  # for each proposal, where the judge decides on every one
 
 
 def human(question: Question, truth: list[dict[str, Any]], settings: HumanJudge) -> Decision:
-    """Simulated human without errors: `vlm_itl.matching.all_right`."""
-    return Decision(approve=all_right(question.proposals, truth, settings.iou))
+    """Simulated human without errors: `vlm_itl.matching.all_right`, or each mask and then whether anything is missing."""
+    if settings.unit == "image":
+        return Decision(approve=all_right(question.proposals, truth, settings.iou))
+    accepted = right_masks(question.proposals, truth, settings.iou)
+    return Decision(approve=complete(question.proposals, accepted, truth, settings.iou), accepted=accepted)
+
+
+def right_masks(proposals: list[dict[str, Any]], truth: list[dict[str, Any]], iou: float) -> list[bool]:
+    """For each proposal of one image whether an instance is its own (`partners`), or it lies on an ignored region of its class."""
+    own, free = partners(proposals, truth, iou), on_crowd(proposals, truth, iou)
+    return [place is not None or crowd for place, crowd in zip(own, free, strict=True)]
+
+
+def complete(proposals: list[dict[str, Any]], accepted: list[bool], truth: list[dict[str, Any]], iou: float) -> bool:
+    """Whether every instance of one image has an accepted mask of its own."""
+    kept = [row for row, ok in zip(proposals, accepted, strict=True) if ok]
+    found = sum(place is not None for place in partners(kept, truth, iou))
+    return found == sum(not g.get("iscrowd", 0) for g in truth)
 
 
 def simulated_person(truth: Coco, settings: HumanJudge) -> Callable[[int, list[dict[str, Any]]], bool]:
@@ -53,9 +70,15 @@ def simulated_person(truth: Coco, settings: HumanJudge) -> Callable[[int, list[d
 
 def noisy(question: Question, truth: list[dict[str, Any]], settings: NoisyJudge) -> Decision:
     """Simulated judge with errors, independent from question to question (a real one errs by content)."""
-    right = all_right(question.proposals, truth, settings.iou)
-    p = settings.recall if right else 1 - settings.specificity
-    return Decision(approve=question.dice().random() < p)
+    dice = question.dice()
+
+    def approves(right: bool) -> bool:
+        return dice.random() < (settings.recall if right else 1 - settings.specificity)
+
+    if settings.unit == "image":
+        return Decision(approve=approves(all_right(question.proposals, truth, settings.iou)))
+    accepted = [approves(right) for right in right_masks(question.proposals, truth, settings.iou)]
+    return Decision(approve=approves(complete(question.proposals, accepted, truth, settings.iou)), accepted=accepted)
 
 
 def confidence(question: Question, settings: ConfidenceJudge) -> Decision:

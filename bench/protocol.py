@@ -1,0 +1,163 @@
+"""Which protocol tells judges apart? Arms of one round on drawn pictures, in one process, without DVC: quick enough to try settings.
+
+Every arm begins at one start and trains for equal steps. For each it prints human hours and mask AP, and keeps the matches, so that
+arms can be compared as `compare` does. What is there already is not run again. Usage:
+
+    python bench/protocol.py --out /tmp/protocol --seeds 1 2 3 --initial 36 --steps 150 --arms human:annotate vlm:correct draw:60
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from vlm_itl import labels as policies
+from vlm_itl.base.coco import first, subset
+from vlm_itl.base.files import read_json, write_json
+from vlm_itl.base.settings import Detector, Judge, ModelLabels, Run, Settings, Training, VlmJudge, load
+from vlm_itl.data.synthetic import write_dataset
+from vlm_itl.detector.prediction import predict_sets
+from vlm_itl.detector.training import train
+from vlm_itl.evaluation.cost import human_cost
+from vlm_itl.evaluation.detection import evaluate, numbers
+from vlm_itl.evaluation.judges import judge_quality
+from vlm_itl.evaluation.probes import calibrate, observations
+from vlm_itl.judging import judge, vlm
+from vlm_itl.judging.probes import make_probes
+from vlm_itl.matching import partners
+from vlm_itl.splitting import queue, split
+from vlm_itl.statistics.matches import from_coco, save
+
+
+class World:
+    """The pictures, their split and the start of one seed, on disk below `out`."""
+
+    def __init__(self, out: Path, settings: Settings, args: argparse.Namespace, seed: int) -> None:
+        self.settings, self.args, self.seed, self.out = settings, args, seed, out
+        data = out / f"data-{args.train}-{args.test}"
+        if not (data / "test.json").exists():
+            write_dataset(data, args.train, args.test, 160, 0)
+        self.images = data / "images"
+        training, self.test = read_json(data / "train.json"), read_json(data / "test.json")
+        fractions = settings.split.model_copy(update={"initial_fraction": args.initial / args.train / 0.9})
+        initial, pool, validation = split(training, fractions)
+        self.labels, pool_images, self.ledger = policies.initial(training, initial, pool, validation)
+        self.pool, self.truth = queue(pool_images, 0), subset(training, pool | initial)
+        self.start = out / f"start-{args.initial}-{args.pretrain}-{args.rate}-s{seed}"
+        self.fit(self.start, self.labels, args.pretrain, args.rate, None, self.pool)
+
+    def fit(self, folder: Path, labels: Any, steps: int, rate: float, previous: Path | None, pool: Any, **model_labels: Any) -> None:
+        """Train, predict and measure, once."""
+        if (folder / "numbers.json").exists():
+            return
+        a = self.args
+        s = Training(schedule="fixed_steps", steps=steps, learning_rate=rate, model_labels=ModelLabels(**model_labels))
+        detector: Detector = self.settings.detector.model_copy(update={"init": a.init, "weights": a.weights, "config": a.config})
+        train(labels, self.images, folder / "model", detector, s, self.seed, previous)
+        sets = [({**self.test, "annotations": []}, 0.05, "test", folder / "predictions.json")]
+        if pool is not None:
+            sets.append((pool, 0.5, "pool", folder / "proposals.json"))
+        predict_sets(folder / "model", "cpu", 100, 8, self.images, sets)
+        evaluations = evaluate(self.test, read_json(folder / "predictions.json"))
+        save(from_coco(evaluations["mask"], policies.fingerprint(labels)), folder / "matches.npz")
+        write_json(folder / "numbers.json", numbers(evaluations))
+
+    def verdicts(self, name: str, unit: str) -> list[dict[str, Any]]:
+        """Of a judge of params.yaml: `human@.8` at another IoU, `noisy@.9@.7` with other rates."""
+        kind, *numbers_ = name.split("@")
+        given = self.settings.judges[{"noisy": "vlm-sim"}.get(kind, kind)]
+        change: dict[str, Any] = {"unit": unit} if kind in ("human", "noisy") else {}
+        if kind == "human" and numbers_:
+            change["iou"] = float(numbers_[0])
+        if kind == "noisy":
+            change |= {"recall": float(numbers_[0]), "specificity": float(numbers_[1])}
+        s: Judge = given.model_copy(update=change)
+        proposals = read_json(self.start / "proposals.json")
+        if not isinstance(s, VlmJudge):
+            return judge(self.pool, proposals, self.truth, "?", s, self.seed)
+        text = Path("judges/vlm/prompt.txt").read_text()
+        store = vlm.Store(self.out / "answers")
+        calibration = self.calibration(text, store) if s.calibrated else None
+        return vlm.judge(self.pool, proposals, self.images, text, s, store, calibration=calibration)[0]
+
+    def calibration(self, text: str, store: vlm.Store) -> dict[str, Any]:
+        pool, proposals, truth = make_probes(self.labels, self.settings.probes.per_kind, self.settings.probes.seed)
+        said, who, _ = vlm.judge(pool, proposals, self.images, text, self.settings.judges["vlm"], store)  # type: ignore[arg-type]
+        return {**calibrate(observations(pool, proposals, truth, said, 0.6), self.settings.probes.prices, "vlm"), "of": who}
+
+    def arm(self, name: str) -> dict[str, Any]:
+        """`judge:policy` or `draw:images`; after a `+`, options such as `+mask_weight=0`, `+batch=100` or `+refined`."""
+        a = self.args
+        what, *options = name.split("+")
+        who, policy = what.split(":")
+        given = dict(option.partition("=")[::2] for option in options)
+        batch = int(given.pop("batch", a.batch)) or None
+        if who == "draw":
+            run, said = Run(judge="never", prev="start", policy="annotate", batch=int(policy) or None), []
+        else:
+            run = Run(judge=who.split("@")[0], prev="start", policy=policy, batch=batch)  # type: ignore[arg-type]
+            said = self.verdicts(who, "instance" if policy == "correct" else "image")
+            shown = {i["id"] for i in first(self.pool, batch)["images"]}
+            said = [v for v in said if v["image_id"] in shown]
+        proposals = read_json(self.start / "proposals.json")
+        new, _, ledger = policies.update(name, run, self.labels, self.pool, proposals, said, self.truth, self.ledger)
+        if "refined" in given:  # accepted masks are replaced by the true ones where they match: what a perfect refiner would give
+            given.pop("refined")
+            new = refined(new, self.truth)
+        folder = self.out / f"{self.start.name}-{a.steps}-{a.then}-{name.replace(':', '_')}"
+        self.fit(folder, new, a.steps, a.then, self.start, None, **{k: float(v) for k, v in given.items()})
+        quality = judge_quality(said, proposals, self.truth, 0.6)
+        return {
+            "seed": self.seed, "arm": name, "AP": read_json(folder / "numbers.json")["mask"]["AP"],
+            "hours": human_cost(ledger, self.settings.evaluate.seconds)["hours"], **policies.counts(new)["images"],
+            "recall": quality["recall"], "specificity": quality["specificity"], "folder": folder.name,
+        }  # fmt: skip
+
+
+def refined(labels: Any, truth: Any) -> Any:
+    """The labels with a model's masks replaced by the true ones that they match at IoU .5."""
+    rows = []
+    for image in labels["images"]:
+        own = [a for a in labels["annotations"] if a["image_id"] == image["id"]]
+        true = [a for a in truth["annotations"] if a["image_id"] == image["id"]]
+        for row, place in zip(own, partners(own, true, 0.5)):
+            better = {k: true[place][k] for k in ("segmentation", "bbox", "area")} if place is not None and row["source"] == "model" else {}
+            rows.append({**row, **better})
+    return {**labels, "annotations": rows}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument("--train", type=int, default=400, help="drawn training images")
+    parser.add_argument("--test", type=int, default=400, help="drawn test images")
+    parser.add_argument("--initial", type=int, default=36, help="labelled images at the start")
+    parser.add_argument("--pretrain", type=int, default=150, help="steps of the start")
+    parser.add_argument("--rate", type=float, default=0.002, help="learning rate of the start")
+    parser.add_argument("--steps", type=int, default=150, help="steps of each arm")
+    parser.add_argument("--then", type=float, default=0.002, help="learning rate of each arm")
+    parser.add_argument("--batch", type=int, default=0, help="images of the pool that are shown; 0: all")
+    parser.add_argument("--init", default="drawn")
+    parser.add_argument("--weights", default=None)
+    parser.add_argument("--config", default="configs/mask_rcnn_thin_R_18_FPN.yaml")
+    parser.add_argument("--arms", nargs="+", default=["human:annotate", "vlm:annotate", "always:annotate", "draw:0"])
+    args = parser.parse_args()
+    settings = load()
+    for seed in args.seeds:
+        world = World(args.out, settings, args, seed)
+        start = read_json(world.start / "numbers.json")["mask"]["AP"]
+        hours = human_cost(world.ledger, settings.evaluate.seconds)["hours"]
+        rows = [{"seed": seed, "arm": "start", "AP": start, "hours": hours, "folder": world.start.name}]
+        for name in args.arms:
+            rows.append(world.arm(name))
+            print(json.dumps(rows[-1]), flush=True)
+        print(json.dumps(rows[0]), flush=True)
+        with (args.out / "rows.jsonl").open("a") as file:
+            file.writelines(json.dumps({**row, "steps": args.steps, "initial": args.initial}) + "\n" for row in rows)
+
+
+if __name__ == "__main__":
+    main()
