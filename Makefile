@@ -7,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro report study test test-long fuzz lint format lock clean
+.PHONY: help setup repro report study sweep test test-long fuzz lint format lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
@@ -32,14 +32,21 @@ repro: setup  ## run the whole experiment (what is cached is not run again, an a
 	@PYTHONPATH=src python -m vlm_itl.report
 
 STUDY := artifacts/report/study.csv
-POOLED := artifacts/report/pooled.csv
+POOLED := artifacts/report/pooled.json
 COMMITS ?= 1
 
 report: setup  ## write artifacts/report/index.html from the outputs that are there, with the sweep if `make study` has run
 	@PYTHONPATH=src python -m vlm_itl.page $(if $(wildcard $(STUDY)),--study $(STUDY)) $(if $(wildcard $(POOLED)),--pooled $(POOLED))
 
 study: setup  ## experiments of the last commit (COMMITS=-1: of all) to artifacts/report/study.csv, arms over seeds to pooled.csv
-	@PYTHONPATH=src python -m vlm_itl.study --csv $(STUDY) --pooled $(POOLED) --commits $(COMMITS)
+	@PYTHONPATH=src python -m vlm_itl.study --csv $(STUDY) --arms $(POOLED:.json=.csv) --pooled $(POOLED) --commits $(COMMITS)
+
+SEEDS ?= 1,2,3
+
+sweep: setup  ## the experiment for each of SEEDS (1,2,3) that is not there yet, then the page with the answer over seeds
+	@PYTHONPATH=src python -m vlm_itl.sweep --seeds "$(SEEDS)"
+	@$(MAKE) --no-print-directory study
+	@$(MAKE) --no-print-directory report
 
 WORKERS ?= 2
 

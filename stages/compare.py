@@ -1,36 +1,32 @@
-"""Hold every arm against the reference arm: difference of mAP, interval, test, non-inferiority."""
+"""Can this experiment tell judges apart, does approval pay, and is an arm no worse than the reference arm?"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from vlm_itl.base.files import write_json
+from vlm_itl.base.files import read_json, write_json
 from vlm_itl.base.redact import say
 from vlm_itl.base.stage import Stage
-from vlm_itl.statistics.compare import compare, pairs
 from vlm_itl.statistics.matches import load
+from vlm_itl.statistics.verdicts import plan, verdicts
 
 STAGE = Stage(
-    reads={"matches": "folder of matches on the test images, one file a run"},
-    writes={"comparison": "a row a compared run"},
-    params=("runs", "compare"),
-    per_run={"matches": ".npz"},
+    reads={"matches": "folder of matches on the test images, one file a run", "cost": "folder of labels and hours, one file a run"},
+    writes={"comparison": "assay, a row a compared arm, arms against the drawing curve"},
+    params=("runs", "judges", "compare", "evaluate.seconds", "report.verify_seconds"),
+    per_run={"matches": ".npz", "cost": ".json"},
 )
 
 
-def main(matches: Path, comparison: Path, settings: dict[str, Any]) -> None:
+def main(matches: Path, cost: Path, comparison: Path, settings: dict[str, Any]) -> None:
     s = settings["compare"]
-    chosen = pairs(settings["runs"], s.reference)
-    if not chosen:
+    chosen = plan(settings["runs"], settings["judges"], s)
+    if not chosen.arms:
         say(f"nothing to compare: runs needs an arm of the judge '{s.reference}' (compare.reference) and another")
-    rows = {}
-    for run, against in tqdm(chosen.items(), desc="comparing", unit="arm", disable=None):
-        model, reference = ({0: load(matches / f"{name}.npz")} for name in (run, against))  # one seed: this experiment's
-        rows[run] = {"against": against, **compare(model, reference, s)}
-    write_json(comparison, rows)
+    models = {run: {0: load(matches / f"{run}.npz")} for run in chosen.runs}  # one seed: this experiment's
+    costs = {run: {0: read_json(cost / f"{run}.json")} for run in [*chosen.drawing, *chosen.judged]}
+    write_json(comparison, verdicts(chosen, models, costs, s, settings["evaluate.seconds"], settings["report.verify_seconds"]))
 
 
 if __name__ == "__main__":

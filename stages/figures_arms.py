@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl import figures, report
+from vlm_itl import figures
 from vlm_itl.base.files import read_json
 from vlm_itl.base.stage import Stage
 from vlm_itl.figures import arms
@@ -13,15 +13,14 @@ from vlm_itl.figures import arms
 STAGE = Stage(
     reads={"curve": "mAP and what it cost, a row a run and arm"},
     writes={"hours": "mAP against human hours, SVG", "prices": "the same under other prices, SVG"},
-    params=("runs", "judges", "report"),
+    params=("report",),
 )
 
 
 def main(curve: Path, hours: Path, prices: Path, settings: dict[str, Any]) -> None:
     points, s = read_json(curve), settings["report"]
-    ceiling = {name for name, run in settings["runs"].items() if report.draws_everything(run, settings["judges"])}
-    figures.save(arms.hours(points, ceiling), hours)
-    figures.save(arms.prices(points, ceiling, s.verify_seconds, s.compute_price), prices)
+    figures.save(arms.hours(points), hours)
+    figures.save(arms.prices(points, s.verify_seconds, s.compute_price), prices)
 
 
 if __name__ == "__main__":

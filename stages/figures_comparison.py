@@ -11,14 +11,14 @@ from vlm_itl.base.stage import Stage
 from vlm_itl.figures import comparison as drawing
 
 STAGE = Stage(
-    reads={"comparison": "a row of numbers a compared run"},
+    reads={"comparison": "assay, a row a compared arm, arms against the drawing curve"},
     writes={"figure": "differences and intervals, SVG"},
     params=("runs", "judges"),
 )
 
 
 def main(comparison: Path, figure: Path, settings: dict[str, Any]) -> None:
-    figures.save(drawing.differences(read_json(comparison), report.labels(settings["runs"], settings["judges"])), figure)
+    figures.save(drawing.differences(read_json(comparison)["arms"], report.labels(settings["runs"], settings["judges"])), figure)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import Any
 
 from vlm_itl import figures, report
 from vlm_itl.base.files import read_json
+from vlm_itl.base.settings import draws
 from vlm_itl.base.stage import Stage
 from vlm_itl.figures import judges
 
@@ -19,7 +20,7 @@ STAGE = Stage(
 
 
 def main(judge: Path, crowding: Path, rounds: Path, settings: dict[str, Any]) -> None:
-    runs = {name: run for name, run in settings["runs"].items() if not report.draws_everything(run, settings["judges"])}
+    runs = {name: run for name, run in settings["runs"].items() if not draws(run, settings["judges"])}
     label = report.labels(runs, settings["judges"])
     quality = {name: read_json(judge / f"{name}.json") for name in runs}
     first = {label[name]: quality[name] for name, run in runs.items() if run.prev == "start"}

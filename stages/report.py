@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_itl import report
-from vlm_itl.base.files import write_json
+from vlm_itl.base.files import read_json, write_json
 from vlm_itl.base.stage import Stage
 
 STAGE = Stage(
@@ -18,10 +18,11 @@ STAGE = Stage(
         "asking": "folder of what the judges were asked and what it took, one file a run",
         "probes": "folder of what asking about the probes took, one file a judge",
         "verifier": "folder of what the verifiers' trainings took, a folder a judge",
+        "comparison": "assay, a row a compared arm, arms against the drawing curve",
     },
     writes={
         "summary": "the numbers of the table, by run",
-        "headline": "mask AP and human hours alone, by run: what to compare first",
+        "headline": "assay, mask AP and hours by run, hours saved and mAP lost by arm: what to compare first",
         "curve": "mAP against human hours, a row a run and arm",
     },
     params=("runs", "judges", "calibrations", "verifiers"),
@@ -30,16 +31,16 @@ STAGE = Stage(
 
 
 def main(
-    detection: Path, cost: Path, judge: Path, training: Path, asking: Path, probes: Path, verifier: Path, summary: Path, headline: Path,
-    curve: Path, settings: dict[str, Any],
+    detection: Path, cost: Path, judge: Path, training: Path, asking: Path, probes: Path, verifier: Path, comparison: Path, summary: Path,
+    headline: Path, curve: Path, settings: dict[str, Any],
 ) -> None:  # fmt: skip
     runs, judges = settings["runs"], settings["judges"]
     used = dict.fromkeys(run.judge for run in runs.values())
     prepared = report.preparations(used, judges, settings["calibrations"], settings["verifiers"], probes, verifier)
     numbers = report.summarise(runs, judges, prepared, detection, cost, judge, training, asking)
     write_json(summary, numbers)
-    write_json(headline, report.headline(numbers))
-    write_json(curve, report.curve(numbers, runs))
+    write_json(headline, report.headline(numbers, read_json(comparison)))
+    write_json(curve, report.curve(numbers, runs, judges))
 
 
 if __name__ == "__main__":

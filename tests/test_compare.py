@@ -30,7 +30,6 @@ from vlm_itl.statistics.compare import (
     quantile_of_sum,
     sign_flip,
 )
-from vlm_itl.statistics.matches import save
 
 QUICK = Compare(replicates=300)
 
@@ -317,19 +316,39 @@ def test_who_is_compared_with_whom():
     assert pairs(runs(human_1=("human", "start")), "human") == {}
 
 
-def test_stage(tmp_path, capsys):
-    from stages.compare import main
+def test_p_worse_by_hand():
+    """Five replicates; -.01 is the second of them, a quarter of the way."""
+    rows = np.array([[0.02], [-0.03], [-0.01], [0.0], [0.01]])
+    assert statistics.p_worse(np.array([0.0]), rows, 0.01) == 0.25
+    assert statistics.p_worse(np.array([0.0]), rows, 0.02) == 0.125  # half way between the first and the second
+    assert statistics.p_worse(np.array([0.0]), rows, 0.04) == 0
+    assert statistics.p_worse(np.array([0.0]), rows, -0.03) == 1
 
-    a, b = two_arms()
-    save(a, tmp_path / "matches" / "human-1.npz")
-    save(b, tmp_path / "matches" / "vlm-1.npz")
-    made = runs(human_1=("human", "start"), vlm_1=("vlm", "start"))
-    main(tmp_path / "matches", tmp_path / "out.json", {"runs": made, "compare": QUICK})
-    rows = json.loads((tmp_path / "out.json").read_text())
-    assert rows == {"vlm-1": {"against": "human-1", **compare({0: b}, {0: a}, QUICK)}}
-    main(tmp_path / "matches", tmp_path / "out.json", {"runs": runs(vlm_1=("vlm", "start")), "compare": QUICK})
-    assert json.loads((tmp_path / "out.json").read_text()) == {}
-    assert "compare.reference" in capsys.readouterr().out
-    made = runs(human_1=("human", "start"), new_1=("vlm", "start"))
-    with pytest.raises(UserError, match=r"new-1\.npz: no such file"):
-        main(tmp_path / "matches", tmp_path / "out.json", {"runs": made, "compare": QUICK})
+
+def test_p_worse_over_seeds_is_that_of_the_sum():
+    """The case of the interval over seeds by hand: a normal of variance 2 and Student's t of one degree of freedom around 2."""
+    random = np.random.default_rng(0)
+    drawn = 2**0.5 * random.normal(size=1_000_000) + random.standard_t(1, size=1_000_000)
+    found = statistics.p_worse(np.array([1.0, 3.0]), np.array([[0.0, 2.0], [2.0, 4.0]]), 1.0)
+    assert found == pytest.approx(np.mean(drawn > 3.0), abs=0.002)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_p_worse_agrees_with_the_answer(seeds):
+    random = np.random.default_rng(seeds)
+    answers = []
+    for _ in range(300):
+        differences = random.normal(-0.01, 0.03, seeds)
+        rows = differences + random.normal(0, 0.01, (400, 1)) + random.normal(0, 0.004, (400, seeds))
+        interval, p = confidence(differences, rows, 0.95), statistics.p_worse(differences, rows, 0.01)
+        answers.append(non_inferior(interval.low, interval.high, 0.01))
+        assert answers[-1] == ("yes" if p < 0.025 else "no" if p > 0.975 else "cannot tell")
+    assert set(answers) == {"yes", "no", "cannot tell"}
+
+
+def test_holm_by_hand():
+    """.005 x 4, .01 x 3, .03 x 2, then .04 x 1, which may not fall below the one before it."""
+    assert statistics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert statistics.holm([0.4, 0.5, None]) == [1, 1, 1]
+    assert statistics.holm([]) == []
+    assert statistics.holm([0.02]) == [0.02]

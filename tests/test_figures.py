@@ -12,6 +12,7 @@ from conftest import ROOT
 
 from vlm_itl import figures
 from vlm_itl.base.files import read_json
+from vlm_itl.base.settings import DRAWING
 from vlm_itl.figures import arms, comparison, data, judges
 
 HOSTILE = "$\\frac{1}{$ <b>&"
@@ -19,7 +20,8 @@ HOSTILE = "$\\frac{1}{$ <b>&"
 
 def point(arm, number, ap, hours=0.0, decisions=0, seconds=0.0, run=None, drawn=0.0):
     return {
-        "arm": arm, "run": run or f"{arm}-{number}", "round": number, "added_human_hours": hours, "human_hours": 4 + hours, "mask_AP": ap,
+        "arm": arm, "run": run or f"{arm}-{number}", "round": number, "drawing": arm == DRAWING,
+        "added_human_hours": hours, "human_hours": 4 + hours, "mask_AP": ap,
         "box_AP": None, "draw_hours": 4 + drawn, "added_draw_hours": drawn, "human_decisions": decisions, "judge_seconds": seconds,
         "simulated": False,
     }  # fmt: skip
@@ -29,7 +31,8 @@ POINTS = [
     point("human", 0, 0.2, run="start"), point("human", 1, 0.25, 0.5, 600),
     point("vlm", 0, 0.2, run="start"), point("vlm", 1, 0.24, seconds=1800.0),
     point("sim", 0, 0.2, run="start"), point("sim", 1, 0.23, seconds=None),
-    point("all", 0, 0.2, run="start"), point("all", 1, 0.4, 20, run="all"),
+    point(DRAWING, 0, 0.2, run="start"), point(DRAWING, 1, 0.35, 6, run="some", drawn=6.0),
+    point(DRAWING, 2, 0.4, 20, run="all", drawn=20.0),
 ]  # fmt: skip
 
 
@@ -38,7 +41,7 @@ def lines(axes) -> dict:
 
 
 def test_hours_of_other_prices():
-    panels = arms.prices(POINTS, {"all"}, [1.6, 3.0, 9.0], 2.0).axes
+    panels = arms.prices(POINTS, [1.6, 3.0, 9.0], 2.0).axes
     assert [lines(p)["human"][1] for p in panels] == [pytest.approx((600 * s / 3600, 0.25)) for s in (1.6, 3, 9, 3)]
     assert [lines(p)["vlm"][1][0] for p in panels] == pytest.approx([0, 0, 0, 2 * 1800 / 3600])
     assert "sim" in lines(panels[0])
@@ -50,29 +53,36 @@ def test_hours_of_other_prices():
 def test_other_prices_count_from_the_initial_labels_whatever_an_arm_begins_with():
     """An arm without them is left of 0; one whose first own run drew 20 hours does not lose them."""
     points = [*POINTS, point("zero", 1, 0.1, -4.2, drawn=-4.2), point("drawn", 2, 0.3, 20, 3600, run="drawn", drawn=20.0)]
-    for axes, hours in zip(arms.prices(points, {"all"}, [1.0, 3.0, 9.0], 2.0).axes, (21, 23, 29, 23)):
+    for axes, hours in zip(arms.prices(points, [1.0, 3.0, 9.0], 2.0).axes, (21, 23, 29, 23)):
         assert lines(axes)["zero"] == [pytest.approx((-4.2, 0.1))]
         assert lines(axes)["drawn"] == [pytest.approx((hours, 0.3))]
         assert axes.get_xlim()[0] < -4.2
         assert axes.get_xlim()[1] > hours
 
 
-def test_a_human_who_draws_everything_is_a_line_and_not_a_point():
-    left, right = arms.hours(POINTS, {"all"}).axes
+def test_drawing_random_images_is_a_line_in_every_panel():
+    left, right = arms.hours(POINTS).axes
     assert lines(right)["human"] == [(0, 0.2), (0.5, 0.25)]
+    assert lines(right)[DRAWING] == [(0, 0.2), (6, 0.35), (20, 0.4)]
+    assert DRAWING in [t.get_text() for t in right.get_legend().get_texts()]
     assert [t.get_text() for t in left.get_xticklabels()] == ["vlm", "sim"]
-    for axes in (left, right):
-        assert [y for line in axes.lines for y in line.get_ydata()].count(0.4) == 2
-    assert any(t.get_text() == "all: 24.0 human hours" for t in right.texts)
+    assert [0.2, 0.2] in [list(line.get_ydata()) for line in left.lines]  # for no hours: start's level
+    for panel in arms.prices(POINTS, [1.6, 3.0, 9.0], 2.0).axes:
+        assert lines(panel)[DRAWING] == [(0, 0.2), (6, 0.35), (20, 0.4)]
+    assert lines(arms.hours([p for p in POINTS if p["drawing"]]).axes[1])[DRAWING]  # though no arm is there
 
 
 def test_a_sweep_has_a_cluster_a_fraction_and_the_spread_of_its_seeds():
     rows = [
         {"experiment": f"e{f}{s}", "fraction": f, "arm": "human", "round": n, "human_hours": 20 * f + n,
-         "mask_AP": f / 2 + s / 10, "supervised": False}
+         "mask_AP": f / 2 + s / 10, "drawing": False, "run": f"human-{n}" if n else "start"}
         for f in (0.2, 0.4) for s in (0, 1) for n in (0, 1)
     ]  # fmt: skip
+    rows += [{**row, "arm": "all", "run": "all", "human_hours": 9.0, "mask_AP": 0.3, "drawing": True} for row in rows if row["round"]]
     axes = arms.sweep(rows).axes[0]
+    assert [line.get_xydata().tolist() for line in axes.lines if line.get_linestyle() == "--"] == [
+        [[4, pytest.approx(0.15)], [9, pytest.approx(0.3)]], [[8, pytest.approx(0.25)], [9, pytest.approx(0.3)]],
+    ]  # fmt: skip
     means = [tuple(map(tuple, c.lines[0].get_xydata())) for c in axes.containers]
     assert means == [((4, pytest.approx(0.15)), (5, pytest.approx(0.15))), ((8, pytest.approx(0.25)), (9, pytest.approx(0.25)))]
     low, high = axes.containers[0].lines[2][0].get_segments()[0][:, 1]
@@ -126,10 +136,19 @@ def test_arms_without_an_interval_are_named_with_the_reason():
     assert [t.get_text() for t in alone.texts] == ["no interval, y-1: both learned from the same labels"]
 
 
+def test_answers_that_the_assay_takes_away_are_said_once():
+    row = {"against": "human-1", "difference": -0.02, "low": -0.05, "high": 0.01, "margin": 0.01, "level": 0.95, "answer": "cannot tell",
+           "reason": "blind"}  # fmt: skip
+    figure = comparison.differences({"x-1": row, "y-1": row}, {})
+    assert figure.axes[0].get_title(loc="left") == "cannot tell: blind"
+    assert len(figure.axes[0].get_yticklabels()) == 2
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["no worse by more than 1.0 point: cannot tell"]
+
+
 def test_nothing_to_draw_is_no_error(tmp_path):
     drawn = [
-        arms.hours([], set()),
-        arms.prices([], set(), [3.0], 1.0),
+        arms.hours([]),
+        arms.prices([], [3.0], 1.0),
         judges.crowding({}),
         judges.rounds({}),
         comparison.differences({}, {}),
@@ -141,7 +160,7 @@ def test_nothing_to_draw_is_no_error(tmp_path):
 
 def test_names_are_text_and_never_formulas(tmp_path):
     part = {"images": 1, "instances": 1, "images_per_class": {HOSTILE: 1}, "instances_per_class": {HOSTILE: 1}, "mask_area": None}
-    drawn = [arms.hours([{**p, "arm": p["arm"] + HOSTILE} for p in POINTS], {"all"}), data.split({"initial": part}),
+    drawn = [arms.hours([{**p, "arm": p["arm"] + HOSTILE} for p in POINTS]), data.split({"initial": part}),
              judges.crowding({HOSTILE: quality(10, 8, 16, 36)}), judges.rounds({HOSTILE: quality(10, 8, 16, 36)})]  # fmt: skip
     for figure in drawn:
         figures.save(figure, tmp_path / "x.svg")  # a formula that cannot be read raises

@@ -34,7 +34,37 @@ def compared(difference, low, high, answer, **more) -> dict:
     return {
         "against": "human-1", "mask_AP": 0.3 + difference, "against_mask_AP": 0.3, "difference": difference, "low": low, "high": high,
         "standard_error": 0.01, "p": 0.0004, "answer": answer, "images_needed": 1234, "seeds_needed": None, "images": 120, "seeds": 1,
-        "resampled": "images", "margin": 0.01, "level": 0.95, "power": 0.8, "replicates": 2000, **more,
+        "resampled": "images", "margin": 0.01, "level": 0.95, "power": 0.8, "replicates": 2000, "reason": None, "p_worse": 0.3,
+        "p_holm": 0.6, "answer_holm": "cannot tell", **more,
+    }  # fmt: skip
+
+
+def contrast(run, against, difference, low, high, shown=True) -> dict:
+    return {"run": run, "against": against, "difference": difference, "low": low, "high": high, "shown": shown}
+
+
+def priced(answer: str, value, low, high) -> dict:
+    return {
+        "hours": 5.25, "hours_saved": {"value": value, "low": low, "high": high, "beyond": None},
+        "AP_lost": {"value": 0.012, "low": 0.003, "high": 0.021, "beyond": None}, "answer": answer,
+    }  # fmt: skip
+
+
+def comparison(**rows) -> dict:
+    """As the stage writes it; of the arm that looks the curve's end is not reached."""
+    curved = {
+        "human-1": {"mask_AP": 0.3, "prices": {"3 s": priced("cannot tell", 0.4, -1, 2.1), "9 s": priced("no", -3, -5, -1)}},
+        "looks-1": {"mask_AP": 0.2877, "prices": {"3 s": priced("no", -2.25, -4, -0.5), "9 s": priced("no", None, None, -0.5)}},
+    }
+    return {
+        "assay": {"sensitive": True, "reason": None, "reference": contrast("human-1", "start", 0.05, 0.031, 0.069),
+                  "negative_control": contrast("always-1", "human-1", -0.078, -0.096, -0.058)},
+        "arms": {name.replace("_", "-"): row for name, row in rows.items()},
+        "curve": {"reason": None, "paid": "3 s",
+                  "points": {"start": {"hours": 2.1, "mask_AP": 0.25}, "all": {"hours": 23.8, "mask_AP": 0.33}},
+                  "arms": curved},
+        "plan": {"arms": dict.fromkeys((name.replace("_", "-") for name in rows), "human-1"), "reference": "human-1", "control": None,
+                 "drawing": ["start", "all"], "judged": list(curved)},
     }  # fmt: skip
 
 
@@ -70,7 +100,7 @@ def project(tmp_path, monkeypatch) -> Path:
     write_json(Path("metrics/summary.json"), summary)
     rows = {"all": compared(0.04, 0.02, 0.06, "yes"), "sim-1": compared(0.0, -0.02, 0.02, "cannot tell"),
             "looks-1": compared(-0.0123, -0.0301, 0.0052, "cannot tell")}  # fmt: skip
-    write_json(Path("metrics/comparison.json"), rows)
+    write_json(Path("metrics/comparison.json"), comparison(**rows))
     figures.save(drawing.differences(rows, {}), Path("artifacts/report/comparison.svg"))
     stream = io.BytesIO()
     PIL.Image.new("RGB", (50, 40), "green").save(stream, "JPEG")
@@ -154,7 +184,14 @@ def test_tables_say_what_the_files_say(project):
         found = read_json(Path(f"metrics/detection/{row[0].split()[0]}.json"))["mask"]
         assert row[1:] == [f"{found['AP']:.3f}", "0.500", "-", f"{found['per_class'][HOSTILE]:.3f}", "-"]
     assert [row[0].split()[0] for row in tables["comparison"][1:]] == ["looks-1", "sim-1", "all"]
-    assert tables["comparison"][1][2:] == ["1", "0.288", "\u22121.2", "\u22123.0 to +0.5", "<0.001", "cannot tell", "1,234"]
+    assert tables["comparison"][1][2:] == ["1", "0.288", "\u22121.2", "\u22123.0 to +0.5", "<0.001", "cannot tell", "cannot tell", "1,234"]
+    assert tables["drawing"][1:] == [
+        ["human-1 simulated", "3 s", "5.25", "0.300", "+0.4 (\u22121.0 to +2.1)", "+1.2 (+0.3 to +2.1)", "cannot tell"],
+        ["human-1 simulated", "9 s", "5.25", "0.300", "\u22123.0 (\u22125.0 to \u22121.0)", "+1.2 (+0.3 to +2.1)", "no"],
+        ["looks-1", "3 s", "5.25", "0.288", "\u22122.2 (\u22124.0 to \u22120.5)", "+1.2 (+0.3 to +2.1)", "no"],
+        ["looks-1", "9 s", "5.25", "0.288", "beyond (beyond to \u22120.5)", "+1.2 (+0.3 to +2.1)", "no"],
+    ]
+    assert "The curve: start 0.250 at 2.10 h, all 0.330 at 23.80 h; linear between them" in words(made())
     assert tables["quality"][2][2:5] == ["32", "10", "1,774 of 1,797"]  # the same count
     assert tables["quality"][1][4] == "-"
     assert [row[0].split()[0] for row in tables["quality"][1:]] == ["human-1", "looks-1", "sim-1"]  # and not who judges nothing
@@ -168,10 +205,11 @@ def test_a_judge_that_decided_nothing_and_an_answer_that_is_none(project):
     summary["looks-1"]["images_model"] = 0
     write_json(Path("metrics/summary.json"), summary)
     rows = read_json(Path("metrics/comparison.json"))
-    rows["looks-1"].update(reason="both learned from the same labels", low=None, high=None, p=None, difference=0.0, images_needed=None)
+    none = dict.fromkeys(("low", "high", "p", "images_needed", "answer_holm"))
+    rows["arms"]["looks-1"].update(reason="both learned from the same labels", difference=0.0, **none)
     write_json(Path("metrics/comparison.json"), rows)
     said = words(made())
-    assert "cannot tell. looks-1 against human-1: difference +0.0 points; 120 test images, 1 seed. No answer: both learned" in said
+    assert "cannot tell. Difference +0.0 points; 120 test images, 1 seed. No answer: both learned" in said
     assert "The judge of looks-1 decided nothing: it approved no image, so its arm trained on the labels that it began with." in said
     assert "trained on what it began with: looks-1." in said
     assert "The judge of human-1 decided nothing" not in said
@@ -182,7 +220,9 @@ def test_the_arm_of_the_verdict_is_the_one_that_settings_name(project):
     params["runs"]["looks-1"]["arm"] = "masks-8b"
     with open("params.yaml", "w") as stream:
         YAML(typ="safe").dump(params, stream)
-    assert "The arm masks\u20118b is within" in words(made())
+    write_json(Path("pooled.json"), [group("1 2", looks_1=compared(-0.002, -0.009, 0.005, "yes", seeds=2))])
+    commit()
+    assert "The arm masks\u20118b is no worse than the arm human simulated by more than" in words(made(pooled_json=Path("pooled.json")))
 
 
 def test_text_of_a_table_is_no_formula(tmp_path):
@@ -193,17 +233,69 @@ def test_text_of_a_table_is_no_formula(tmp_path):
     assert lines == ["a,b", "'=cmd|'/c calc'!A0,-0.5", "'@x,'-x", "'+1,'\tx"]
 
 
-def test_it_opens_with_the_verdict_about_a_model_that_looks(project):
+def changed(change) -> str:
+    """The words of the page where the comparison is changed like this."""
+    rows = comparison(looks_1=compared(-0.0123, -0.0301, 0.0052, "cannot tell"))
+    change(rows)
+    write_json(Path("metrics/comparison.json"), rows)
+    return words(made())
+
+
+def test_it_opens_with_the_assay_then_the_curve_then_a_model_that_looks(project):
     said = words(made())
     opening = (
         "Can a vision-language model replace the human annotator?",
-        "The arm looks is within 1.0 mAP point of the arm human simulated: cannot tell.",
-        "looks-1 against human-1: difference \u22121.2 points, 95 % interval \u22123.0 to +0.5; 120 test images, 1 seed.",
-        "Were the two equal, about 1,234 test images would be needed to say so.",
+        "Can this experiment tell judges apart? yes.",
+        "human-1 above start: +5.0 points (+3.1 to +6.9). always-1 below human-1: \u22127.8 points (\u22129.6 to \u22125.8).",
+        "Better than drawing random images for the same hours: no arm; approval does not pay here, as far as this experiment can tell.",
+        "looks-1: hours saved at equal mAP \u22122.2 (\u22124.0 to \u22120.5), mAP lost at equal hours +1.2 (+0.3 to +2.1) points.",
+        "A decision costs 3 s.",
+        "Of these two trained models, looks-1 is no worse than human-1 simulated by more than 1.0 mAP point: cannot tell.",
+        "Difference \u22121.2 points, 95 % interval \u22123.0 to +0.5; 120 test images, 1 seed.",
+        "One seed says nothing about the arms; make sweep SEEDS=1,2,3 does. Were the two equal, about 1,234 test images "
+        "would be needed to say so.",
         "Simulated: no person took part; human-1 answers from the true masks.",
     )
     places = [said.rindex(sentence) for sentence in opening]
     assert places == sorted(places)
+    assert "The arm" not in said[: places[-1]]
+
+
+def test_an_experiment_that_cannot_tell_judges_apart_says_so_first(project):
+    blind = "this experiment does not tell judges apart"
+
+    def fails(rows):
+        rows["assay"].update(sensitive=False, reason="always-1 is not below human-1 by more than its interval")
+        rows["arms"]["looks-1"].update(reason=blind)
+
+    said = changed(fails)
+    assert "Can this experiment tell judges apart? no." in said
+    assert "always-1 is not below human-1 by more than its interval." in said
+    assert f"No answer: {blind}." in said
+    assert "Were the two equal" not in said
+
+    def missing(rows):
+        rows["assay"].update(sensitive=None, reason="no arm of the judge 'always' in runs", negative_control=None)
+
+    said = changed(missing)
+    assert "Can this experiment tell judges apart? not shown." in said
+    assert "Assay sensitivity was not shown: no arm of the judge 'always' in runs." in said
+    assert "mAP point: cannot tell." in said
+
+
+def test_an_arm_above_the_curve_is_named(project):
+    said = changed(lambda rows: rows["curve"]["arms"]["human-1"]["prices"]["3 s"].update(answer="yes"))
+    assert "for the same hours: human-1 simulated." in said
+    assert "does not pay" not in said
+    said = changed(lambda rows: rows["curve"]["arms"]["human-1"]["prices"]["9 s"].update(answer="yes"))
+    assert "A decision costs 3 s; at 9 s human-1 is better." in said
+    assert "no arm; approval does not pay here, as far as this experiment can tell." in said
+    said = changed(lambda rows: rows["curve"]["arms"]["human-1"]["prices"]["3 s"].update(answer="no"))
+    assert "no arm; approval does not pay here." in said
+    said = changed(lambda rows: rows["curve"].update(arms={}, reason="no run draws"))
+    assert "for the same hours: not measured. There is no drawing curve: no run draws." in said
+    assert "nothing to compare" not in said
+    assert "No arm to compare." in changed(lambda rows: rows.update(arms={}))
 
 
 def test_simulated_judges_are_named_wherever_their_numbers_stand(project):
@@ -295,47 +387,67 @@ def test_it_names_the_revision_and_what_differs_from_it(project):
     assert "differs from the commit in params.yaml" in words(made())
 
 
-def test_the_verdict_is_the_sweeps_where_that_has_this_commits_experiment(project):
-    """Else, and where dvc.lock has changed since, it is of the one seed that ran here; the table shows every group."""
-    outs = [{"path": f"artifacts/matches/{run}.npz", "md5": run} for run in RUNS]
-    Path("dvc.lock").write_text(json.dumps({"stages": {"evaluate": {"cmd": "test", "outs": outs}}}))
+def commit() -> str:
     git("init", "-q")
-    git("add", "params.yaml", "dvc.lock", "metrics")
+    git("add", "params.yaml", "metrics")
     git("commit", "-qm", "first")
-    own = study.lineages_at("HEAD", Path("."))["looks-1", "human-1"].key
-    columns = ["group", "seed", "split.initial_fraction", "judges.human.iou", *study.COMPARED]
-    ours = {"group": own, "seed": "1 2 3", "split.initial_fraction": 0.2, "judges.human.iou": 0.6, "run": "looks-1",
-            "simulated": False, "against_simulated": True,
-            **compared(-0.002, -0.009, 0.005, "yes", seeds=3, resampled="seeds and images")}  # fmt: skip
-    other = {**ours, "group": "another", "split.initial_fraction": 0.4, **compared(-0.05, -0.06, -0.04, "no", seeds=3)}
+    return subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+
+
+def group(seeds: str, fraction: str = "0.2", revision: str = "HEAD", **rows) -> dict:
+    """Verdicts over seeds, of the experiment of a revision."""
+    return {
+        "group": fraction, "seeds": seeds.split(), "revisions": [revision], "simulated": ["human-1"],
+        "settings": {"split.initial_fraction": fraction, "judges.human.iou": "0.6"}, "comparison": comparison(**rows),
+    }  # fmt: skip
+
+
+def test_the_page_opens_with_the_sweep_where_that_has_this_very_experiment(project):
+    """Else, and where settings have changed since, it is of the one seed that ran here; the table shows every group."""
+    revision = commit()
+    ours = group("1 2 3", revision=revision, looks_1=compared(-0.002, -0.009, 0.005, "yes", seeds=3))
+    other = group("1 2 3", "0.4", "0" * 40, looks_1=compared(-0.05, -0.06, -0.04, "no", seeds=3))
+    other["comparison"]["assay"]["sensitive"] = None
     tables = {}
-    for name, rows in (("both", [other, ours]), ("other", [other])):
-        tables[name] = Path(f"{name}.csv")
-        study.write(columns, rows, tables[name], None)
-    said = words(made(pooled_csv=tables["both"]))
-    assert "within 1.0 mAP point of the arm human simulated: yes." in said
+    for name, rows in (("both", [other, ours]), ("other", [other]), ("one", [group("1", revision=revision)])):
+        tables[name] = Path(f"{name}.json")
+        write_json(tables[name], rows)
+    said = words(made(pooled_json=tables["both"]))
+    assert "The arm looks is no worse than the arm human simulated by more than 1.0 mAP point: yes." in said
     assert "95 % interval \u22120.9 to +0.5; 120 test images, 3 seeds (1, 2, 3) of the sweep." in said
+    assert "these two trained models, " not in said
     assert "no experiment of this commit" not in said
-    found = Tables(made(pooled_csv=tables["both"])).rows
+    found = Tables(made(pooled_json=tables["both"])).rows
     assert found["comparison"][1][2:5] == ["3", "0.298", "\u22120.2"]
     assert found["pooled"][1:] == [
-        ["0.4", "looks-1", "human-1 simulated", "1, 2, 3", "\u22125.0", "\u22126.0 to \u22124.0", "<0.001", "no"],
-        ["0.2", "looks-1", "human-1 simulated", "1, 2, 3", "\u22120.2", "\u22120.9 to +0.5", "<0.001", "yes"],
+        ["0.4", "looks-1", "human-1 simulated", "1, 2, 3", "\u22125.0", "\u22126.0 to \u22124.0", "<0.001", "no", "not shown"],
+        ["0.2", "looks-1", "human-1 simulated", "1, 2, 3", "\u22120.2", "\u22120.9 to +0.5", "<0.001", "yes", "yes"],
     ]
-    said = words(made(pooled_csv=tables["other"]))
-    assert "human simulated: cannot tell." in said
-    assert "The sweep holds no experiment of this commit with several seeds" in said
-    Path("dvc.lock").write_text(Path("dvc.lock").read_text() + "\n")
-    assert "human simulated: cannot tell." in words(made(pooled_csv=tables["both"]))
+    for name in ("other", "one"):
+        said = words(made(pooled_json=tables[name]))
+        assert "Of these two trained models, looks-1 is no worse" in said
+        assert "The sweep holds no experiment of this commit with several seeds" in said
+    params = YAML(typ="safe").load(Path("params.yaml").read_text())
+    for key, first in (("seed", "The arm looks"), ("judges", "Of these two trained models, looks-1")):
+        params["seed"] = 7
+        if key == "judges":
+            params["judges"]["human"]["iou"] = 0.7
+        with open("params.yaml", "w") as stream:
+            YAML(typ="safe").dump(params, stream)
+        assert f"{first} is no worse" in words(made(pooled_json=tables["both"]))
 
 
 def test_tables_of_a_study_that_are_none(project):
-    with pytest.raises(UserError, match=r"gone\.csv: no such file; `make study` writes it"):
-        made(pooled_csv=Path("gone.csv"))
+    for name in ("study_csv", "pooled_json"):
+        with pytest.raises(UserError, match=r"gone: no such file; `make study` writes it"):
+            made(**{name: Path("gone")})
     Path("odd.csv").write_text("a,b\n1,2\n")
-    for name in ("study_csv", "pooled_csv"):
-        with pytest.raises(UserError, match=r"odd\.csv: not a table of `make study` \(columns .*run"):
-            made(**{name: Path("odd.csv")})
+    with pytest.raises(UserError, match=r"odd\.csv: not a table of `make study` \(columns .*run"):
+        made(study_csv=Path("odd.csv"))
+    for content in ({}, [3], [{**group("1"), "comparison": {}}]):
+        write_json(Path("odd.json"), content)
+        with pytest.raises(UserError, match=r"odd\.json: not what `make study` writes"):
+            made(pooled_json=Path("odd.json"))
 
 
 def test_the_template_needs_nothing_from_elsewhere():

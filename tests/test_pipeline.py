@@ -144,7 +144,7 @@ def test_a_queue_of_experiments_and_the_table_of_them(first, tmp_path):
         assert not again & {"download", "split"}
         assert "pretrain" in stages or not again & {"judge", "train", "predict"}
     assert "judges.human.iou" in first.run("dvc", "queue", "logs", "bad").stdout
-    tables = ["--csv", str(tmp_path / "study.csv"), "--pooled", str(tmp_path / "pooled.csv")]
+    tables = ["--csv", str(tmp_path / "study.csv"), "--pooled", str(tmp_path / "pooled.json")]
     said = first.run(sys.executable, "-m", "vlm_itl.study", *tables, "--commits", "-1", PYTHONPATH="src").stdout
     assert "left out" not in said
     rows = study.read(tmp_path / "study.csv")
@@ -153,16 +153,19 @@ def test_a_queue_of_experiments_and_the_table_of_them(first, tmp_path):
     assert hours["9"] - hours["1.6"] == pytest.approx(asked * 7.4 / 3600, abs=1e-5)
     assert asked > 0
     assert set(hours) == {"1.6", "3", "9"}
-    compared = {row["seed"]: row for row in study.read_pooled(tmp_path / "pooled.csv")}
-    assert set(compared) == {"1 2 3"}  # at other prices the models are the same
-    over_seeds = compared["1 2 3"]
+    compared = {tuple(row["seeds"]): row for row in study.read_pooled(tmp_path / "pooled.json")}
+    assert set(compared) == {("1", "2", "3")}  # at other prices the models are the same
+    over_seeds = compared["1", "2", "3"]
+    pooled = over_seeds["comparison"]["arms"]["vlm-sim-1"]
     each = {
         r["seed"]: r["value"] for r in rows
         if (r["run"], r["metric"], r["evaluate.seconds.verify"]) == ("vlm-sim-1", "comparison.difference", "3")
     }  # fmt: skip
     assert set(each) == {"1", "2", "3"}
-    assert over_seeds["difference"] == pytest.approx(sum(each.values()) / 3, abs=2e-6)
-    assert (over_seeds["run"], over_seeds["against"], over_seeds["seeds"], over_seeds["simulated"]) == ("vlm-sim-1", "human-1", 3, True)
+    assert pooled["difference"] == pytest.approx(sum(each.values()) / 3, abs=2e-6)
+    assert (pooled["against"], pooled["seeds"]) == ("human-1", 3)
+    assert {"human-1", "vlm-sim-1"} <= set(over_seeds["simulated"])
+    assert over_seeds["comparison"]["assay"]["reference"]["against"] == "start"
     (bad,) = (r for r in rows if r["state"] == "Failed")
     assert (bad["experiment"], bad["judges.human.iou"], bad["run"], bad["value"]) == ("bad", "7", "", None)
     assert {r["revision"] for r in rows} >= {head}

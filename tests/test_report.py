@@ -8,9 +8,10 @@ import shutil
 import pytest
 from conftest import ROOT
 
+from vlm_itl.base.errors import UserError
 from vlm_itl.base.files import write_json
-from vlm_itl.base.settings import Calibration, NoisyJudge, Run, Verifier, VlmJudge, load
-from vlm_itl.report import curve, decided_nothing, machine_seconds, main, preparations, summarise, table
+from vlm_itl.base.settings import DRAWING, Calibration, NoisyJudge, Run, Verifier, VlmJudge, load
+from vlm_itl.report import answers, curve, decided_nothing, headline, machine_seconds, main, preparations, read_comparison, summarise, table
 
 
 def summary_of(tmp_path, runs, judges, prepared=None, asking=None):
@@ -48,14 +49,14 @@ def test_an_arm_without_initial_labels_has_no_point_before_its_first_run(tmp_pat
         "a-1": Run(judge="always", prev="gsam2"),
         "a-2": Run(judge="always", prev="a-1"),
     }
-    points = curve(summary_of(tmp_path, runs, settings.judges), runs)
+    points = curve(summary_of(tmp_path, runs, settings.judges), runs, settings.judges)
     assert [(p["run"], p["round"]) for p in points if p["arm"] == "a"] == [("a-1", 1), ("a-2", 2)]
     assert [(p["run"], p["round"]) for p in points if p["arm"] != "a"] == [("start", 0), ("human-1", 1)]
 
 
 def test_curve_begins_every_arm_at_start(tmp_path):
     settings = load(ROOT / "params.yaml")
-    points = curve(summary_of(tmp_path, settings.runs, settings.judges), settings.runs)
+    points = curve(summary_of(tmp_path, settings.runs, settings.judges), settings.runs, settings.judges)
     human = [p for p in points if p["arm"] == "human (simulated)"]
     assert [(p["run"], p["round"]) for p in human] == [("start", 0), ("human-1", 1), ("human-2", 2)]
     assert [p["added_human_hours"] for p in human] == [0, 0.5, 1.0]
@@ -72,17 +73,95 @@ def test_hours_after_the_initial_labels_are_against_start_whatever_the_chain(tmp
     summary = summary_of(tmp_path, runs, judges)
     for name, hours in {"start": 4.2, "human-1": 4.2, "drawn": 24.2, "zero-1": 0.0}.items():
         summary[name].update(draw_hours=hours, human_hours=hours, human_decisions=0)
-    points = {p["run"]: p for p in curve(summary, runs)}
+    points = {p["run"]: p for p in curve(summary, runs, judges)}
     assert {run: (p["added_draw_hours"], p["added_human_hours"]) for run, p in points.items()} == {
         "start": (0, 0), "human-1": (0, 0), "drawn": (20, 20), "zero-1": (-4.2, -4.2),
     }  # fmt: skip
     assert [points[run]["round"] for run in runs] == [1, 2, 1]
 
 
+def test_drawing_runs_are_one_line_by_their_hours(tmp_path):
+    """The order of `runs` does not matter, and a human who draws after a judge's approvals is another arm."""
+    judges = load(ROOT / "params.yaml").judges
+    drawn = {name: Run(judge="never", prev="start", policy="annotate", arm=name) for name in ("all", "third")}
+    runs = {**drawn, "human-1": Run(judge="human", prev="start"), "after": Run(judge="never", prev="human-1", policy="annotate")}
+    summary = summary_of(tmp_path, runs, judges)
+    for name, hours in {"start": 2.0, "all": 24.0, "third": 7.0}.items():
+        summary[name].update(human_hours=hours, draw_hours=hours)
+    points = curve(summary, runs, judges)
+    assert [(p["run"], p["round"], p["added_human_hours"]) for p in points if p["drawing"]] == [
+        ("start", 0, 0),
+        ("third", 1, 5),
+        ("all", 2, 22),
+    ]
+    assert {p["arm"] for p in points if p["drawing"]} == {DRAWING}
+    assert [(p["arm"], p["run"]) for p in points if not p["drawing"]] == [
+        ("human (simulated)", "start"), ("human (simulated)", "human-1"), ("after", "after"),
+    ]  # fmt: skip
+
+
+def estimate(value, low, high, beyond=None):
+    return {"value": value, "low": low, "high": high, "beyond": beyond}
+
+
+def compared(sensitive=True, reason=None, above="no"):
+    saved, lost = estimate(-1.5, -3.0, None, "high beyond"), estimate(0.01, 0.002, 0.02)
+    priced = {"hours": 5.0, "hours_saved": saved, "AP_lost": lost, "answer": "no"}
+    arm = {"mask_AP": 0.4, "prices": {"3 s": {**priced, "answer": above}, "9 s": priced}}
+    row = {
+        "against": "human-1",
+        "difference": -0.002,
+        "low": -0.019,
+        "high": 0.016,
+        "margin": 0.01,
+        "answer": "cannot tell",
+        "reason": None,
+    }
+    return {
+        "assay": {"sensitive": sensitive, "reason": reason}, "arms": {"vlm-1": row}, "plan": {},
+        "curve": {"reason": None, "paid": "3 s", "points": {}, "arms": {"vlm-1": arm}},
+    }  # fmt: skip
+
+
+def test_headline_numbers():
+    summary = {"start": {"mask_AP": 0.2, "human_hours": 2.0, "steps": 4}, "vlm-1": {"mask_AP": 0.4, "human_hours": 5.0, "steps": 4}}
+    found = headline(summary, compared())
+    ends = {"value": -1.5, "low": -3.0, "high": None}
+    assert found == {
+        "assay": "yes", "mask_AP": {"start": 0.2, "vlm-1": 0.4}, "human_hours": {"start": 2.0, "vlm-1": 5.0},
+        "hours_saved": {"vlm-1": {"3 s": ends, "9 s": ends}},
+        "AP_lost": {"vlm-1": {price: {"value": 0.01, "low": 0.002, "high": 0.02} for price in ("3 s", "9 s")}},
+    }  # fmt: skip
+    assert [headline(summary, compared(one))["assay"] for one in (False, None)] == ["no", "not shown"]
+
+
+def test_answers_in_the_order_of_proof():
+    names = {"human-1": "human-1 (simulated)"}
+    assert answers(compared(None, "no control in runs"), names) == [
+        "Can this experiment tell judges apart? not shown: no control in runs",
+        "At equal hours, better than drawing random images: no arm; approval does not pay here",
+        "Of these two trained models, vlm-1 is no worse than human-1 (simulated) by more than 1.0 point: cannot tell "
+        "(-0.2 points (-1.9 to +1.6))",
+    ]  # fmt: skip
+    assert answers(compared(above="yes"), names)[1] == "At equal hours, better than drawing random images: vlm-1"
+    without = compared() | {"curve": {"reason": "no run draws", "paid": "3 s", "points": {}, "arms": {}}}
+    assert answers(without, names)[1] == "No drawing curve: no run draws"
+    without["arms"]["vlm-1"].update(difference=None, low=None, high=None, reason="no test image shows an instance")
+    assert answers(without, names)[2].endswith("cannot tell (no test image shows an instance)")
+
+
+def test_a_comparison_of_another_version_is_one_line(tmp_path):
+    write_json(tmp_path / "comparison.json", {"vlm-1": {"against": "human-1"}})
+    with pytest.raises(UserError, match=r"comparison\.json: not a comparison as this version writes it; `dvc repro`"):
+        read_comparison(tmp_path / "comparison.json")
+    write_json(tmp_path / "comparison.json", compared())
+    assert read_comparison(tmp_path / "comparison.json") == compared()
+
+
 def test_an_arm_of_its_own_is_a_line_of_its_own(tmp_path):
     judges = load(ROOT / "params.yaml").judges
     runs = {"qwen-8": Run(judge="always", prev="start", arm="qwen-8"), "qwen-72": Run(judge="always", prev="start", arm="qwen-72")}
-    assert {p["arm"] for p in curve(summary_of(tmp_path, runs, judges), runs)} == {"qwen-8", "qwen-72"}
+    assert {p["arm"] for p in curve(summary_of(tmp_path, runs, judges), runs, judges)} == {"qwen-8", "qwen-72"}
 
 
 def test_machine_seconds_by_hand():
@@ -130,7 +209,7 @@ def test_preparation_is_charged_once_an_arm_and_shown_in_its_price(tmp_path, pre
         "start": 0, "sure-1": 60, "sure-2": 0, "other": 60, "learner-1": 100, "mixed": 7, "sim-1": 0, "after-1": 0,
     }  # fmt: skip
     assert [rows[name]["judge_seconds"] for name in ("start", "sure-1", "sim-1", "after-1")] == [0, 6, None, 0]
-    assert {p["run"]: p["judge_seconds"] for p in curve(rows, runs)} == {
+    assert {p["run"]: p["judge_seconds"] for p in curve(rows, runs, JUDGES)} == {
         "start": 0, "sure-1": 66, "sure-2": 72, "other": 66, "learner-1": 106, "mixed": 119, "sim-1": None, "after-1": None,
     }  # fmt: skip
 
@@ -141,7 +220,7 @@ def test_a_training_whose_time_is_not_known(tmp_path):
     runs = {"learner-1": Run(judge="learner", prev="start")}
     rows = summary_of(tmp_path, runs, JUDGES, found, {"learner-1": {"questions": 5, "seconds": 2.0}})
     assert rows["learner-1"]["preparation_seconds"] is None
-    assert curve(rows, runs)[-1]["judge_seconds"] is None
+    assert curve(rows, runs, JUDGES)[-1]["judge_seconds"] is None
 
 
 def test_unparsed_answers_are_those_of_the_questions(tmp_path):

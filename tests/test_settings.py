@@ -67,6 +67,10 @@ WRONG = {
     "calibrations.bands.probed: 'human' has to be another judge, and in probed": lambda p: p["calibrations"].update(
         bands={"probed": "human"}
     ),
+    "compare.reference: no judge 'nobody' in judges": lambda p: p["compare"].update(reference="nobody"),
+    "compare.negative_control: no judge 'nobody' in judges .*; null: no such control": lambda p: p["compare"].update(
+        negative_control="nobody"
+    ),
     "calibrations.nobody: no judge 'nobody'": lambda p: p["calibrations"].update(nobody={"probed": "vlm"}),
     "verifiers.verifier.base: no judge 'human' of kind vlm": lambda p: p["verifiers"].update(verifier={"base": "human"}),
     "verifiers.verifier.base: a judge cannot start from itself": lambda p: p["verifiers"].update(verifier={"base": "verifier"}),

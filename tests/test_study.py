@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
+from conftest import ROOT
 
 from vlm_itl import study
 from vlm_itl.base.errors import UserError
+from vlm_itl.base.files import write_json
+from vlm_itl.base.settings import load
+from vlm_itl.statistics import matches
+from vlm_itl.statistics.verdicts import Plan, verdicts
 
 GRAPH = """
 stages:
@@ -107,11 +116,50 @@ def test_a_project_without_experiments(tmp_path):
 @pytest.mark.parametrize("lock", ["[1, 2]", "stages: [1]", "stages: {compare: [1]}", "]["])
 def test_a_lock_that_is_none_gives_no_lineage(project, lock):
     (project.folder / "dvc.lock").write_text(lock)
-    (project.folder / "metrics/comparison.json").write_text('{"vlm-1": {"against": "human-1"}}')
     project("git", "add", "-A")
     project("git", "commit", "-q", "-m", "lock")
-    assert study.lineages_at("HEAD", project.folder) == {("vlm-1", "human-1"): None}
+    assert study.lineage_at("HEAD", ["vlm-1", "human-1"], project.folder) is None
     project("git", "reset", "-q", "--hard", "HEAD^")
+
+
+def test_numbers_of_a_comparison_are_its_arms(project):
+    """As this version writes it, and as an earlier one did; what is neither is none."""
+    for content in ({"arms": {"a": {"p": 0.5, "answer": "yes"}}, "assay": {}}, {"a": {"p": 0.5}, "b": 3}, {"arms": [1]}, [1]):
+        (project.folder / study.COMPARISON).write_text(json.dumps(content))
+        project("git", "add", "-A")
+        project("git", "commit", "-q", "-m", "numbers")
+        found = study.numbers_at("HEAD", study.COMPARISON, project.folder)
+        assert found == ({"a": {"p": 0.5}} if isinstance(content, dict) and content.get("arms") != [1] else {})
+        project("git", "reset", "-q", "--hard", "HEAD^")
+
+
+def test_which_runs_draw_random_images():
+    """A commit's settings are unchecked: what is missing or odd draws nothing."""
+    draw = {"judge": "never", "policy": "annotate"}
+    runs = {"a": {**draw, "prev": "start"}, "b": {**draw, "prev": "a"}, "h": {"judge": "human", "prev": "start"},
+            "c": {**draw, "prev": "h"}, "t": {**draw, "prev": "teacher"}, "loop": {**draw, "prev": "loop"}, "odd": 3}  # fmt: skip
+    settings = {"runs": runs, "judges": {"never": {"kind": "never"}, "human": {"kind": "human"}}}
+    assert [run for run in ["start", *runs] if study.about(run, settings)["drawing"]] == ["a", "b"]
+    assert study.about("a", {"runs": runs, "judges": [1]})["drawing"] is False
+
+
+def test_which_experiments_are_this_trees(project):
+    """Another seed is; other settings or other code are not."""
+    folder = project.folder
+    project("git", "checkout", "-q", project.first)
+    head = project("git", "rev-parse", "HEAD")
+    other = next(row["revision"] for row in study.experiments(1, folder)[0] if row["experiment"] == "at-once")  # of seed 2
+    assert study.of_this_tree(head, folder)
+    assert study.of_this_tree(other, folder)
+    (folder / "dvc.yaml").write_text(GRAPH + "# more\n")
+    assert not study.of_this_tree(other, folder)
+    project("git", "checkout", "-q", ".")
+    (folder / "params.yaml").write_text("seed: 1\nmore: 2\n")
+    assert not study.of_this_tree(other, folder)
+    (folder / "params.yaml").write_text("seed: [")
+    assert not study.of_this_tree(other, folder)
+    project("git", "checkout", "-q", ".")
+    project("git", "checkout", "-q", "main")
 
 
 def test_a_file_that_cannot_be_written_is_one_line(project, tmp_path):
@@ -129,3 +177,60 @@ def test_a_file_that_cannot_be_written_is_one_line(project, tmp_path):
 def test_a_folder_that_is_no_repository(tmp_path):
     with pytest.raises(UserError, match="experiments cannot be listed"):
         study.experiments(1, tmp_path)
+
+
+def test_verdicts_over_seeds_are_those_of_all_models_together(tmp_path):
+    """Two seeds of one experiment, and one of another setting: what was made with the same is pooled, from DVC's cache and git."""
+    from test_ap import matches_of, world
+
+    plan = Plan({"vlm-1": "human-1"}, "human-1", None, ["start"], ["human-1", "vlm-1"], None, "no arm of the judge 'always' in runs")
+    truth, results = world(0, images=40, steps=10_000)
+    models: dict = {run: {} for run in plan.runs}
+    for seed in "12":
+        for k, run in enumerate(plan.runs):
+            kept = np.random.default_rng([int(seed), k]).random(len(results)) < 0.9 - 0.1 * k
+            models[run][seed] = matches_of(truth, [r for r, x in zip(results, kept) if x])
+            matches.save(models[run][seed], tmp_path / "given" / seed / f"{run}.npz")
+    made = Project(tmp_path / "project")
+    outs = ", ".join(f"artifacts/matches/{run}.npz" for run in plan.runs)
+    (made.folder / "dvc.yaml").write_text(f"""
+stages:
+  evaluate:
+    cmd: mkdir -p artifacts/matches && cp {tmp_path}/given/$(sed -n "s/^seed. //p" params.yaml)/*.npz artifacts/matches/
+    params: [seed, setting, evaluate.seconds]
+    outs: [{outs}]
+""")
+    (made.folder / "params.yaml").write_text("seed: 1\nsetting: 1\nevaluate: {seconds: {verify: 3}}\n")
+    (made.folder / "dvc.lock").unlink()
+    cost = {run: {"drawn_instances": 90, "human_decisions": 45, "hours": 2} for run in plan.runs}
+    for run in plan.runs:
+        write_json(made.folder / study.COST.format(run), cost[run])
+    write_json(made.folder / study.COMPARISON, {"plan": asdict(plan), "arms": {"vlm-1": {"against": "human-1"}}})
+    made("dvc", "repro")
+    made.commit("two")
+    made("dvc", "exp", "run", "--temp", "-S", "seed=2", "-S", "evaluate.seconds.verify=9")  # another price is the same experiment
+    made("dvc", "exp", "run", "--temp", "-S", "setting=2")
+    rows, _ = study.experiments(1, made.folder)
+    settings = {row["revision"]: study.settings_at(row["revision"], made.folder) for row in rows}
+    how = load(ROOT / "params.yaml")
+    how = how.model_copy(update={"compare": how.compare.model_copy(update={"replicates": 200})})
+    found, left_out = study.pooled(rows, settings, made.folder, how)
+    assert left_out == []
+    assert sorted(row["seeds"] for row in found) == [["1"], ["1", "2"]]
+    both = next(row for row in found if len(row["seeds"]) == 2)
+    costs = {run: dict.fromkeys("12", cost[run]) for run in plan.runs}
+    assert both["comparison"] == verdicts(plan, models, costs, how.compare, how.evaluate.seconds, how.report.verify_seconds)
+    assert both["comparison"]["arms"]["vlm-1"]["seeds"] == 2
+    columns, arms = study.arms_over_seeds(found)
+    study.write(columns, arms, tmp_path / "arms.csv", None)
+    write_json(tmp_path / "pooled.json", found)
+    assert study.read_pooled(tmp_path / "pooled.json") == json.loads(json.dumps(found))
+    # without its matches a seed is named and left out
+    shutil.rmtree(made.folder / ".dvc/cache")
+    study.outputs_of.cache_clear()
+    study.matches_at.cache_clear()
+    shutil.rmtree(made.folder / "artifacts")
+    found, left_out = study.pooled(rows, settings, made.folder, how)
+    assert found == []
+    assert len(left_out) == 3
+    assert all("matches are neither in DVC's cache nor in a remote" in line for line in left_out)

@@ -25,7 +25,7 @@ from . import report, study
 from .base.errors import UserError
 from .base.files import read_json, write_text
 from .base.redact import line, say
-from .base.settings import Run, Settings, arm_of, called, load, read_yaml, simulated
+from .base.settings import Run, Settings, arm_of, called, draws, load, read_yaml, simulated
 from .figures import arms as arm_figures
 from .figures import plt
 from .figures.comparison import differences
@@ -37,8 +37,9 @@ TEMPLATE = Path(__file__).with_name("page.html.jinja")
 FIGURES = {  # name of the SVG: what is to be seen
     "comparison": "Difference of mask AP between each arm's last run and the reference arm at the same round, with its interval. Shaded: "
     "worse by more than the margin. An interval wholly outside the shade is a yes, one wholly inside a no; any other cannot tell.",
-    "hours": "Mask AP after each round (0 is the shared start) against human hours added after the initial labels. The dashed line is "
-    "the run in which a human drew everything. Points of one training each; the intervals of their differences stand in the figure above.",
+    "hours": "Mask AP after each round (0 is the shared start) against human hours added after the initial labels. The dashed line is what "
+    "a human reaches who draws random images and asks no judge: an arm above it pays. Points of one training each; their intervals "
+    "stand in the tables.",
     "prices": "The same under other prices of a decision, and with the judge's computing counted as if it were human time: wall time times "
     "machines of its questions, of the probes that its thresholds come from, and of its training.",
     "crowding": "Judges by number of true instances in the image, first round only, where all arms judge the same proposals. Bars: 95 % "
@@ -134,14 +135,14 @@ def installed(name: str) -> bool:
     return True
 
 
-def verdicts(comparison: dict[str, Row] | None, settings: Settings) -> list[Verdict]:
+def verdicts(comparison: Row, settings: Settings) -> list[Verdict]:
     """Those of judges that are models first, not simulated ones before simulated ones, then the rules; else by order of the runs."""
 
     def rank(run: str) -> tuple[bool, bool]:
         judge = settings.judges[settings.runs[run].judge] if run in settings.runs else None
         return judge is None or judge.kind in report.RULES, judge is not None and simulated(judge)
 
-    rows = {run: row for run, row in (comparison or {}).items() if isinstance(row, dict) and row.get("answer") is not None}
+    rows = comparison["arms"]
     return [Verdict(run, rows[run]["against"], rows[run]["answer"], rows[run]) for run in sorted(rows, key=rank)]
 
 
@@ -165,17 +166,14 @@ def sweep_figure(rows: list[Row]) -> Figure | None:
     return Figure("sweep", caption, inline(arm_figures.sweep(points)))
 
 
-def over_seeds(pooled: list[Row], changed: list[str]) -> dict[str, Row]:
-    """Of a sweep's comparison the rows of this commit's own experiment with several seeds: {run: row}.
+def over_seeds(pooled: list[Row], repository: Path = Path(".")) -> Row | None:
+    """Of a sweep's verdicts those of the working tree's own experiment with the most seeds; None where none has several.
 
     Args:
-        pooled: see `study.read_pooled`.
-        changed: files that differ from the commit; with another dvc.lock the outputs shown here are not the commit's.
+        pooled: see `study.pooled`.
     """
-    if "dvc.lock" in changed:
-        return {}
-    groups = {made_of.key for made_of in study.lineages_at("HEAD", Path(".")).values() if made_of}
-    return {row["run"]: row for row in pooled if row["group"] in groups and row["seeds"] > 1}
+    own = [row for row in pooled if len(row["seeds"]) > 1 and any(study.of_this_tree(one, repository) for one in row["revisions"])]
+    return max(own, key=lambda row: len(row["seeds"]), default=None)
 
 
 def comparison_figure(rows: dict[str, Row], settings: Settings) -> Figure:
@@ -203,11 +201,11 @@ def experiments_table(rows: list[Row]) -> list[Row]:
     return list(found.values())
 
 
-def collect(settings: Settings, study_csv: Path | None = None, pooled_csv: Path | None = None) -> Row:
+def collect(settings: Settings, study_csv: Path | None = None, pooled_json: Path | None = None) -> Row:
     """Everything that the page shows, from the repository's top folder; what is not there is None or absent.
 
     Args:
-        study_csv, pooled_csv: what `make study` wrote.
+        study_csv, pooled_json: what `make study` wrote.
 
     Raises:
         UserError: a file is there and broken.
@@ -222,7 +220,10 @@ def collect(settings: Settings, study_csv: Path | None = None, pooled_csv: Path 
 
     runs: dict[str, Run | None] = {"start": None, **settings.runs}
     summary = take(Path("metrics/summary.json")) or {}
-    comparison = take(Path("metrics/comparison.json"))
+    comparison_file = Path("metrics/comparison.json")
+    comparison = report.read_comparison(comparison_file) if comparison_file.exists() else None
+    if comparison:
+        shown.append(comparison_file)
     figures = {}
     for name, caption in FIGURES.items():
         path = Path(f"artifacts/report/{name}.svg")
@@ -243,17 +244,21 @@ def collect(settings: Settings, study_csv: Path | None = None, pooled_csv: Path 
             shown.append(path)
             sheets.append(Figure(name, f"Pseudo-labels of {name} beside the true masks.", data_url(path.read_bytes(), "image/jpeg")))
     rows = study.read(study_csv) if study_csv else []
-    pooled = study.read_pooled(pooled_csv) if pooled_csv else []
-    seeds = over_seeds(pooled, changed()) if pooled else {}
+    pooled = study.read_pooled(pooled_json) if pooled_json else []
+    seeds = over_seeds(pooled)
     if seeds:
-        comparison = (comparison or {}) | seeds
-        figures["comparison"] = comparison_figure(comparison, settings)
+        comparison = seeds["comparison"]
+        figures["comparison"] = comparison_figure(comparison["arms"], settings)
     content: Row = {
         "settings": settings,
         "summary": summary,
         "unparsed": {name: report.unparsed(row) for name, row in summary.items()},
         "decided_nothing": report.decided_nothing(summary, settings.runs),
-        "verdicts": verdicts(comparison, settings),
+        "comparison": comparison,
+        "tells_apart": report.tells_judges_apart(comparison) if comparison else None,
+        "beats": report.beats_drawing(comparison) if comparison else {},
+        "pays": report.pays(comparison) if comparison else None,
+        "verdicts": verdicts(comparison, settings) if comparison else [],
         "figures": figures,
         "simulated_judges": {name for name, judge in settings.judges.items() if simulated(judge)},
         "simulated": {name for name, run in settings.runs.items() if simulated(settings.judges[run.judge])},
@@ -261,9 +266,7 @@ def collect(settings: Settings, study_csv: Path | None = None, pooled_csv: Path 
         "detection": {name: found for name in runs if (found := take(Path(f"metrics/detection/{name}.json")))},
         "cost": {name: found for name in runs if (found := take(Path(f"metrics/cost/{name}.json")))},
         "quality": {
-            name: {**q, **with_intervals(q)}
-            for name, q in quality.items()
-            if q and not report.draws_everything(settings.runs[name], settings.judges)
+            name: {**q, **with_intervals(q)} for name, q in quality.items() if q and not draws(settings.runs[name], settings.judges)
         },
         "asking": {name: found for name in settings.runs if (found := take(Path(f"metrics/asking/{name}.json")))},
         "probes": {name: found for name in settings.probed if (found := take(Path(f"metrics/probes/{name}.json")))},
@@ -282,7 +285,7 @@ def collect(settings: Settings, study_csv: Path | None = None, pooled_csv: Path 
             for key in (pooled[0]["settings"] if pooled else ())
             if key in study.ALWAYS or len({row["settings"][key] for row in pooled}) > 1
         ],
-        "over_seeds": seeds,
+        "over_seeds": seeds["seeds"] if seeds else [],
         "params": Path("params.yaml").read_text(encoding="utf-8"),
     }
     wanted = ["metrics/summary.json", "metrics/comparison.json", *(f"artifacts/report/{name}.svg" for name in FIGURES)]
@@ -295,6 +298,7 @@ def render(content: Row) -> str:
     """The page. Everything that goes into the template is escaped."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["points"] = lambda ap: f"{100 * ap:+.1f}".replace("-", "\u2212")
+    environment.filters["hours"] = lambda hours: f"{hours:+.1f}".replace("-", "\u2212")
     environment.filters["ap"] = lambda ap: "-" if ap is None else f"{ap:.3f}"
     arms = {name: run.arm for name, run in content["settings"].runs.items()}
     environment.filters["arm"] = lambda run: arm_of(run, arms.get(run)).replace("-", "\u2011")  # no line break at a hyphen
@@ -312,7 +316,7 @@ def main(argv: list[str] | None = None) -> None:
         "--page", type=Path, default=Path("artifacts/report/index.html"), metavar="FILE", help="what to write (default %(default)s)"
     )
     parser.add_argument("--study", type=Path, metavar="FILE", help="a table of `vlm_itl.study`, CSV: the page also shows that sweep")
-    parser.add_argument("--pooled", type=Path, metavar="FILE", help="and its arms over seeds, of `--pooled`")
+    parser.add_argument("--pooled", type=Path, metavar="FILE", help="and its verdicts over seeds, of `--pooled`")
     arguments = parser.parse_args(argv)
     try:
         content = collect(load(), arguments.study, arguments.pooled)

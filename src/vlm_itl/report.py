@@ -12,7 +12,21 @@ from tabulate import tabulate
 from .base.errors import UserError
 from .base.files import read_json
 from .base.redact import say
-from .base.settings import Calibration, Judge, Run, Verifier, VlmJudge, arm_of, called, chain, is_model_of, load, simulated
+from .base.settings import (
+    DRAWING,
+    Calibration,
+    Judge,
+    Run,
+    Verifier,
+    VlmJudge,
+    arm_of,
+    called,
+    chain,
+    drawing_runs,
+    is_model_of,
+    load,
+    simulated,
+)
 
 RULES = ("human", "confidence", "random", "always", "never")  # kinds of judge that compute nothing worth counting
 
@@ -124,9 +138,94 @@ def decided_nothing(summary: dict[str, dict[str, Any]], runs: dict[str, Run]) ->
     return {name for name in there if labelled(name) == (labelled("start") if runs[chain(runs, name)[0]].prev == "start" else 0)}
 
 
-def headline(summary: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """What to look at first, for `dvc metrics diff`: {measure: {run: number}}."""
-    return {measure: {run: numbers[measure] for run, numbers in summary.items()} for measure in ("mask_AP", "human_hours")}
+def headline(summary: dict[str, dict[str, Any]], comparison: dict[str, Any]) -> dict[str, Any]:
+    """What to look at first, for `dvc metrics diff`.
+
+    Returns:
+        `assay`, see `tells_judges_apart`; `mask_AP` and `human_hours` by run; `hours_saved` and `AP_lost` by arm and price of a decision,
+        each with `value`, `low` and `high`.
+    """
+    arms = comparison["curve"]["arms"]
+
+    def estimates(measure: str) -> dict[str, Any]:
+        return {
+            run: {price: {end: found[measure][end] for end in ("value", "low", "high")} for price, found in arm["prices"].items()}
+            for run, arm in arms.items()
+        }
+
+    return {
+        "assay": tells_judges_apart(comparison),
+        **{measure: {run: numbers[measure] for run, numbers in summary.items()} for measure in ("mask_AP", "human_hours")},
+        **{measure: estimates(measure) for measure in ("hours_saved", "AP_lost")},
+    }
+
+
+def read_comparison(path: Path) -> dict[str, Any]:
+    """What the stage `compare` wrote.
+
+    Raises:
+        UserError: there is no such file, or it is none of this version's.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or not {"assay", "arms", "curve", "plan"} <= set(content):
+        raise UserError(f"{path}: not a comparison as this version writes it; `dvc repro` makes it (stage compare)")
+    return content
+
+
+def tells_judges_apart(comparison: dict[str, Any]) -> str:
+    """Whether the experiment can tell a good judge from a bad one: `yes`, `no`, `not shown`."""
+    return {True: "yes", False: "no"}.get(comparison["assay"]["sensitive"], "not shown")
+
+
+def beats_drawing(comparison: dict[str, Any]) -> dict[str, list[str]]:
+    """Arms that are above the drawing curve by more than the interval, by price of a decision."""
+    arms = comparison["curve"]["arms"]
+    prices = dict.fromkeys(price for arm in arms.values() for price in arm["prices"])
+    return {price: [run for run, arm in arms.items() if arm["prices"][price]["answer"] == "yes"] for price in prices}
+
+
+def pays(comparison: dict[str, Any]) -> str | None:
+    """What follows where no arm is above the drawing curve at the price that is paid, in words; None where one is."""
+    arms, paid = comparison["curve"]["arms"], comparison["curve"]["paid"]
+    found = {arm["prices"][paid]["answer"] for arm in arms.values()}
+    if "yes" in found:
+        return None
+    return "approval does not pay here" + (", as far as this experiment can tell" if "cannot tell" in found else "")
+
+
+def answers(comparison: dict[str, Any], names: dict[str, str]) -> list[str]:
+    """The verdicts in words for a terminal, in the order of proof.
+
+    Args:
+        comparison: of one seed.
+        names: how a run is called.
+    """
+
+    def points(row: dict[str, Any], sign: str = "+") -> str:
+        ends = "" if row["low"] is None or row["high"] is None else f" ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})"
+        return f"{100 * row['difference']:{sign}.1f} points{ends}"
+
+    why = comparison["assay"]["reason"]
+    lines = [f"Can this experiment tell judges apart? {tells_judges_apart(comparison)}" + (f": {why}" if why else "")]
+    curve = comparison["curve"]
+    if curve["arms"]:
+        paid = beats_drawing(comparison)[curve["paid"]]
+        lines.append(
+            f"At equal hours, better than drawing random images: {', '.join(names.get(run, run) for run in paid) or 'no arm'}"
+            + ("" if paid else f"; {pays(comparison)}")
+        )
+    else:
+        lines.append(f"No drawing curve: {curve['reason']}")
+    for run, row in comparison["arms"].items():
+        detail = row["reason"] or ""
+        if row["difference"] is not None:
+            detail = points(row) + (f"; {detail}" if detail else "")
+        margin = f"{100 * row['margin']:.1f} {'point' if row['margin'] == 0.01 else 'points'}"
+        lines.append(
+            f"Of these two trained models, {names.get(run, run)} is no worse than {names.get(row['against'], row['against'])} "
+            f"by more than {margin}: {row['answer']}" + (f" ({detail})" if detail else "")
+        )
+    return lines
 
 
 def labels(runs: dict[str, Run], judges: dict[str, Judge]) -> dict[str, str]:
@@ -134,20 +233,15 @@ def labels(runs: dict[str, Run], judges: dict[str, Judge]) -> dict[str, str]:
     return {name: called(name, simulated(judges[run.judge])) for name, run in runs.items()}
 
 
-def draws_everything(run: Run, judges: dict[str, Judge]) -> bool:
-    """Whether a human draws the whole pool in this run: the supervised ceiling."""
-    return run.policy == "annotate" and judges[run.judge].kind == "never"
-
-
-def curve(summary: dict[str, dict[str, Any]], runs: dict[str, Run]) -> list[dict[str, Any]]:
+def curve(summary: dict[str, dict[str, Any]], runs: dict[str, Run], judges: dict[str, Judge]) -> list[dict[str, Any]]:
     """Points of the plot; an arm that begins at `start` has that as its first. One that began without labels has no such point, and its
-    hours after the initial labels can be below zero: those that it did not need.
+    hours after the initial labels can be below zero: those that it did not need. The drawing runs are one line, `DRAWING`, by their hours.
 
     Returns:
-        Rows of `arm` (with "(simulated)" where it is), `run`, `round` (0 for `start`), `human_hours` in all, `added_human_hours` and
-        `added_draw_hours` after the initial labels (those of the run - those of `start`), `mask_AP` and `box_AP`; for other prices, all
-        on the way to the run, `draw_hours`, `human_decisions` and `judge_seconds` (the judges' questions and their preparation, None if
-        one is not known); whether the arm is `simulated`.
+        Rows of `arm` (with "(simulated)" where it is), `run`, `round` (0 for `start`; of a drawing run its place on the line), `drawing`,
+        `human_hours` in all, `added_human_hours` and `added_draw_hours` after the initial labels (those of the run - those of `start`),
+        `mask_AP` and `box_AP`; for other prices, all on the way to the run, `draw_hours`, `human_decisions` and `judge_seconds` (the
+        judges' questions and their preparation, None if one is not known); whether the arm is `simulated`.
     """
 
     def point(name: str, run: str) -> dict[str, Any]:
@@ -161,7 +255,15 @@ def curve(summary: dict[str, dict[str, Any]], runs: dict[str, Run]) -> list[dict
             "simulated": summary[name]["simulated"],
         }  # fmt: skip
 
-    return [point(name, run) for name in runs for run in ((["start"] if runs[name].prev == "start" else []) + [name])]
+    drawn = sorted(drawing_runs(runs, judges), key=lambda name: float(summary[name]["human_hours"]))
+    line = [
+        point(name, run) | {"arm": DRAWING, "round": place, "drawing": True}
+        for place, (name, run) in enumerate([(drawn[0], "start"), *zip(drawn, drawn)] if drawn else [])
+    ]
+    judged = [name for name in runs if name not in drawn]
+    return line + [
+        point(name, run) | {"drawing": False} for name in judged for run in ((["start"] if runs[name].prev == "start" else []) + [name])
+    ]
 
 
 def table(summary: dict[str, dict[str, Any]]) -> str:
@@ -183,18 +285,20 @@ def unparsed(row: dict[str, Any]) -> str | None:
 
 
 def main() -> None:
-    """Print the table of the last summary: `python -m vlm_itl.report`. Where a stage failed, that is of other runs: the committed ones'."""
+    """Print the table of the last summary, and the answers: `python -m vlm_itl.report`. Where a stage failed, that is of other runs'."""
     path = Path("metrics/summary.json")
     try:
-        summary, runs = read_json(path), ["start", *load().runs]
+        settings = load()
+        summary, runs = read_json(path), ["start", *settings.runs]
         if list(summary) != runs:
             raise UserError(
                 f"{path}: has the runs {', '.join(summary)}, and params.yaml {', '.join(runs)}: the report of these is not made yet; "
                 "run `make repro`, whose last lines say what failed"
             )
+        said = answers(read_comparison(Path("metrics/comparison.json")), labels(settings.runs, settings.judges))
     except UserError as error:
         sys.exit(f"error: {error}")
-    for row in table(summary).splitlines():
+    for row in [*table(summary).splitlines(), "", *said]:
         say(row)
 
 

@@ -44,8 +44,8 @@ def outcome(runs: list[str], changed: set[str], depends: nx.DiGraph) -> list[str
     return lines
 
 
-def reproduce() -> int:
-    """Run DVC to its end, or until Ctrl-C has ended its stage. Returns its exit status.
+def run_dvc(*words: str) -> int:
+    """Run a command of DVC to its end, or until Ctrl-C has ended its stage. Returns its exit status; 130 after Ctrl-C.
 
     While a stage runs, DVC ignores Ctrl-C; it then takes that stage for a failed one and starts the next. So DVC stands in a
     session of its own, where the terminal's signal does not reach it, and is stopped before its stage hears of it.
@@ -53,7 +53,7 @@ def reproduce() -> int:
     interrupted = []
     before = {number: signal.signal(number, lambda *_: interrupted.append(True)) for number in SIGNALS}
     try:
-        dvc = psutil.Popen(["dvc", "repro", "--keep-going"], start_new_session=True)
+        dvc = psutil.Popen(["dvc", *words], start_new_session=True)
         while dvc.poll() is None:
             time.sleep(0.05)
             if interrupted:
@@ -92,7 +92,7 @@ def runs(process: psutil.Process) -> bool:
 def main() -> None:
     try:
         runs = list(check().runs)
-        status = reproduce()
+        status = run_dvc("repro", "--keep-going")
         if status not in (0, 130):
             with Repo(str(Path())) as repo:
                 graph = nx.relabel_nodes(repo.index.graph, lambda stage: stage.addressing)

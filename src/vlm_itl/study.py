@@ -14,6 +14,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -28,24 +29,27 @@ from ruamel.yaml.error import YAMLError
 from tqdm import tqdm
 
 from .base.errors import UserError
-from .base.files import replacing
+from .base.files import read_json, replacing, write_json
 from .base.redact import line, say
-from .base.settings import Compare, arm_of, called, load
+from .base.settings import Settings, arm_of, called, load, read_yaml
 from .lineage import Lineage, lineage
 from .statistics import matches
-from .statistics.compare import compare
+from .statistics.verdicts import planned, verdicts
 
 Row = dict[str, Any]
-COMPARISON, MATCHES = "metrics/comparison.json", "artifacts/matches/{}.npz"
+COMPARISON, COST, MATCHES = "metrics/comparison.json", "metrics/cost/{}.json", "artifacts/matches/{}.npz"
 SOURCES = {"metrics/summary.json": "", COMPARISON: "comparison."}  # file of {run: {metric: number}} -> prefix
 FIXED = ("experiment", "revision", "baseline", "state", "created")
-ABOUT = ("run", "arm", "round", "judge", "policy", "simulated", "supervised", "metric", "value")
+ABOUT = ("run", "arm", "round", "judge", "policy", "simulated", "drawing", "metric", "value")
 ALWAYS = ("seed", "split.initial_fraction")  # settings that stand in the table though they be equal
 DONE = ("Success", "Committed")
 COMPARED = (  # what a row of the pooled comparison says, after group, seeds and settings
-    "run", "against", "simulated", "against_simulated", "answer", "reason", "difference", "low", "high", "standard_error", "p",
-    "mask_AP", "against_mask_AP", "seeds", "images", "images_needed", "seeds_needed", "resampled", "margin", "level", "power", "replicates",
+    "run", "against", "simulated", "against_simulated", "assay", "answer", "answer_holm", "reason", "difference", "low", "high",
+    "standard_error", "p", "p_worse", "p_holm", "mask_AP", "against_mask_AP", "seeds", "images", "images_needed", "seeds_needed",
+    "resampled", "margin", "level", "power", "replicates",
 )  # fmt: skip
+# what the experiment's stages read that git holds: two trees that are equal here run the same experiment
+INPUTS = ("dvc.yaml", "stages", "src", "configs", "judges", "data", "data.dvc")
 
 
 def text_at(revision: str, path: str, repository: Path) -> str | None:
@@ -55,20 +59,23 @@ def text_at(revision: str, path: str, repository: Path) -> str | None:
 
 
 def json_at(revision: str, path: str, repository: Path) -> Row:
-    """The rows {run: row} of a JSON file in a commit; none where it is missing or holds something else."""
+    """The object in a JSON file of a commit; an empty one where the file is missing or holds something else."""
     text = text_at(revision, path, repository)
     try:
         content = json.loads(text) if text else {}
     except json.JSONDecodeError:
         return {}
-    return {run: row for run, row in content.items() if isinstance(row, dict)} if isinstance(content, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def numbers_at(revision: str, path: str, repository: Path) -> dict[str, dict[str, float]]:
-    """{run: {metric: number}} of a commit; what is no number is left out."""
+    """{run: {metric: number}} of a commit; what is no number is left out. A comparison's rows are its arms'."""
+    content = json_at(revision, path, repository)
+    rows = content.get("arms", content) if path == COMPARISON else content
     return {
         run: {k: v for k, v in row.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
-        for run, row in json_at(revision, path, repository).items()
+        for run, row in (rows.items() if isinstance(rows, dict) else ())
+        if isinstance(row, dict)
     }
 
 
@@ -112,22 +119,33 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 def about(run: str, settings: Row) -> Row:
     """What a commit's settings say of a run; None where they say nothing."""
     runs, judges = settings.get("runs") or {}, settings.get("judges") or {}
-    line = runs.get(run) if isinstance(runs, dict) else None
-    line = line if isinstance(line, dict) else {}
-    judge = judges.get(line.get("judge")) if isinstance(judges, dict) else None
-    kind = judge.get("kind") if isinstance(judge, dict) else None
+
+    def parts(name: Any) -> tuple[Row, Row]:
+        """A run's line and its judge's settings, empty where there are none."""
+        line = runs.get(name) if isinstance(runs, dict) else None
+        judge = judges.get(line.get("judge")) if isinstance(line, dict) and isinstance(judges, dict) else None
+        return line if isinstance(line, dict) else {}, judge if isinstance(judge, dict) else {}
+
+    def draws(name: Any) -> bool:
+        line, judge = parts(name)
+        return line.get("policy") == "annotate" and judge.get("kind") == "never"
+
+    line, judge = parts(run)
+    kind = judge.get("kind")
     chosen = line.get("arm")
     number, current = (0 if run == "start" else 1), line.get("prev")
     seen: set[Any] = {run}
+    drawn = draws(run)
     while isinstance(runs, dict) and isinstance(runs.get(current), dict) and current not in seen:
         seen.add(current)
+        drawn = drawn and draws(current)
         number, current = number + 1, runs[current].get("prev")
     return {
         "run": run, "arm": arm_of(run, chosen if isinstance(chosen, str) else None), "round": number, "judge": line.get("judge"),
         "policy": line.get("policy", "pool") if line else None,
         # a judge that asks a (simulated) human where it is not sure is simulated too
-        "simulated": kind in ("human", "noisy") or bool(isinstance(judge, dict) and judge.get("human")),
-        "supervised": line.get("policy") == "annotate" and kind == "never",
+        "simulated": kind in ("human", "noisy") or bool(judge.get("human")),
+        "drawing": drawn and current == "start",
     }  # fmt: skip
 
 
@@ -223,8 +241,19 @@ def table(found: list[Row], settings: dict[str, Row], repository: Path) -> tuple
     return [*FIXED, *columns, *ABOUT], rows
 
 
-def lineages_at(revision: str, repository: Path) -> dict[tuple[str, str], Lineage | None]:
-    """{(run, run it is held against): what models and test depend on} of a commit's comparison; see `lineage.lineage` for None."""
+def of_this_tree(revision: str, repository: Path) -> bool:
+    """Whether a commit's experiment is the working tree's but for `seed`: the same settings and the same `INPUTS`."""
+    theirs = flatten(settings_at(revision, repository)) | {"seed": None}
+    try:
+        ours = flatten(read_yaml(repository / "params.yaml")) | {"seed": None}
+    except UserError:
+        return False
+    words = ["git", "diff", "--quiet", revision, "--", *INPUTS]
+    return theirs == ours and subprocess.run(words, cwd=repository, capture_output=True).returncode == 0
+
+
+def lineage_at(revision: str, runs: Iterable[str], repository: Path) -> Lineage | None:
+    """What the models and the test of these runs depend on in a commit; see `lineage.lineage` for None."""
     try:
         lock = yaml.load(text_at(revision, "dvc.lock", repository) or "", yaml.CSafeLoader)
     except yaml.YAMLError:
@@ -233,52 +262,84 @@ def lineages_at(revision: str, repository: Path) -> dict[tuple[str, str], Lineag
     def tracked(folder: str) -> str:
         return git(repository, "ls-tree", "-r", revision, "--", folder)
 
-    pairs = [(run, row["against"]) for run, row in json_at(revision, COMPARISON, repository).items() if isinstance(row.get("against"), str)]
-    return {pair: lineage(lock, map(MATCHES.format, pair), tracked) for pair in pairs}
+    return lineage(lock, map(MATCHES.format, runs), tracked)
 
 
-def pooled(found: list[Row], settings: dict[str, Row], repository: Path, how: Compare) -> tuple[list[str], list[Row], list[str]]:
-    """Arms compared over seeds: of every run and the one it is held against, the experiments that differ in nothing but `seed`.
+def cost_at(revision: str, run: str, repository: Path) -> Row | None:
+    """A run's file of costs in a commit, None where it lacks it."""
+    content = json_at(revision, COST.format(run), repository)
+    return content if all(isinstance(content.get(key), int) for key in ("drawn_instances", "human_decisions")) else None
+
+
+def pooled(found: list[Row], settings: dict[str, Row], repository: Path, how: Settings) -> tuple[list[Row], list[str]]:
+    """The verdicts over seeds: of the experiments that differ in nothing but `seed`, taken together.
 
     Args:
         found: see `experiments`.
         settings: by revision, see `settings_at`.
-        how: of the comparison.
+        how: the settings of the comparison, and the prices; who is held against whom is each experiment's own.
 
     Returns:
-        Column names; a row a group of such experiments, where `seed` lists the seeds; what was left out, in words.
+        A row a group of such experiments: `group`, `seeds`, `revisions`, `settings` (as text, those that differ between the experiments),
+        which of its runs are `simulated`, and `comparison` as in `metrics/comparison.json`; and what was left out, in words.
 
     Raises:
         UserError: the matches of a commit are something else.
     """
     flat = {revision: flatten(content) for revision, content in settings.items()}
     columns = [key for key in differing(flat.values()) if key != "seed"]
-    groups: dict[tuple[str, str, str], dict[str, Row]] = {}
+    groups: dict[tuple[str, str], dict[str, Row]] = {}
+    plans = {}
     left_out = []
     for row in found:
-        if row["state"] in DONE:
-            for pair, made_of in lineages_at(row["revision"], repository).items():
-                if made_of is None:
-                    left_out.append(f"{row['experiment']}, {pair[0]}: dvc.lock does not fit together; `dvc repro` and commit")
-                else:
-                    groups.setdefault((made_of.key, *pair), {}).setdefault(made_of.seed, row)
+        comparison = json_at(row["revision"], COMPARISON, repository)
+        if row["state"] not in DONE or not comparison:
+            continue
+        plan = planned(comparison)
+        made_of = lineage_at(row["revision"], plan.runs, repository) if plan else None
+        if plan is None:
+            left_out.append(f"{row['experiment']}: its comparison is none of this version's; `dvc repro` and commit")
+        elif made_of is None:
+            left_out.append(f"{row['experiment']}: dvc.lock does not fit together; `dvc repro` and commit")
+        else:
+            key = (made_of.key, json.dumps(comparison["plan"], sort_keys=True))
+            plans[key] = plan
+            groups.setdefault(key, {}).setdefault(made_of.seed, row)
     rows = []
-    for (group, run, against), seeds in tqdm(groups.items(), desc="comparing over seeds", unit="comparison"):
-        model, reference = {}, {}
+    for (group, of), seeds in tqdm(groups.items(), desc="comparing over seeds", unit="experiment"):
+        plan, models, costs, revisions = plans[group, of], defaultdict[str, Row](dict), defaultdict[str, Row](dict), []
         for seed, row in sorted(seeds.items(), key=lambda item: (len(item[0]), item[0])):
-            ours, theirs = (matches_at(row["revision"], name, repository) for name in (run, against))
-            if ours and theirs:
-                model[seed], reference[seed] = ours, theirs
-            else:
-                left_out.append(f"{row['experiment']}, {run}: its matches are neither in DVC's cache nor in a remote")
-        if model:
-            first = next(iter(seeds.values()))["revision"]
+            revision = row["revision"]
+            own = {run: matches_at(revision, run, repository) for run in plan.runs}
+            paid = {run: cost_at(revision, run, repository) for run in [*plan.drawing, *plan.judged]}
+            if None in own.values() or None in paid.values():
+                what = "matches are neither in DVC's cache nor in a remote" if None in own.values() else "costs are not in its commit"
+                left_out.append(f"{row['experiment']}: its {what}")
+                continue
+            revisions.append(revision)
+            for run in plan.runs:
+                models[run][seed] = own[run]
+            for run in paid:
+                costs[run][seed] = paid[run]
+        if revisions:
             rows.append({
-                "group": group, "seed": " ".join(model), **{key: flat[first].get(key) for key in columns}, "run": run, "against": against,
-                **{name: about(one, settings[first])["simulated"] for name, one in (("simulated", run), ("against_simulated", against))},
-                **compare(model, reference, how),
+                "group": group, "seeds": list(models[plan.runs[0]]), "revisions": revisions,
+                "settings": {key: None if (value := flat[revisions[0]].get(key)) is None else str(value) for key in columns},
+                "simulated": [run for run in plan.runs if about(run, settings[revisions[0]])["simulated"]],
+                "comparison": verdicts(plan, models, costs, how.compare, how.evaluate.seconds, how.report.verify_seconds),
             })  # fmt: skip
-    return ["group", "seed", *columns, *COMPARED], rows, left_out
+    return rows, left_out
+
+
+def arms_over_seeds(rows: list[Row]) -> tuple[list[str], list[Row]]:
+    """Column names and a row an arm of `pooled`'s groups."""
+    columns = list(rows[0]["settings"]) if rows else []
+    return ["group", "seed", *columns, *COMPARED], [
+        {"group": one["group"], "seed": " ".join(one["seeds"]), **one["settings"], "run": run, **arm,
+         "simulated": run in one["simulated"], "against_simulated": arm["against"] in one["simulated"],
+         "assay": one["comparison"]["assay"]["sensitive"]}
+        for one in rows for run, arm in one["comparison"]["arms"].items()
+    ]  # fmt: skip
 
 
 def harmless(cell: Any) -> Any:
@@ -338,7 +399,7 @@ def read(path: Path) -> list[Row]:
         return [
             {**row, "value": float(row["value"]) if row["value"] else None, "round": int(row["round"]) if row["round"] else None,
              "fraction": float(row["split.initial_fraction"]) if row["split.initial_fraction"] else None,
-             "simulated": row["simulated"] == "True", "supervised": row["supervised"] == "True"}
+             "simulated": row["simulated"] == "True", "drawing": row["drawing"] == "True"}
             for row in rows
         ]  # fmt: skip
     except ValueError as error:
@@ -346,22 +407,18 @@ def read(path: Path) -> list[Row]:
 
 
 def read_pooled(path: Path) -> list[Row]:
-    """A written pooled comparison again: rows as of `metrics/comparison.json`, with `settings` {key: text} and the rest of the columns.
+    """What `pooled` found, as `make study` wrote it.
 
     Raises:
-        UserError: the file is missing or not such a table.
+        UserError: the file is missing or holds something else.
     """
-    words = ("run", "against", "answer", "reason", "resampled")
-    rows = _read(path, {"group", "seed", *COMPARED})
-    try:
-        return [
-            {"group": row["group"], "seed": row["seed"],
-             "settings": {key: text for key, text in row.items() if key not in ("group", "seed", *COMPARED)},
-             **{key: row[key] if key in words else json.loads(row[key].lower() or "null") for key in COMPARED}}
-            for row in rows
-        ]  # fmt: skip
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: {error}") from None
+    if not path.exists():
+        raise UserError(f"{path}: no such file; `make study` writes it")
+    rows = read_json(path)
+    keys = {"group", "seeds", "revisions", "settings", "simulated", "comparison"}
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and keys <= set(row) and planned(row["comparison"]) for row in rows):
+        raise UserError(f"{path}: not what `make study` writes; run it again")
+    return rows
 
 
 def sweep_points(rows: list[Row]) -> list[Row]:
@@ -377,12 +434,12 @@ def sweep_points(rows: list[Row]) -> list[Row]:
             continue
         label = called(row["arm"], row["simulated"])
         chain = [row]
-        if row["round"] == 1 and not row["supervised"] and (revision, "start") in numbers:
+        if row["round"] == 1 and not row["drawing"] and (revision, "start") in numbers:
             chain.insert(0, numbers[revision, "start"])
         for one in chain:
             if one["metrics"].get("human_hours") is not None and one["metrics"].get("mask_AP") is not None:
                 point = {
-                    "fraction": row["fraction"], "arm": label, "round": one["round"], "supervised": row["supervised"],
+                    "fraction": row["fraction"], "arm": label, "round": one["round"], "run": one["run"], "drawing": row["drawing"],
                     "human_hours": one["metrics"]["human_hours"], "mask_AP": one["metrics"]["mask_AP"],
                 }  # fmt: skip
                 # a sweep may hold its baseline once more; equal settings give equal numbers, which are one training's
@@ -396,15 +453,16 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table as CSV")
     parser.add_argument("--parquet", type=Path, metavar="FILE", help="write it as Parquet (needs pyarrow)")
+    parser.add_argument("--arms", type=Path, metavar="FILE", help="write the arms compared over seeds as CSV")
     parser.add_argument(
-        "--pooled", type=Path, metavar="FILE", help="write the arms compared over seeds as CSV (settings: `compare` of params.yaml)"
+        "--pooled", type=Path, metavar="FILE", help="write all verdicts over seeds as JSON (settings: `compare` of params.yaml)"
     )
     parser.add_argument(
         "--commits", type=int, default=1, metavar="N", help="experiments that began at the last N commits, -1: at any (default 1)"
     )
     arguments = parser.parse_args(argv)
-    if not arguments.csv and not arguments.parquet and not arguments.pooled:
-        parser.error("say where to write: --csv FILE, --parquet FILE, --pooled FILE")
+    if not any((arguments.csv, arguments.parquet, arguments.arms, arguments.pooled)):
+        parser.error("say where to write: --csv FILE, --parquet FILE, --arms FILE, --pooled FILE")
     here = Path(".")
     try:
         found, hint = experiments(arguments.commits, here)
@@ -412,9 +470,12 @@ def main(argv: list[str] | None = None) -> None:
         columns, rows = table(found, settings, here)
         write(columns, rows, arguments.csv, arguments.parquet)
         left_out: list[str] = []
-        if arguments.pooled:
-            columns, compared, left_out = pooled(found, settings, here, load().compare)
-            write(columns, compared, arguments.pooled, None)
+        if arguments.arms or arguments.pooled:
+            over_seeds, left_out = pooled(found, settings, here, load())
+            if arguments.arms:
+                write(*arms_over_seeds(over_seeds), arguments.arms, None)
+            if arguments.pooled:
+                write_json(arguments.pooled, over_seeds)
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:

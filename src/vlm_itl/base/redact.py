@@ -6,6 +6,7 @@ import base64
 import binascii
 import logging
 import re
+import sys
 from contextlib import suppress
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -60,6 +61,7 @@ def line(text: str) -> str:
 def say(text: str) -> None:
     """Print one line, above the progress bar if there is one. Nothing else in stages and library writes to the terminal (ruff: T20)."""
     tqdm.write(line(text))
+    sys.stdout.flush()  # before what a child of this process says next
 
 
 def _shown(*arguments: Any, **more: Any) -> logging.LogRecord:

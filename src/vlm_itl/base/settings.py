@@ -406,6 +406,21 @@ def chain(runs: Mapping[str, Run], name: str) -> list[str]:
     return found[::-1]
 
 
+DRAWING = "drawing random images"  # how the line of the drawing runs is called where it is shown
+
+
+def draws(run: Run, judges: Mapping[str, Judge]) -> bool:
+    """Whether a human draws every image of this run, and no judge takes part."""
+    return run.policy == "annotate" and judges[run.judge].kind == "never"
+
+
+def drawing_runs(runs: Mapping[str, Run], judges: Mapping[str, Judge]) -> list[str]:
+    """The runs that cost nothing but the drawing of random images: `draws` of them and of every run between `start` and them."""
+    return [
+        name for name in runs if runs[chain(runs, name)[0]].prev == "start" and all(draws(runs[one], judges) for one in chain(runs, name))
+    ]
+
+
 class Seconds(Model):
     draw: Annotated[float, Field(ge=0)] = 80  # an instance; COCO: 22 worker hours per 1,000 segmentations = 79.2 s
     verify: Annotated[float, Field(ge=0)] = 3  # a decision; no primary source gives this number
@@ -420,6 +435,7 @@ class Compare(Model):
     """Arms against the reference arm: intervals over test images, and non-inferiority."""
 
     reference: Name = "human"  # the judge whose arm the others are held against
+    negative_control: Name | None = "always"  # the judge whose arm has to come out below the reference; null: none
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.01  # mAP that an arm may be worse and still replace the reference
     level: Annotated[float, Field(gt=0, lt=1)] = 0.95  # of the two-sided interval; .95 tests non-inferiority at 2.5 %, as is usual
     power: Annotated[float, Field(gt=0, lt=1)] = 0.8  # with which images_needed and seeds_needed reckon
@@ -577,6 +593,8 @@ class Settings(Model):
                     )
         if self.compare.reference not in self.judges:
             return "compare.reference", f"no judge '{self.compare.reference}' in judges (there are: {', '.join(self.judges)})"
+        if self.compare.negative_control is not None and self.compare.negative_control not in self.judges:
+            return "compare.negative_control", f"no judge '{self.compare.negative_control}' in judges {known}; null: no such control"
         for name in self.runs:
             seen, current = {name}, self.runs[name].prev
             while current not in starts:

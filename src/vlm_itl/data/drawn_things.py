@@ -12,8 +12,34 @@ from typing import Any
 import numpy as np
 
 from .synthetic import (
-    Canvas, Colour, Rng, Sprite, World, board, box, car, ground, leaves, limb, meadow, mix, ornament, other_sign, oval, pick, post,
-    quadruped, room, sky, smooth, spread, street, tree, tufts, vary, waterside,
+    Canvas,
+    Colour,
+    Rng,
+    Sprite,
+    World,
+    board,
+    box,
+    car,
+    ground,
+    leaves,
+    limb,
+    meadow,
+    mix,
+    ornament,
+    other_sign,
+    oval,
+    pick,
+    post,
+    quadruped,
+    room,
+    sky,
+    smooth,
+    spread,
+    street,
+    tree,
+    tufts,
+    vary,
+    waterside,
 )  # fmt: skip
 
 TREE, CAR, ROAD_SIGN, HORSE, ORNAMENT, BOTTLE, BOAT, AEROPLANE = range(1, 9)
@@ -120,7 +146,9 @@ def country(c: Canvas, level: int) -> None:
         height = rng.uniform(25, 70)
         c.stand(tree(rng, c.scale, height, grass[0] > 140), rng.uniform(0, c.width), horizon + rng.uniform(2, 12), TREE)
     size = ((50, 75), (32, 52), (24, 44))[level]
-    lengths = [float(min(rng.uniform(*size), c.width * 0.5, c.height * 0.55)) for _ in range(rng.integers(*((1, 3), (1, 4), (2, 6))[level]))]
+    lengths = [
+        float(min(rng.uniform(*size), c.width * 0.5, c.height * 0.55)) for _ in range(rng.integers(*((1, 3), (1, 4), (2, 6))[level]))
+    ]
     herd = [(quadruped(rng, c.scale, v, striped=False), HORSE, 1.5 * v) for v in lengths]
     stand_all(c, herd, max(horizon + 6, 1.1 * max(lengths)), level, grass)
     if rng.random() < 0.25:

@@ -16,6 +16,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
+from ..base.redact import say
 from ..base.settings import Detector, Training
 from ..data.drawn_things import WORLD
 from ..data.synthetic import write_dataset
@@ -68,7 +69,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, help="the config's where it is left out")
     parser.add_argument("--seed", type=int, default=2000, help="of pictures, weights and batches; not that of an experiment's data")
     a = parser.parse_args()
-    print(make(a.config, a.out or Path(Detector(config=str(a.config)).drawn), a.pictures, a.steps, a.learning_rate, a.seed))
+    say(str(make(a.config, a.out or Path(Detector(config=str(a.config)).drawn), a.pictures, a.steps, a.learning_rate, a.seed)))
 
 
 if __name__ == "__main__":

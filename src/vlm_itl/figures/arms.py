@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -12,46 +12,44 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 
+from ..base.settings import DRAWING
 from . import SOFT, canvas, nothing, plain, styles
 
 Row = dict[str, Any]
 HOUR = 3600
+CURVE: dict[str, Any] = {"color": SOFT, "ls": (0, (5, 3)), "lw": 1.3, "marker": ".", "ms": 8}  # looks like no arm
 
 
-def by_arm(points: list[Row], ceiling: set[str]) -> tuple[dict[str, list[Row]], list[Row]]:
-    """Rows of `curve` that have an AP, by arm and in the order of rounds; those of the runs in `ceiling` apart."""
+def by_arm(points: list[Row]) -> tuple[dict[str, list[Row]], list[Row]]:
+    """Rows of `curve` that have an AP, by arm and in the order of rounds; those of the drawing curve apart."""
     arms: dict[str, list[Row]] = defaultdict(list)
-    top = [row for row in points if row["run"] in ceiling and row["mask_AP"] is not None]
-    labels = {row["arm"] for row in top}
-    for row in sorted(points, key=lambda r: r["round"]):
-        if row["arm"] not in labels and row["mask_AP"] is not None:
-            arms[row["arm"]].append(row)
-    order = dict.fromkeys(row["arm"] for row in points)
-    return {name: arms[name] for name in order if name in arms}, top
+    for row in sorted((row for row in points if row["mask_AP"] is not None), key=lambda r: r["round"]):
+        arms[row["arm"]].append(row)
+    drawn = [row for name in arms for row in arms[name] if row["drawing"]]
+    order = dict.fromkeys(row["arm"] for row in points if not row["drawing"])
+    return {name: arms[name] for name in order if name in arms}, drawn
 
 
-def draw_ceiling(axes: Any, top: list[Row]) -> None:
-    for row in top:
-        axes.axhline(row["mask_AP"], color=SOFT, ls=(0, (5, 3)), lw=1.2)
-        axes.annotate(f"{plain(row['arm'])}: {row['human_hours']:.1f} human hours", (1, row["mask_AP"]), xycoords=("axes fraction", "data"),
-                      xytext=(-2, 3), textcoords="offset points", ha="right", va="bottom", color=SOFT, fontsize=8)  # fmt: skip
+def draw_curve(axes: Any, hours: Iterable[float], drawn: list[Row]) -> None:
+    """The line through the drawing runs; what lies above it pays."""
+    if drawn:
+        axes.plot(list(hours), [row["mask_AP"] for row in drawn], label=plain(drawn[0]["arm"]), zorder=1, **CURVE)
 
 
 def number(axes: Any, row: Row, x: float, colour: str) -> None:
     axes.annotate(str(row["round"]), (x, row["mask_AP"]), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=7, color=colour)
 
 
-def hours(points: list[Row], ceiling: set[str]) -> Figure:
+def hours(points: list[Row]) -> Figure:
     """mAP of each arm after each round.
 
     On the left the arms that cost no human time after the initial labels, side by side; on the right the others, by the human hours
-    that they added.
+    that they added, and the drawing curve; on the left that is a level line at `start`, drawing for no hours.
 
     Args:
         points: rows of `report.curve`.
-        ceiling: runs in which a human drew everything; a line, as their hours are off the scale.
     """
-    arms, top = by_arm(points, ceiling)
+    arms, drawn = by_arm(points)
     look = styles(arms)
     free = [name for name, rows in arms.items() if all(row["added_human_hours"] == 0 for row in rows)]
     paid = [name for name in arms if name not in free]
@@ -77,18 +75,18 @@ def hours(points: list[Row], ceiling: set[str]) -> Figure:
     right.set_title("human time added")
     right.set_xlabel("human hours after the initial labels")
     right.margins(x=0.08)
-    for axes, names in ((left, free), (right, paid)):
-        draw_ceiling(axes, top if axes is right else [])
+    draw_curve(right, (row["added_human_hours"] for row in drawn), drawn)
+    for row in drawn[:1]:
+        left.axhline(row["mask_AP"], **{key: CURVE[key] for key in ("color", "ls", "lw")})
+    for axes, names in ((left, free), (right, paid or drawn)):
         if not names:
             nothing(axes, "no such arm")
-    for row in top:
-        left.axhline(row["mask_AP"], color=SOFT, ls=(0, (5, 3)), lw=1.2)
-    if paid:
+    if paid or drawn:
         right.legend(loc="best")
     return figure
 
 
-def prices(points: list[Row], ceiling: set[str], verify_seconds: list[float], compute_price: float) -> Figure:
+def prices(points: list[Row], verify_seconds: list[float], compute_price: float) -> Figure:
     """mAP against hours, one panel a price.
 
     Hours of a point, after the initial labels: drawing hours - those of `start` + (decisions x v + computing x c) / 3600, with v seconds
@@ -101,7 +99,7 @@ def prices(points: list[Row], ceiling: set[str], verify_seconds: list[float], co
         verify_seconds: of a person, a decision.
         compute_price: human hours that an hour of computing is worth.
     """
-    arms, top = by_arm(points, ceiling)
+    arms, drawn = by_arm(points)
     look = styles(arms)
     usual = min(verify_seconds, key=lambda v: abs(v - 3))
 
@@ -127,7 +125,9 @@ def prices(points: list[Row], ceiling: set[str], verify_seconds: list[float], co
             x = [v for v in values if v is not None]
             ends += x
             axes.plot(x, [row["mask_AP"] for row in rows], lw=1.1, mec="white", mew=0.6, label=plain(name), **look[name])
-        draw_ceiling(axes, top)
+        along = [cost(row) or 0.0 for row in drawn]  # no judge computed anything
+        ends += along
+        draw_curve(axes, along, drawn)
         axes.set_title(title)
         axes.set_xlabel("hours after the initial labels")
         if unknown:
@@ -150,15 +150,16 @@ def sweep(points: list[Row]) -> Figure:
     """mAP against all human hours: one cluster an initial fraction, the mean over seeds, the spread over seeds as bars.
 
     Args:
-        points: rows of `experiment`, `fraction`, `arm`, `round`, `human_hours`, `mask_AP` and `supervised`; several of one fraction,
-            arm and round are seeds of one point. Arms at the same hours are drawn a little beside each other.
+        points: rows of `experiment`, `fraction`, `arm`, `round`, `run`, `human_hours`, `mask_AP` and `drawing`. Several of one fraction,
+            arm and round are seeds of one point, and so are several of one fraction and drawing run. Arms at the same hours are drawn a
+            little beside each other.
     """
     figure, axes = canvas(7.4, 4.4)
     groups: dict[tuple[str, Any, int], list[Row]] = defaultdict(list)
     for row in points:
-        if row["mask_AP"] is not None and not row["supervised"]:
+        if row["mask_AP"] is not None and not row["drawing"]:
             groups[row["arm"], row["fraction"], row["round"]].append(row)
-    names = list(dict.fromkeys(row["arm"] for row in points if not row["supervised"]))
+    names = list(dict.fromkeys(row["arm"] for row in points if not row["drawing"]))
     look = styles(names)
     fractions = sorted({row["fraction"] for row in points if row["fraction"] is not None})
     for k, name in enumerate(names):
@@ -180,20 +181,23 @@ def sweep(points: list[Row]) -> Figure:
             axes.annotate(
                 f"{fraction:.0%}", (own[0]["human_hours"], 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", color=SOFT
             )
-    tops = [row["mask_AP"] for row in points if row["supervised"] and row["mask_AP"] is not None]
-    if tops:
-        axes.axhline(float(np.mean(tops)), color=SOFT, ls=(0, (5, 3)), lw=1.2)
-        if len(tops) > 1:
-            axes.axhspan(min(tops), max(tops), color=SOFT, alpha=0.12, lw=0)
-        axes.annotate("everything drawn by a human", (0, float(np.mean(tops))), xycoords=("axes fraction", "data"), xytext=(4, 3),
-                      textcoords="offset points", ha="left", color=SOFT, fontsize=8)  # fmt: skip
+    label: str | None = DRAWING
+    for fraction in fractions:
+        runs: dict[str, list[Row]] = defaultdict(list)
+        for row in points:
+            if row["fraction"] == fraction and row["mask_AP"] is not None and (row["drawing"] or row["round"] == 0):
+                runs[row["run"]].append(row)
+        if any(row["drawing"] for rows in runs.values() for row in rows):
+            line = sorted(tuple(float(np.mean([row[key] for row in rows])) for key in ("human_hours", "mask_AP")) for rows in runs.values())
+            axes.plot(*zip(*line), zorder=1, label=label, **CURVE)
+            label = None  # in the legend once
     axes.set_xlabel("human hours, initial labels included")
     axes.set_ylabel("mask AP on the test images")
     axes.xaxis.set_major_locator(MaxNLocator(8))
     # what is drawn beside its place does not count for matplotlib's own limits
     shown = [row for row in points if row["mask_AP"] is not None]
     for key, limit, margin in (("human_hours", axes.set_xlim, 0.08), ("mask_AP", axes.set_ylim, 0.1)):
-        values = [row[key] for row in shown if key == "mask_AP" or not row["supervised"]] or [0.0, 1.0]
+        values = [row[key] for row in shown] or [0.0, 1.0]
         room = margin * (max(values) - min(values) or 0.1)
         limit(min(values) - room, max(values) + room)
     figure.legend(loc="outside lower center", ncols=4)

@@ -15,19 +15,19 @@ LOOK = {"yes": (COLOURS[3], "o"), "no": (COLOURS[2], "X"), "cannot tell": (COLOU
 
 
 def differences(rows: dict[str, Row], labels: dict[str, str]) -> Figure:
-    """One line a compared run; the answer shows as colour and marker. Those without an interval are named with the reason.
+    """One line a compared run; the answer shows as colour and marker. Those without an interval are named with the reason, and so is what
+    takes the answer from those that have one.
 
     Args:
-        rows: `metrics/comparison.json`; AP as a fraction of 1, drawn in points (hundredths).
+        rows: `arms` of `metrics/comparison.json`; AP as a fraction of 1, drawn in points (hundredths).
         labels: how a run is called in the figure; its own name where there is none.
     """
     figure, axes = canvas(7.4, 1.1 + 0.42 * max(2, len(rows)))
     known = {name: row for name, row in rows.items() if row.get("difference") is not None and row.get("low") is not None}
-    without = "\n".join(
-        textwrap.fill(plain(f"no interval, {labels.get(name, name)}: {row['reason']}"), 100)
-        for name, row in rows.items()
-        if row.get("reason")
-    )
+    why = {name: row["reason"] for name, row in rows.items() if row.get("reason")}
+    said = [f"no interval, {labels.get(name, name)}: {reason}" for name, reason in why.items() if name not in known]
+    said += dict.fromkeys(f"cannot tell: {reason}" for name, reason in why.items() if name in known)
+    without = "\n".join(textwrap.fill(plain(line), 100) for line in said)
     if not known:
         nothing(axes, without or "nothing to compare")
         return figure
@@ -51,6 +51,7 @@ def differences(rows: dict[str, Row], labels: dict[str, str]) -> Figure:
     axes.set_ylim(len(known) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
     level = next(iter(known.values()))["level"]
-    axes.set_xlabel(f"difference of mask AP in points, {100 * level:g} % interval; shaded: beyond the margin")
-    figure.legend(used.values(), [f"within the margin: {answer}" for answer in used], loc="outside lower center", ncols=3)
+    axes.set_xlabel(f"difference of mask AP in points, {100 * level:g} % interval; shaded: worse by more than the margin")
+    words = [f"no worse by more than {margin:.1f} {'point' if margin == 1 else 'points'}: {answer}" for answer in used]
+    figure.legend(used.values(), words, loc="outside lower center", ncols=3)
     return figure

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,40 +30,63 @@ FEWEST_IMAGES = 20
 MOST = 10**9  # images or seeds that anybody looks for
 
 
-def compare(model: Seeds, reference: Seeds, settings: Compare) -> dict[str, Any]:
-    """The row of `metrics/comparison.json` (docs/architecture.md, "Statistics") but for `against`.
+@dataclass(frozen=True)
+class Sampled:
+    """One arm's models with their mAP on the test images as they are and on resamples of them, for as many comparisons as it is part of."""
+
+    models: Seeds
+    settings: Compare
+
+    @property
+    def seeds(self) -> list[Any]:
+        return sorted(self.models, key=str)
+
+    @functools.cached_property
+    def ap(self) -> NDArray[np.float64]:
+        """(S,) mAP, NaN where no test image shows an instance."""
+        ones = np.ones((1, len(self.models[self.seeds[0]].images)), dtype=np.int64)
+        return np.array([float(mean_ap(average_precision(self.models[s], ones))[0]) for s in self.seeds])
+
+    @functools.cached_property
+    def replicates(self) -> NDArray[np.float64]:
+        """(R, S), see `resampled`."""
+        return resampled(self.models, self.settings.replicates, self.settings.seed)
+
+
+def compare(model: Seeds | Sampled, reference: Seeds | Sampled, settings: Compare) -> dict[str, Any]:
+    """The row of an arm in `metrics/comparison.json` (docs/architecture.md, "Statistics"), but for what depends on other arms.
 
     Where the two can say nothing about their judges, `reason` says why, the answer is `cannot tell`, and what cannot be estimated is null.
 
     Raises:
         UserError: other seeds or other test images on the two sides, or none.
     """
-    if set(model) != set(reference) or not model:
-        raise UserError(f"seeds to compare must be the same for both arms ({_list(model)} and {_list(reference)})")
-    seeds = sorted(model, key=str)
-    same_images([m[s] for m in (model, reference) for s in seeds])
-    images = len(reference[seeds[0]].images)
-    ones = np.ones((1, images), dtype=np.int64)
-    ap = np.array([[float(mean_ap(average_precision(side[s], ones))[0]) for s in seeds] for side in (model, reference)])
-    difference = ap[0] - ap[1]
+    ours, theirs = (side if isinstance(side, Sampled) else Sampled(side, settings) for side in (model, reference))
+    if set(ours.models) != set(theirs.models) or not ours.models:
+        raise UserError(f"seeds to compare must be the same for both arms ({_list(ours.models)} and {_list(theirs.models)})")
+    same_images([m.models[s] for m in (ours, theirs) for s in ours.seeds])
+    images, seeds = len(theirs.models[ours.seeds[0]].images), len(ours.seeds)
+    difference = ours.ap - theirs.ap
     found = {
-        "mask_AP": _number(ap[0].mean()), "against_mask_AP": _number(ap[1].mean()), "difference": _number(difference.mean()), "low": None,
-        "high": None, "standard_error": None, "p": None, "answer": "cannot tell", "reason": says_nothing(model, reference, ap),
-        "images_needed": None, "seeds_needed": None,
+        "mask_AP": number(ours.ap.mean()), "against_mask_AP": number(theirs.ap.mean()), "difference": number(difference.mean()),
+        "low": None, "high": None, "standard_error": None, "p": None, "p_worse": None, "answer": "cannot tell",
+        "reason": says_nothing(ours.models, theirs.models, np.array([ours.ap, theirs.ap])), "images_needed": None, "seeds_needed": None,
     }  # fmt: skip
     if found["reason"] is None:
-        interval = confidence(difference, bootstrap(model, reference, settings.replicates, settings.seed), settings.level)
+        replicates = ours.replicates - theirs.replicates
+        interval = confidence(difference, replicates, settings.level)
         if interval.standard_error == 0:
             found["reason"] = "no choice of the test images changes their difference"
         else:
-            found["images_needed"], found["seeds_needed"] = needed(interval, images, len(seeds), settings)
+            found["images_needed"], found["seeds_needed"] = needed(interval, images, seeds, settings)
             found |= {
-                "low": _number(interval.low), "high": _number(interval.high), "standard_error": _number(interval.standard_error),
-                "p": _number(sign_flip(model, reference, settings.replicates, settings.seed)),
+                "low": number(interval.low), "high": number(interval.high), "standard_error": number(interval.standard_error),
+                "p": number(sign_flip(ours.models, theirs.models, settings.replicates, settings.seed)),
+                "p_worse": number(p_worse(difference, replicates, settings.margin)),
                 "answer": non_inferior(interval.low, interval.high, settings.margin),
             }  # fmt: skip
     return found | {
-        "images": images, "seeds": len(seeds), "resampled": "images" if len(seeds) == 1 else "seeds and images",
+        "images": images, "seeds": seeds, "resampled": "images" if seeds == 1 else "seeds and images",
         "margin": settings.margin, "level": settings.level, "power": settings.power, "replicates": settings.replicates,
     }  # fmt: skip
 
@@ -84,17 +107,23 @@ def says_nothing(model: Seeds, reference: Seeds, ap: NDArray[np.float64]) -> str
         return "both learned from the same labels"
     if all(same_predictions(model[s], reference[s]) for s in model):
         return "both predict the same"
-    showing = int(next(iter(reference.values())).instances.any(axis=0).sum())
-    if showing < FEWEST_IMAGES:
-        return f"{showing} test {'image shows' if showing == 1 else 'images show'} an instance, and an interval needs {FEWEST_IMAGES}"
-    return None
+    return too_few_images(reference)
+
+
+def too_few_images(models: Seeds) -> str | None:
+    """Why their test images give no interval, in words; None where they do."""
+    showing = int(next(iter(models.values())).instances.any(axis=0).sum())
+    if showing >= FEWEST_IMAGES:
+        return None
+    return f"{showing} test {'image shows' if showing == 1 else 'images show'} an instance, and an interval needs {FEWEST_IMAGES}"
 
 
 def _list(seeds: Seeds) -> str:
     return ", ".join(map(str, seeds)) or "none"
 
 
-def _number(x: float) -> float | None:
+def number(x: float) -> float | None:
+    """As it stands in a file: six digits after the point, null for what is not a number."""
     return None if math.isnan(x) else round(float(x), 6)
 
 
@@ -105,19 +134,24 @@ def multiplicities(replicates: int, images: int, seed: int) -> Iterator[NDArray[
         yield random.multinomial(images, np.full(images, 1 / images), size=min(BLOCK, replicates - first))
 
 
-def bootstrap(model: Seeds, reference: Seeds, replicates: int, seed: int) -> NDArray[np.float64]:
-    """(R, S) mAP differences of each seed's two models on R resamples of the test images, the same resamples for all.
+def resampled(models: Seeds, replicates: int, seed: int) -> NDArray[np.float64]:
+    """(R, S) mAP of each seed's model on R resamples of the test images, the same resamples for all models and seeds.
 
-    A resample without any instance has no mAP and is left out, so that there may be fewer rows.
+    A resample without any instance has no mAP and is left out, so that there may be fewer rows. Which ones it is depends on the test
+    images alone: rows of two arms on the same images belong together.
     """
-    seeds = sorted(model, key=str)
-    images = len(model[seeds[0]].images)
-    blocks = []
-    for weights in multiplicities(replicates, images, seed):
-        sides = [[mean_ap(average_precision(side[s], weights)) for s in seeds] for side in (model, reference)]
-        blocks.append((np.array(sides[0]) - np.array(sides[1])).T)
+    seeds = sorted(models, key=str)
+    images = len(models[seeds[0]].images)
+    blocks = [
+        np.array([mean_ap(average_precision(models[s], weights)) for s in seeds]).T for weights in multiplicities(replicates, images, seed)
+    ]
     rows = np.concatenate(blocks)
     return rows[~np.isnan(rows).any(axis=1)]
+
+
+def bootstrap(model: Seeds, reference: Seeds, replicates: int, seed: int) -> NDArray[np.float64]:
+    """(R, S) mAP differences of each seed's two models, see `resampled`."""
+    return resampled(model, replicates, seed) - resampled(reference, replicates, seed)
 
 
 @dataclass(frozen=True)
@@ -175,6 +209,36 @@ def confidence(differences: NDArray[np.float64], replicates: NDArray[np.float64]
     variance = shared + from_seeds
     half = quantile_of_sum(1 - tail, shared, from_seeds, seeds - 1) if variance > 0 else 0.0
     return Interval(mean, mean - half, mean + half, math.sqrt(variance), from_images, shared, from_seeds)
+
+
+def p_worse(differences: NDArray[np.float64], replicates: NDArray[np.float64], margin: float) -> float:
+    """One-sided p of "worse by `margin` or more": the tail that the lower end of `confidence`'s interval has to cut off to be -margin.
+
+    So the answer of `non_inferior` is `yes` where p < (1 - level) / 2, and `no` where p > 1 - (1 - level) / 2. One seed: the place of
+    -margin among the bootstrap's replicates; 0 where all lie above. Several: P(Q >= mean difference + margin), Q being `confidence`'s sum.
+
+    Args:
+        differences: (S,) on the test images as they are.
+        replicates: (R, S), see `bootstrap`.
+    """
+    if len(differences) == 1:
+        rows = np.sort(replicates[:, 0])  # `confidence` takes quantiles at rank / (R - 1), linear between
+        return float(np.interp(-margin, rows, np.linspace(0, 1, len(rows)), left=0, right=1))
+    interval = confidence(differences, replicates, 0.5)
+    widths = np.sqrt(interval.shared + interval.from_seeds / mean_squares(2000, len(differences) - 1))
+    return float(ndtr(-(interval.difference + margin) / widths).mean())
+
+
+def holm(p: Sequence[float | None]) -> list[float]:
+    """Adjusted p of several questions, each to be held against one level (Holm 1979, "A simple sequentially rejective multiple test
+    procedure"): the k-th smallest of m times m - k + 1, never below the one before it, at most 1. One without p counts as 1.
+    """
+    filled = np.array([1.0 if value is None else value for value in p])
+    order = np.argsort(filled, kind="stable")
+    stepped = np.minimum(1, np.maximum.accumulate(filled[order] * np.arange(len(filled), 0, -1)))
+    adjusted = np.empty(len(filled))
+    adjusted[order] = stepped
+    return [float(value) for value in adjusted]
 
 
 def quantile_of_sum(level: float, normal: float, student: float, freedom: int) -> float:
@@ -285,14 +349,24 @@ def fewest(enough: Callable[[int], bool], low: int) -> int | None:
     return low
 
 
+def last_runs(runs: Mapping[str, Run]) -> list[str]:
+    """The last run of every arm: those that no other continues."""
+    return [name for name in runs if all(run.prev != name for run in runs.values())]
+
+
+def last_run_of(runs: Mapping[str, Run], judge: str | None) -> str | None:
+    """The last run of that judge's arm, of several arms the first in `runs`; None where no arm ends with it."""
+    return next((name for name in last_runs(runs) if runs[name].judge == judge), None)
+
+
 def pairs(runs: Mapping[str, Run], judge: str) -> dict[str, str]:
     """Which run is compared with which: {run: reference run}, in the order of `runs`.
 
     The last run of every arm (one that no other continues) against the run of the same round in the arm of `judge`, or that arm's last
     where it has fewer rounds. Of several arms that `judge` ends, the first in `runs` is the reference. Empty where no arm is that judge's.
     """
-    last = [name for name in runs if all(run.prev != name for run in runs.values())]
-    reference = next((name for name in last if runs[name].judge == judge), None)
+    last = last_runs(runs)
+    reference = last_run_of(runs, judge)
     if reference is None:
         return {}
     rounds = chain(runs, reference)

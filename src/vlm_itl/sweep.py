@@ -1,0 +1,98 @@
+"""The experiment for several seeds, one after the other: `make sweep SEEDS=1,2,3`.
+
+Each seed is an experiment of DVC, run in a folder of its own, so that the working tree stays as it is. A seed of which an experiment with
+these very settings and this code is there already is not run again: what was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from dvc.repo import Repo
+from tqdm import tqdm
+
+from . import study
+from .base.errors import UserError
+from .base.redact import say
+from .base.settings import check
+from .repro import run_dvc
+
+Row = dict[str, Any]
+
+
+def seeds_of(text: str) -> list[int]:
+    """The seeds in a list such as 1,2,3, each once.
+
+    Raises:
+        UserError: it is no such list.
+    """
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isascii() and word.isdigit() for word in words):
+        raise UserError(f"--seeds: whole numbers with commas between them are expected, as in 1,2,3 (it says {text!r})")
+    return list(dict.fromkeys(map(int, words)))
+
+
+def up_to_date(repository: Path) -> bool:
+    """Whether the last commit records the outputs of the working tree's settings and code, and they are there."""
+    clean = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "dvc.lock", "metrics", *study.INPUTS], cwd=repository)
+    if clean.returncode:
+        return False
+    with Repo(str(repository)) as repo:
+        return not repo.status(targets=["dvc.yaml"])
+
+
+def there(repository: Path) -> dict[int, str]:
+    """{seed: experiment} of those with the working tree's settings and code; the last commit counts as one where it is up to date."""
+    found = {}
+    for row in study.experiments(1, repository)[0]:
+        if row["state"] not in study.DONE or not study.of_this_tree(row["revision"], repository):
+            continue
+        if row["state"] == "Committed" and not up_to_date(repository):
+            continue
+        seed = study.settings_at(row["revision"], repository).get("seed")
+        if isinstance(seed, int):
+            found[seed] = row["experiment"]
+    return found
+
+
+def sweep(seeds: list[int], repository: Path) -> int:
+    """Run what is missing. Returns an exit status: 130 after Ctrl-C, DVC's of the first seed that failed, else 0."""
+    done = there(repository)
+    for seed in seeds:
+        if seed in done:
+            say(f"seed {seed}: there already ({done[seed]})")
+    missing = [seed for seed in seeds if seed not in done]
+    begun = time.monotonic()
+    for k, seed in enumerate(missing):
+        left = "" if k == 0 else f", about {tqdm.format_interval((time.monotonic() - begun) / k * (len(missing) - k))} left"
+        say(f"seed {seed}: {k + 1} of {len(missing)} to run{left}")
+        status = run_dvc("exp", "run", "dvc.yaml", "--temp", "-S", f"seed={seed}")
+        if status:
+            what = "stopped" if status == 130 else "failed; its error stands above"
+            say(f"seed {seed}: {what}. The same command goes on from here.")
+            return status
+    if missing:
+        say(f"{len(missing)} seeds in {tqdm.format_interval(time.monotonic() - begun)}")
+    return 0
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m vlm_itl.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", required=True, metavar="N,N,...", help="the seeds, with commas between them")
+    arguments = parser.parse_args(argv)
+    try:
+        check()
+        sys.exit(sweep(seeds_of(arguments.seeds), Path()))
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
