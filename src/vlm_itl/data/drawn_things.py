@@ -12,9 +12,38 @@ from typing import Any
 import numpy as np
 
 from .synthetic import (
-    Canvas, Colour, Points, Rng, Sprite, World, board, box, car, ground, leaves, limb, meadow, mix, ornament, other_sign, oval, pick,
-    post, quadruped, room, sky, slabs, smooth, spread, street, tree, tufts, turn, vary, waterside,
-)  # fmt: skip
+    Canvas,
+    Colour,
+    Points,
+    Rng,
+    Sprite,
+    World,
+    board,
+    box,
+    car,
+    ground,
+    leaves,
+    limb,
+    meadow,
+    mix,
+    ornament,
+    other_sign,
+    oval,
+    pick,
+    post,
+    quadruped,
+    room,
+    sky,
+    slabs,
+    smooth,
+    spread,
+    street,
+    tree,
+    tufts,
+    turn,
+    vary,
+    waterside,
+)
 
 TREE, CAR, ROAD_SIGN, HORSE, ORNAMENT, BOTTLE, BOAT, AEROPLANE, CAT, BUTTERFLY, BALLOON, PACKET, FLOWER, PERSON = range(1, 15)
 NAMES = ("tree", "car", "road sign", "horse", "ornament", "bottle", "boat", "aeroplane", "cat", "butterfly", "balloon", "packet", "flower",
@@ -141,7 +170,10 @@ def packet(rng: Rng, scale: float, width: float, height: float) -> Sprite:
     s.fill(np.array([(-w, -height), (-w + deep, -height - up), (w + deep, -height - up), (w, -height)]), mix(colour, (255, 255, 255), 0.3))
     s.fill(box(-w, -height, w, 0), colour)
     y = height * rng.uniform(0.55, 0.85)
-    s.paint(pick(rng, (oval(0, -height * 0.35, w * 0.6, height * 0.2), box(-w, -height * 0.5, w, -height * 0.2))), vary(rng, pick(rng, PAINT), 20))
+    s.paint(
+        pick(rng, (oval(0, -height * 0.35, w * 0.6, height * 0.2), box(-w, -height * 0.5, w, -height * 0.2))),
+        vary(rng, pick(rng, PAINT), 20),
+    )
     s.paint([box(x, -y, x + 1.5, -y + 2) for x in np.arange(-w * 0.7, w * 0.7, 2.2)], ink)
     return s.finish(rng)
 
