@@ -63,7 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=Path("configs/mask_rcnn_thin_R_18_FPN.yaml"), help="the detector's")
     parser.add_argument("--out", type=Path, help="the weights, .safetensors; beside the config where it is left out")
-    parser.add_argument("--pictures", type=int, default=2000)
+    parser.add_argument("--pictures", type=int, default=1600)
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--learning-rate", type=float, help="the config's where it is left out")
     parser.add_argument("--seed", type=int, default=2000, help="of pictures, weights and batches; not that of an experiment's data")
