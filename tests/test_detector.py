@@ -200,7 +200,7 @@ def test_bad_weights(tmp_path, monkeypatch):
 
     monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
     network = build_model(build_config(detector(), 2))
-    with pytest.raises(UserError, match=r"none\.pth: no such weights file \(params\.yaml: detector\.weights\)"):
+    with pytest.raises(UserError, match=r"none\.pth: no such weights file \(params\.yaml: detector\.init, detector\.weights\)"):
         load_weights(network, str(tmp_path / "none.pth"))
     (tmp_path / "text.pth").write_text("not weights")
     with pytest.raises(UserError, match=r"text\.pth: these weights could not be fetched or read"):

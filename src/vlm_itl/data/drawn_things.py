@@ -40,7 +40,7 @@ from .synthetic import (
     tufts,
     vary,
     waterside,
-)  # fmt: skip
+)
 
 TREE, CAR, ROAD_SIGN, HORSE, ORNAMENT, BOTTLE, BOAT, AEROPLANE = range(1, 9)
 CATEGORIES: list[dict[str, Any]] = [
