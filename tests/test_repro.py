@@ -31,7 +31,7 @@ stages:
       outs: ["evaluate-${key}"]
   report:
     cmd: touch report
-    deps: [evaluate-human-1, evaluate-human-2, evaluate-calibrated-1, evaluate-calibrated-2]
+    deps: [evaluate-human-1, evaluate-calibrated-1, evaluate-always-1, evaluate-draw-few, evaluate-draw-many, evaluate-ceiling]
     outs: [report]
 """
 
@@ -89,7 +89,7 @@ def test_an_arm_fails_alone(project):
     said, _ = process.communicate(timeout=120)
     assert process.returncode not in (0, 130), said
     assert said.splitlines()[-4:] == [
-        "complete: human-1, human-2, calibrated-2", "not complete: calibrated-1", "failed: judge@calibrated-1: its error stands above",
+        "complete: human-1, always-1, draw-few, draw-many, ceiling", "not complete: calibrated-1", "failed: judge@calibrated-1: its error stands above",
         "the report waits for all runs: mend this, or take the incomplete ones out of `runs`, and run it again",
     ]  # fmt: skip
     process = project("true")
@@ -111,7 +111,7 @@ def test_ctrl_c_ends_all_of_it(project):
     assert len(list(project.folder.glob("started-*"))) == 1
     assert "complete" not in said
     process = project("true")
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=240)
     assert process.returncode == 0, said
 
 

@@ -49,7 +49,7 @@ WRONG = {
     "select.max_images: .*greater than or equal to 1.*0": lambda p: p["select"].update(max_images=0),
     "data.coco2017.mirror: unknown key": lambda p: p["data"].update(coco2017={"mirror": "x"}),
     "pretrain.epochs: .*greater than 0": lambda p: p["pretrain"].update(epochs=0),
-    "pretrain: schedule fixed_epochs needs 'epochs'": lambda p: p["pretrain"].pop("epochs"),
+    "pretrain: schedule fixed_epochs needs 'epochs'": lambda p: p.update(pretrain={"schedule": "fixed_epochs", "steps": 9}),
     "train: schedule adaptive needs 'images'": lambda p: p.update(train={"schedule": "adaptive", "steps": 100}),
     "train: schedule fixed_steps needs 'steps'": lambda p: p["train"].update(schedule="fixed_steps", steps=None),
     "train.schedule: .*'fixed_epochs', 'fixed_steps' or 'adaptive'.*'cosine'": lambda p: p["train"].update(schedule="cosine"),
@@ -86,7 +86,9 @@ WRONG = {
     "judges.masks.server.base_urls.0: .*pattern": lambda p: p["judges"]["masks"]["server"].update(base_urls=["http://a:b@host/v1"]),
     "judges.masks: approve and reject share": lambda p: p["judges"]["masks"].update(approve=["No"]),
     "runs.human-1.prev: no run 'human-9' in runs": lambda p: p["runs"]["human-1"].update(prev="human-9"),
-    "runs.human-1.prev: the chain never reaches start": lambda p: p["runs"]["human-1"].update(prev="human-2"),
+    "runs.human-1.prev: the chain never reaches start": lambda p: p["runs"].update(
+        {name: {"judge": "human", "prev": prev} for name, prev in (("human-1", "human-2"), ("human-2", "human-1"))}
+    ),
     "runs.human-1.policy: .*'pool', 'annotate'": lambda p: p["runs"]["human-1"].update(policy="keep"),
     "runs.start: 'start' is the name": lambda p: p["runs"].update(start={"judge": "human", "prev": "start"}),
     "runs.../x.*: .*pattern": lambda p: p["runs"].update({"../x": {"judge": "human", "prev": "start"}}),
