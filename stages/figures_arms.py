@@ -13,15 +13,15 @@ from vlm_itl.figures import arms
 STAGE = Stage(
     reads={"curve": "mAP and what it cost, a row a run and arm"},
     writes={"hours": "mAP against human hours, SVG", "prices": "the same under other prices, SVG"},
-    params=("runs", "judges", "report"),
+    params=("runs", "judges", "report.verify_seconds"),
 )
 
 
 def main(curve: Path, hours: Path, prices: Path, settings: dict[str, Any]) -> None:
-    points, s = read_json(curve), settings["report"]
+    points = read_json(curve)
     ceiling = {name for name, run in settings["runs"].items() if report.draws_everything(run, settings["judges"])}
     figures.save(arms.hours(points, ceiling), hours)
-    figures.save(arms.prices(points, ceiling, s.verify_seconds, s.compute_price), prices)
+    figures.save(arms.prices(points, ceiling, settings["report.verify_seconds"]), prices)
 
 
 if __name__ == "__main__":

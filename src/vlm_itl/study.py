@@ -23,14 +23,16 @@ import yaml
 from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
+from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from tqdm import tqdm
 
+from . import report, timing
 from .base.errors import UserError
 from .base.files import replacing
-from .base.settings import Compare, arm_of, called, load
-from .lineage import Lineage, lineage
+from .base.settings import Compare, Settings, arm_of, called, load
+from .lineage import Lineage, lineage, written
 from .statistics import matches
 from .statistics.compare import compare
 
@@ -99,6 +101,28 @@ def settings_at(revision: str, repository: Path) -> Row:
     except YAMLError:
         return {}
     return content if isinstance(content, dict) else {}
+
+
+@functools.lru_cache(maxsize=2)
+def lock_at(revision: str, repository: Path) -> Any:
+    """dvc.lock of a commit, None where it has none that can be read."""
+    try:
+        return yaml.load(text_at(revision, "dvc.lock", repository) or "", yaml.CSafeLoader)
+    except yaml.YAMLError:
+        return None
+
+
+def computing_at(revision: str, settings: Row, repository: Path) -> dict[str, dict[str, float]]:
+    """`report.computing` of a commit, as far as it was measured on this machine; nothing where its settings are of another version."""
+    try:
+        checked = Settings.model_validate(settings)
+    except ValidationError:
+        return {}
+    if checked.check_runs():
+        return {}
+    made = written(lock_at(revision, repository))
+    rows = report.computing(checked, lambda path: timing.machine_seconds(made[path]) if path in made else None)
+    return {run: {name: value for name, value in row.items() if value is not None} for run, row in rows.items()}
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -213,10 +237,13 @@ def table(found: list[Row], settings: dict[str, Row], repository: Path) -> tuple
         revision = experiment["revision"]
         head = {**experiment, **{key: flat[revision].get(key) for key in columns}}
         own = []
+        computing = computing_at(revision, settings[revision], repository)
         if experiment["state"] in DONE:
             for path, prefix in SOURCES.items():
                 for run, numbers in numbers_at(revision, path, repository).items():
                     facts = about(run, settings[revision])
+                    if not prefix:
+                        numbers |= computing.get(run, {})
                     own += [{**head, **facts, "metric": prefix + name, "value": value} for name, value in numbers.items()]
         rows += own or [{**head, **dict.fromkeys(ABOUT)}]
     return [*FIXED, *columns, *ABOUT], rows
@@ -224,15 +251,12 @@ def table(found: list[Row], settings: dict[str, Row], repository: Path) -> tuple
 
 def lineages_at(revision: str, repository: Path) -> dict[tuple[str, str], Lineage | None]:
     """{(run, run it is held against): what models and test depend on} of a commit's comparison; see `lineage.lineage` for None."""
-    try:
-        lock = yaml.load(text_at(revision, "dvc.lock", repository) or "", yaml.CSafeLoader)
-    except yaml.YAMLError:
-        lock = None
 
     def tracked(folder: str) -> str:
         return git(repository, "ls-tree", "-r", revision, "--", folder)
 
     pairs = [(run, row["against"]) for run, row in json_at(revision, COMPARISON, repository).items() if isinstance(row.get("against"), str)]
+    lock = lock_at(revision, repository)
     return {pair: lineage(lock, map(MATCHES.format, pair), tracked) for pair in pairs}
 
 
