@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_itl import labels as policies
+from vlm_itl.base import processor
 from vlm_itl.base.files import read_json, write_json
 from vlm_itl.base.redact import say
 from vlm_itl.base.stage import Stage
@@ -26,7 +27,7 @@ STAGE = Stage(
         "identity": "which models drew: ids, revisions, settings, versions",
     },
     options={"name": "the teacher's name in params.yaml"},
-    params=("autolabels.{name}",),
+    params=("processor", "autolabels.{name}"),
 )
 
 
@@ -34,6 +35,7 @@ def main(
     unlabelled: Path, images: Path, start_ledger: Path, labels: Path, pool: Path, ledger: Path, proposals: Path, model: Path,
     identity: Path, name: str, settings: dict[str, Any],
 ) -> None:  # fmt: skip
+    processor.choose(settings["processor"])
     from vlm_itl.autolabel import label
 
     everything = read_json(unlabelled)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from vlm_itl.base import processor
 from vlm_itl.base.files import read_json, scratch, write_json
 from vlm_itl.base.settings import VlmJudge
 from vlm_itl.base.stage import Stage
@@ -15,11 +16,12 @@ STAGE = Stage(
     reads={"pool": "the probes", "proposals": "their masks", "images": "folder of the images", "folder": "the judge's own"},
     writes={"metrics": "decisions flipped and change of P(approve) by variant of the question; nulls for a judge that is no VLM"},
     options={"judge": "the judge's name in params.yaml"},
-    params=("judges.{judge}", "probes.consistency", "probes.seed"),
+    params=("processor", "judges.{judge}", "probes.consistency", "probes.seed"),
 )
 
 
 def main(pool: Path, proposals: Path, images: Path, folder: Path, metrics: Path, judge: str, settings: dict[str, Any]) -> None:
+    processor.choose(settings["processor"])
     s, number, seed = settings[f"judges.{judge}"], settings["probes.consistency"], settings["probes.seed"]
     numbers = consistency.NOTHING
     if isinstance(s, VlmJudge):

@@ -13,14 +13,14 @@ from vlm_itl.figures import arms
 STAGE = Stage(
     reads={"curve": "mAP and what it cost, a row a run and arm"},
     writes={"hours": "mAP against human hours, SVG", "prices": "the same under other prices, SVG"},
-    params=("report",),
+    params=("report.verify_seconds",),
 )
 
 
 def main(curve: Path, hours: Path, prices: Path, settings: dict[str, Any]) -> None:
-    points, s = read_json(curve), settings["report"]
+    points = read_json(curve)
     figures.save(arms.hours(points), hours)
-    figures.save(arms.prices(points, s.verify_seconds, s.compute_price), prices)
+    figures.save(arms.prices(points, settings["report.verify_seconds"]), prices)
 
 
 if __name__ == "__main__":

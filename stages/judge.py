@@ -6,6 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from vlm_itl import timing
+from vlm_itl.base import processor
 from vlm_itl.base.coco import first
 from vlm_itl.base.files import read_json, scratch, write_json, write_jsonl
 from vlm_itl.base.redact import say
@@ -26,11 +28,11 @@ STAGE = Stage(
     writes={
         "verdicts": "one JSON line an image",
         "identity": "which judge this was: model, revision, prompt, settings, versions",
-        "metrics": "questions, unparsed answers, tokens, seconds of a VLM",
+        "metrics": "questions, unparsed answers and tokens of a VLM",
     },
     options={"judge": "the judge's name in params.yaml", "run": "the run's name there, whose batch this is; none: the whole pool"},
     optional=frozenset({"run"}),
-    params=("runs.{run}", "judges.{judge}", "seed"),
+    params=("processor", "runs.{run}", "judges.{judge}", "seed"),
 )
 
 
@@ -38,6 +40,7 @@ def main(
     pool: Path, proposals: Path, images: Path, truth: Path, folder: Path, verdicts: Path, identity: Path, metrics: Path, judge: str,
     settings: dict[str, Any], run: str | None = None,
 ) -> None:  # fmt: skip
+    processor.choose(settings["processor"])
     s = settings[f"judges.{judge}"]
     batch = first(read_json(pool), settings[f"runs.{run}"].batch if run else None)
     text, calibration = question(folder, s)
@@ -51,7 +54,10 @@ def main(
         rows = ask(batch, read_json(proposals), read_json(truth), text, s, settings["seed"])
         who = {**s.model_dump(), "prompt_md5": hashlib.md5(text.encode()).hexdigest()}
         took = {"questions": sum(row.get("questions", 1) for row in rows if row["asked"])}
+    seconds, machines = took.pop("seconds", None), took.pop("machines", 1)
     write_jsonl(verdicts, rows)
+    if seconds is not None:
+        timing.note(verdicts, seconds, machines)
     write_json(identity, who)
     write_json(metrics, took)
     asked = sum(v["asked"] for v in rows)

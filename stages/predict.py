@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from vlm_itl.base import processor
 from vlm_itl.base.files import read_json
 from vlm_itl.base.redact import say
 from vlm_itl.base.stage import Stage
@@ -21,13 +22,14 @@ STAGE = Stage(
         "predictions": "COCO results on the test images",
     },
     optional=frozenset({"test", "predictions"}),
-    params=("predict", "detector.device", "detector.processes"),
+    params=("processor", "predict", "detector.device", "detector.processes"),
 )
 
 
 def main(
     model: Path, pool: Path, test: Path | None, images: Path, proposals: Path, predictions: Path | None, settings: dict[str, Any]
 ) -> None:  # fmt: skip
+    processor.choose(settings["processor"])
     from vlm_itl.detector.prediction import predict_sets
     from vlm_itl.detector.processes import launch
 

@@ -15,9 +15,7 @@ STAGE = Stage(
         "cost": "folder of labels and hours, one file a run",
         "judge": "folder of judge quality, one file a run",
         "training": "folder of training sizes, one file a run",
-        "asking": "folder of what the judges were asked and what it took, one file a run",
-        "probes": "folder of what asking about the probes took, one file a judge",
-        "verifier": "folder of what the verifiers' trainings took, a folder a judge",
+        "asking": "folder of what the judges were asked, one file a run",
         "comparison": "assay, a row a compared arm, arms against the drawing curve",
     },
     writes={
@@ -25,19 +23,17 @@ STAGE = Stage(
         "headline": "assay, mask AP and hours by run, hours saved and mAP lost by arm: what to compare first",
         "curve": "mAP against human hours, a row a run and arm",
     },
-    params=("runs", "judges", "calibrations", "verifiers"),
+    params=("runs", "judges"),
     per_run=dict.fromkeys(("detection", "cost", "judge", "training", "asking"), ".json"),
 )
 
 
 def main(
-    detection: Path, cost: Path, judge: Path, training: Path, asking: Path, probes: Path, verifier: Path, comparison: Path, summary: Path,
-    headline: Path, curve: Path, settings: dict[str, Any],
+    detection: Path, cost: Path, judge: Path, training: Path, asking: Path, comparison: Path, summary: Path, headline: Path, curve: Path,
+    settings: dict[str, Any],
 ) -> None:  # fmt: skip
     runs, judges = settings["runs"], settings["judges"]
-    used = dict.fromkeys(run.judge for run in runs.values())
-    prepared = report.preparations(used, judges, settings["calibrations"], settings["verifiers"], probes, verifier)
-    numbers = report.summarise(runs, judges, prepared, detection, cost, judge, training, asking)
+    numbers = report.summarise(runs, judges, detection, cost, judge, training, asking)
     write_json(summary, numbers)
     write_json(headline, report.headline(numbers, read_json(comparison)))
     write_json(curve, report.curve(numbers, runs, judges))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from vlm_itl.base import processor
 from vlm_itl.base.files import read_json, write_json
 from vlm_itl.base.stage import Stage
 
@@ -32,7 +33,7 @@ STAGE = Stage(
         "untrained": "the section instead, where `--previous` says that it is untrained",
     },
     optional=frozenset({"previous", "untrained"}),
-    params=("detector", "{schedule}", "{untrained}", "seed"),
+    params=("processor", "detector", "{schedule}", "{untrained}", "seed"),
     named={"config": "detector.config"},
 )
 
@@ -41,6 +42,7 @@ def main(
     labels: Path, validation: Path, images: Path, config: Path, configs: Path, previous: Path | None, model: Path, curve: Path,
     metrics: Path, schedule: str, untrained: str | None, settings: dict[str, Any],
 ) -> None:  # fmt: skip
+    processor.choose(settings["processor"])
     from vlm_itl.detector.processes import launch
     from vlm_itl.detector.training import train
     from vlm_itl.detector.untrained import is_untrained

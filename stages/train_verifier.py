@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from vlm_itl import timing
+from vlm_itl.base import processor
 from vlm_itl.base.errors import UserError
 from vlm_itl.base.files import read_json, read_text, write_json
 from vlm_itl.base.redact import say
@@ -26,7 +28,7 @@ STAGE = Stage(
         "metrics": "AUROC, accuracy and calibration on held-out images, beside the untrained model, rules and the detector's score",
     },
     options={"judge": "the judge that is trained", "base": "the judge whose model it starts from"},
-    params=("verifiers.{judge}", "judges.{judge}", "judges.{base}", "evaluate.judge_iou"),
+    params=("processor", "verifiers.{judge}", "judges.{judge}", "judges.{base}", "evaluate.judge_iou"),
 )
 
 
@@ -34,6 +36,7 @@ def main(
     fit: Path, held_out: Path, proposals: Path, images: Path, prompt: Path, base_folder: Path, model: Path, curve: Path, metrics: Path,
     judge: str, base: str, settings: dict[str, Any],
 ) -> None:  # fmt: skip
+    processor.choose(settings["processor"])
     from vlm_itl.verifier.training import train
 
     learner, teacher = settings[f"judges.{judge}"], settings[f"judges.{base}"]
@@ -43,8 +46,10 @@ def main(
         read_json(fit), read_json(held_out), read_json(proposals), images, read_text(prompt), learner, teacher,
         settings[f"verifiers.{judge}"], settings["evaluate.judge_iou"], model,
     )  # fmt: skip
+    seconds, machines = numbers.pop("seconds"), numbers.pop("machines")
     write_json(curve, rows)
     write_json(metrics, numbers)
+    timing.note(metrics, seconds, machines)
     for kind in ("mask", "missing"):
         n = numbers[kind]
         say(f"{kind}: AUROC {n['auroc']} on {n['examples']} examples of held-out images (untrained: {n['untrained_auroc']})")

@@ -75,8 +75,10 @@ def is_code(dep: str) -> bool:
 
 
 def no_matter(path: str) -> bool:
-    """A package that only holds modules together; that of the stages also says where the library lies."""
-    return path == "stages/__init__.py" or [type(n) for n in ast.parse((ROOT / path).read_text()).body] in ([], [ast.Expr])
+    """A package that only holds modules together; that of the stages also says where the library lies, and the library's loads `base`."""
+    if path in ("stages/__init__.py", "src/vlm_itl/__init__.py"):
+        return True
+    return [type(n) for n in ast.parse((ROOT / path).read_text()).body] in ([], [ast.Expr])
 
 
 def entries(values: list) -> list[str]:
@@ -260,7 +262,7 @@ def test_light_stages_do_not_load_torch():
     import sys
 
     names = ("download", "split", "judge", "consistency", "calibrate", "update", "evaluate", "compare", "gallery", "report", "autolabel",
-             "evaluate_autolabel", "sheet", "hold_back", "probes", "thresholds", "train_verifier")  # fmt: skip
+             "evaluate_autolabel", "sheet", "hold_back", "probes", "thresholds", "train_verifier", "train", "predict")  # fmt: skip
     figures = ("figures_data", "figures_comparison", "figures_arms", "figures_judges")
     modules = [f"stages.{n}" for n in names + figures]
     code = f"import sys, importlib; [importlib.import_module(m) for m in {modules}]; print('torch' in sys.modules)"

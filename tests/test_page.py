@@ -19,10 +19,11 @@ from browser import PROGRAM, Browser
 from conftest import ROOT
 from ruamel.yaml import YAML
 
-from vlm_itl import figures, page, study
+from vlm_itl import figures, page, study, timing
 from vlm_itl.base.errors import UserError
 from vlm_itl.base.files import read_json, write_json
 from vlm_itl.base.settings import load
+from vlm_itl.figures import arms
 from vlm_itl.figures import comparison as drawing
 
 HOSTILE = "<script>document.title='owned'</script>\"><img src=x onerror=\"document.title='owned'\">"
@@ -92,7 +93,7 @@ def project(tmp_path, monkeypatch) -> Path:
         write_json(Path(f"metrics/detection/{name}.json"), {"mask": ap, "box": ap})
         summary[name] = {
             "mask_AP": 0.25 + k / 100, "box_AP": None, "human_hours": 4 + k / 7, "images_human": 72, "images_model": 3 * k, "asked": 30,
-            "approved": 10, "judge_seconds": 12.5, "preparation_seconds": 3.5, "steps": 40 + k, "questions": 1797,
+            "approved": 10, "steps": 40 + k, "questions": 1797,
             "unparsed": 1774 if name == "looks-1" else None,
         }  # fmt: skip
         if name != "start":
@@ -177,7 +178,8 @@ def test_tables_say_what_the_files_say(project):
     for row, numbers in zip(tables["runs"][1:], summary.values()):
         counted = [str(numbers[key]) for key in ("images_model", "asked", "approved")]
         counted += ["1,774 of 1,797" if row[0].startswith("looks-1") else "-"]
-        counted += [str(numbers[key]) for key in ("judge_seconds", "preparation_seconds", "steps")]
+        seconds = {"looks-1": ["not measured here", "0"], "sim-1": ["-", "0"]}.get(row[0].split()[0], ["0", "0"])
+        counted += [*seconds, str(numbers["steps"])]
         assert row[1:] == [f"{numbers['mask_AP']:.3f}", "-", f"{numbers['human_hours']:.2f}", "72", *counted]
     assert tables["classes"][0][1:] == ["AP", "AP50", "AP75", HOSTILE, "bird"]
     for row in tables["classes"][1:]:
@@ -197,6 +199,30 @@ def test_tables_say_what_the_files_say(project):
     assert [row[0].split()[0] for row in tables["quality"][1:]] == ["human-1", "looks-1", "sim-1"]  # and not who judges nothing
     assert tables["quality"][1][5].startswith("0.75 0.4")  # 9 of 12 with its Wilson interval
     assert tables["autolabels"] == [["measure", "teacher"], ["mask.AP", "0.125"], ["right", "0.5"]]
+
+
+def test_what_judges_computed_is_shown_where_it_was_measured(project):
+    """In no output of a stage, so the page looks it up; the figure of other prices gets a panel more, and the stage's stays as it is."""
+    points = [
+        {"arm": run.split("-")[0], "run": run, "round": 1, "human_hours": 5, "added_human_hours": 1, "added_draw_hours": 0.5,
+         "mask_AP": 0.3, "box_AP": None, "draw_hours": 4, "human_decisions": 9, "simulated": False}
+        for run in RUNS
+    ]  # fmt: skip
+    write_json(Path("artifacts/report/curve.json"), points)
+    figures.save(arms.prices(points, {"all"}, [1.6, 3.0, 9.0]), Path("artifacts/report/prices.svg"))
+    by_stage = Path("artifacts/report/prices.svg").read_bytes()
+    assert page.collect(load())["figures"]["prices"].url == page.data_url(by_stage, "image/svg+xml")
+    verdicts = Path("loop/looks-1/verdicts.jsonl")
+    verdicts.write_text('{"image_id": 1}\n')
+    timing.note(verdicts, 6.25, 2)
+    made_here = made()
+    assert {row[0].split()[0]: row[9] for row in Tables(made_here).rows["runs"][1:]} == {
+        "start": "0", "human-1": "0", "looks-1": "12.5", "sim-1": "-", "all": "0",
+    }  # fmt: skip
+    assert "as measured on this machine." in words(made_here)
+    assert page.collect(load())["figures"]["prices"].url != page.data_url(by_stage, "image/svg+xml")
+    verdicts.write_text('{"image_id": 2}\n')  # another version
+    assert "not measured here" in words(made())
 
 
 def test_a_judge_that_decided_nothing_and_an_answer_that_is_none(project):

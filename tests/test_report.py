@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
+from vlm_itl import timing
 from vlm_itl.base.errors import UserError
 from vlm_itl.base.files import write_json
-from vlm_itl.base.settings import DRAWING, Calibration, NoisyJudge, Run, Verifier, VlmJudge, load
-from vlm_itl.report import answers, curve, decided_nothing, headline, machine_seconds, main, preparations, read_comparison, summarise, table
+from vlm_itl.base.settings import DRAWING, Calibration, NoisyJudge, Run, Settings, Verifier, VlmJudge, load
+from vlm_itl.report import (
+    answers,
+    computing,
+    curve,
+    decided_nothing,
+    headline,
+    main,
+    preparations,
+    read_comparison,
+    summarise,
+    table,
+    with_computing,
+)  # fmt: skip
 
 
-def summary_of(tmp_path, runs, judges, prepared=None, asking=None):
+def summary_of(tmp_path, runs, judges, asking=None):
     """`asking`: of a run, instead of three questions."""
     for k, name in enumerate(["start", *runs]):
         write_json(tmp_path / "detection" / f"{name}.json", {"mask": {"AP": 0.1 * k}, "box": {"AP": None}})
@@ -26,7 +40,7 @@ def summary_of(tmp_path, runs, judges, prepared=None, asking=None):
             write_json(
                 tmp_path / "judge" / f"{name}.json", {"asked": 3, "approved": 0, "recall": None, "specificity": 1.0, "precision": None}
             )
-    return summarise(runs, judges, prepared or {}, *(tmp_path / kind for kind in ("detection", "cost", "judge", "training", "asking")))
+    return summarise(runs, judges, *(tmp_path / kind for kind in ("detection", "cost", "judge", "training", "asking")))
 
 
 def test_table_names_simulated_judges_and_shows_absent_numbers(tmp_path):
@@ -164,12 +178,6 @@ def test_an_arm_of_its_own_is_a_line_of_its_own(tmp_path):
     assert {p["arm"] for p in curve(summary_of(tmp_path, runs, judges), runs, judges)} == {"qwen-8", "qwen-72"}
 
 
-def test_machine_seconds_by_hand():
-    assert machine_seconds({"seconds": 0.42}) == 0.42
-    assert machine_seconds({"seconds": 2.5, "machines": 3}) == 7.5
-    assert machine_seconds({"questions": 5}) is None
-
-
 JUDGES = {
     "shelf": VlmJudge(kind="vlm", model="some/model", unit="instance"),
     "sure": VlmJudge(kind="vlm", model="some/model", unit="instance", calibrated=True),
@@ -181,51 +189,67 @@ JUDGES = {
 CALIBRATIONS = {"sure": Calibration(probed="shelf"), "learner-sure": Calibration(probed="learner")}
 
 
-@pytest.fixture
-def prepared(tmp_path):
-    write_json(tmp_path / "probes" / "shelf.json", {"questions": 9, "seconds": 30.0, "machines": 2})
-    write_json(tmp_path / "probes" / "learner.json", {"questions": 9, "seconds": 7.0})
-    write_json(tmp_path / "verifier" / "learner" / "held_out.json", {"seconds": 50.0, "machines": 2})
-    return preparations(JUDGES, JUDGES, CALIBRATIONS, {"learner": Verifier(base="shelf")}, tmp_path / "probes", tmp_path / "verifier")
+def measured(tmp_path, monkeypatch, took: dict[str, tuple[float, int]]) -> None:
+    """A working tree with these outputs, of which these seconds on so many machines were measured here."""
+    monkeypatch.chdir(tmp_path)
+    for path, (seconds, machines) in took.items():
+        write_json(Path(path), path)  # each another content
+        timing.note(Path(path), seconds, machines)
 
 
-def test_what_a_judge_computed_before_its_first_verdict(prepared):
+def with_runs(runs: dict, **more) -> Settings:
+    return load(ROOT / "params.yaml").model_copy(update={"runs": runs, "judges": JUDGES, **more})
+
+
+PREPARED = {
+    "artifacts/probes/shelf/verdicts.jsonl": (30.0, 2), "artifacts/probes/learner/verdicts.jsonl": (7.0, 1),
+    "metrics/verifier/learner/held_out.json": (50.0, 2),
+}  # fmt: skip
+LEARNS = {"calibrations": CALIBRATIONS, "verifiers": {"learner": Verifier(base="shelf")}}
+
+
+def test_what_a_judge_computed_before_its_first_verdict(tmp_path, monkeypatch):
     """Probes that only measure a judge (here: shelf, learner) belong to no arm of it."""
-    assert prepared == {
+    measured(tmp_path, monkeypatch, PREPARED)
+    assert preparations(JUDGES, JUDGES, *LEARNS.values(), timing.behind) == {
         "shelf": {}, "sure": {"probes of shelf": 60}, "learner": {"training of learner": 100},
         "learner-sure": {"probes of learner": 7, "training of learner": 100}, "sim": {}, "always": {},
     }  # fmt: skip
 
 
-def test_preparation_is_charged_once_an_arm_and_shown_in_its_price(tmp_path, prepared):
+def test_preparation_is_charged_once_an_arm_and_shown_in_its_price(tmp_path, monkeypatch):
     runs = {
         "sure-1": Run(judge="sure", prev="start"), "sure-2": Run(judge="sure", prev="sure-1"), "other": Run(judge="sure", prev="start"),
         "learner-1": Run(judge="learner", prev="start"), "mixed": Run(judge="learner-sure", prev="learner-1"),
         "sim-1": Run(judge="sim", prev="start"), "after-1": Run(judge="always", prev="sim-1"),
     }  # fmt: skip
-    asking = {name: {"questions": 5, "unparsed": 1, "seconds": 2.0, "machines": 3} for name in runs if name.split("-")[0] != "sim"}
-    rows = summary_of(tmp_path, runs, JUDGES, prepared, asking | {"after-1": {"questions": 5}})
+    asked = {f"loop/{name}/verdicts.jsonl": (2.0, 3) for name in runs if name not in ("sim-1", "after-1")}
+    measured(tmp_path, monkeypatch, PREPARED | asked)
+    rows = computing(with_runs(runs, **LEARNS), timing.behind)
     assert {name: row["preparation_seconds"] for name, row in rows.items()} == {
         "start": 0, "sure-1": 60, "sure-2": 0, "other": 60, "learner-1": 100, "mixed": 7, "sim-1": 0, "after-1": 0,
     }  # fmt: skip
     assert [rows[name]["judge_seconds"] for name in ("start", "sure-1", "sim-1", "after-1")] == [0, 6, None, 0]
-    assert {p["run"]: p["judge_seconds"] for p in curve(rows, runs, JUDGES)} == {
+    points = curve(summary_of(tmp_path, runs, JUDGES), runs, JUDGES)
+    assert {p["run"]: p["judge_seconds"] for p in with_computing(points, runs, rows)} == {
         "start": 0, "sure-1": 66, "sure-2": 72, "other": 66, "learner-1": 106, "mixed": 119, "sim-1": None, "after-1": None,
     }  # fmt: skip
 
 
-def test_a_training_whose_time_is_not_known(tmp_path):
-    write_json(tmp_path / "verifier" / "learner" / "held_out.json", {"mask": {}})
-    found = preparations(["learner"], JUDGES, {}, {"learner": Verifier(base="shelf")}, tmp_path, tmp_path / "verifier")
+def test_what_was_measured_elsewhere_is_not_known(tmp_path, monkeypatch):
     runs = {"learner-1": Run(judge="learner", prev="start")}
-    rows = summary_of(tmp_path, runs, JUDGES, found, {"learner-1": {"questions": 5, "seconds": 2.0}})
-    assert rows["learner-1"]["preparation_seconds"] is None
-    assert curve(rows, runs, JUDGES)[-1]["judge_seconds"] is None
+    measured(tmp_path, monkeypatch, {"loop/learner-1/verdicts.jsonl": (2.0, 1)})
+    write_json(tmp_path / "metrics/verifier/learner/held_out.json", "trained elsewhere")
+    rows = computing(with_runs(runs, **LEARNS), timing.behind)
+    assert rows["learner-1"] == {"judge_seconds": 2, "preparation_seconds": None}
+    assert with_computing(curve(summary_of(tmp_path, runs, JUDGES), runs), runs, rows)[-1]["judge_seconds"] is None
+    write_json(tmp_path / "loop/learner-1/verdicts.jsonl", "another version, from a remote")
+    assert computing(with_runs(runs, **LEARNS), timing.behind)["learner-1"]["judge_seconds"] is None
 
 
 def test_unparsed_answers_are_those_of_the_questions(tmp_path):
     runs = {"shelf-1": Run(judge="shelf", prev="start"), "always-1": Run(judge="always", prev="start")}
-    rows = summary_of(tmp_path, runs, JUDGES, None, {"shelf-1": {"questions": 797, "unparsed": 774, "seconds": 2.0}})
+    rows = summary_of(tmp_path, runs, JUDGES, {"shelf-1": {"questions": 797, "unparsed": 774}})
     assert [(row["questions"], row["unparsed"]) for row in rows.values()] == [(None, None), (797, 774), (3, None)]
     lines = table(rows).splitlines()
     assert "774 of 797" in lines[3]

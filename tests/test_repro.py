@@ -89,7 +89,8 @@ def test_an_arm_fails_alone(project):
     said, _ = process.communicate(timeout=120)
     assert process.returncode not in (0, 130), said
     assert said.splitlines()[-4:] == [
-        "complete: human-1, always-1, draw-few, draw-many, ceiling", "not complete: calibrated-1", "failed: judge@calibrated-1: its error stands above",
+        "complete: human-1, always-1, draw-few, draw-many, ceiling", "not complete: calibrated-1",
+        "failed: judge@calibrated-1: its error stands above",
         "the report waits for all runs: mend this, or take the incomplete ones out of `runs`, and run it again",
     ]  # fmt: skip
     process = project("true")

@@ -31,6 +31,11 @@ def recorded(lock: Any) -> dict[str, dict[str, Any]]:
     return {name: stage for name, stage in stages.items() if whole(stage)} if isinstance(stages, dict) else {}
 
 
+def written(lock: Any) -> dict[str, str]:
+    """{path: md5} of what the stages of a dvc.lock are recorded to have written; of a folder it is DVC's own hash."""
+    return {out["path"]: out["md5"] for stage in recorded(lock).values() for out in stage.get("outs") or [] if "md5" in out}
+
+
 def lineage(lock: Any, outputs: Iterable[str], tracked: Callable[[str], str]) -> Lineage | None:
     """What these outputs were made of. Prices (`PRICES`) are no part of it: a person's seconds leave every model as it is.
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import jinja2
 
-from . import report, study
+from . import report, study, timing
 from .base.errors import UserError
 from .base.files import read_json, write_text
 from .base.redact import line, say
@@ -30,7 +30,7 @@ from .figures import arms as arm_figures
 from .figures import plt
 from .figures.comparison import differences
 from .figures.judges import interval
-from .lineage import recorded
+from .lineage import recorded, written
 
 Row = dict[str, Any]
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
@@ -40,8 +40,7 @@ FIGURES = {  # name of the SVG: what is to be seen
     "hours": "Mask AP after each round (0 is the shared start) against human hours added after the initial labels. The dashed line is what "
     "a human reaches who draws random images and asks no judge: an arm above it pays. Points of one training each; their intervals "
     "stand in the tables.",
-    "prices": "The same under other prices of a decision, and with the judge's computing counted as if it were human time: wall time times "
-    "machines of its questions, of the probes that its thresholds come from, and of its training.",
+    "prices": "The same under other prices of a decision.",
     "crowding": "Judges by number of true instances in the image, first round only, where all arms judge the same proposals. Bars: 95 % "
     "Wilson intervals. An image is right when every instance has its mask and nothing is extra.",
     "rounds": "Images that each run approved, and how many of them were right: the purity of the labels that it made.",
@@ -111,11 +110,10 @@ def provenance(shown: list[Path]) -> Provenance:
     lock = Path("dvc.lock")
     made: dict[str, str] = {}
     if lock.exists():
-        stages = recorded(read_yaml(lock))
-        if not stages:
+        content = read_yaml(lock)
+        if not recorded(content):
             raise UserError(f"{lock}: no stage is recorded here as DVC does it; git checkout {lock}, or dvc repro")
-        for stage in stages.values():
-            made |= {out["path"]: out["md5"] for out in stage.get("outs") or [] if "md5" in out}
+        made = written(content)
     known = [path for path in shown if str(path) in made]
     return Provenance(
         commit=git("rev-parse", "HEAD"), committed=git("show", "-s", "--format=%cs", "HEAD"),
@@ -176,6 +174,16 @@ def over_seeds(pooled: list[Row], repository: Path = Path(".")) -> Row | None:
     return max(own, key=lambda row: len(row["seeds"]), default=None)
 
 
+def prices_figure(points: list[Row], settings: Settings) -> Figure:
+    """The stage's figure with one more panel, of what was measured on this machine and so is in no stage's output."""
+    caption = FIGURES["prices"].rstrip(".") + (
+        ", and with the judge's computing counted as if it were human time: wall time times machines of its questions, of the probes that "
+        "its thresholds come from, and of its training, as measured on this machine."
+    )  # fmt: skip
+    drawn = arm_figures.prices(points, settings.report.verify_seconds, settings.report.compute_price)
+    return Figure("prices", caption, inline(drawn))
+
+
 def comparison_figure(rows: dict[str, Row], settings: Settings) -> Figure:
     return Figure("comparison", FIGURES["comparison"], inline(differences(rows, report.labels(settings.runs, settings.judges))))
 
@@ -230,6 +238,10 @@ def collect(settings: Settings, study_csv: Path | None = None, pooled_json: Path
         if path.exists():
             shown.append(path)
             figures[name] = Figure(name, caption, data_url(path.read_bytes(), "image/svg+xml"))
+    computed = report.computing(settings, timing.behind)
+    points = report.with_computing(take(Path("artifacts/report/curve.json")) or [], settings.runs, computed)
+    if any(point["judge_seconds"] for point in points):
+        figures["prices"] = prices_figure(points, settings)
     quality = {name: take(Path(f"metrics/judge/{name}.json")) for name in settings.runs}
     examples = {}
     for name, run in settings.runs.items():
@@ -252,6 +264,7 @@ def collect(settings: Settings, study_csv: Path | None = None, pooled_json: Path
     content: Row = {
         "settings": settings,
         "summary": summary,
+        "computing": computed,
         "unparsed": {name: report.unparsed(row) for name, row in summary.items()},
         "decided_nothing": report.decided_nothing(summary, settings.runs),
         "comparison": comparison,

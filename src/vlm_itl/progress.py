@@ -19,14 +19,15 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from .base.files import feed, scratch
+from .base.processor import chosen
 from .base.redact import say
 
 DAYS_KEPT = 14  # of what nobody went on with
 
 
 def digest_of(settings: Any, files: Iterable[Path | None]) -> str:
-    """sha256 over settings (JSON) and the contents of files; None and what is not there count too."""
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    """sha256 over settings (JSON), what torch computes with, and the contents of files; None and what is not there count too."""
+    digest = hashlib.sha256(json.dumps([settings, chosen()], sort_keys=True).encode())
     for path in files:
         if path is not None and path.is_file():
             digest.update(b"file")

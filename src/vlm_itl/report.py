@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from .base.settings import (
     Calibration,
     Judge,
     Run,
+    Settings,
     Verifier,
     VlmJudge,
     arm_of,
@@ -32,22 +33,12 @@ RULES = ("human", "confidence", "random", "always", "never")  # kinds of judge t
 
 
 Preparation = dict[str, float | None]  # what a judge computed before its first verdict: {part: seconds}, None where it is not known
-
-
-def machine_seconds(measured: dict[str, Any]) -> float | None:
-    """Wall time of a judge's computing x machines that were busy with it, by a file of `metrics/asking` or of a verifier's training; None
-    where nothing was measured.
-
-    Requests in flight overlap, so their own times do not add up to what the machines were paid for.
-    """
-    seconds = measured.get("seconds")
-    return None if seconds is None else round(seconds * measured.get("machines", 1), 6)
+Timed = Callable[[str], float | None]  # machine seconds behind the output at a path, None where they were not measured here
 
 
 def preparations(
-    names: Iterable[str], judges: dict[str, Judge], calibrations: dict[str, Calibration], verifiers: dict[str, Verifier], probes: Path,
-    training: Path,
-) -> dict[str, Preparation]:  # fmt: skip
+    names: Iterable[str], judges: dict[str, Judge], calibrations: dict[str, Calibration], verifiers: dict[str, Verifier], timed: Timed
+) -> dict[str, Preparation]:
     """What these judges computed before their first verdict; nothing for one that is no model.
 
     The questions about probes that its thresholds come from, and the training of the verifier whose model it is. Questions about probes
@@ -55,8 +46,6 @@ def preparations(
 
     Args:
         names: of the judges.
-        probes: folder of what asking about the probes took, one file a judge (`metrics/probes/asking`).
-        training: folder of the verifiers' trainings, a folder a judge (`metrics/verifier`).
     """
     found: dict[str, Preparation] = {}
     for name in names:
@@ -65,43 +54,51 @@ def preparations(
             continue
         if judge.calibrated and name in calibrations:
             probed = calibrations[name].probed
-            parts[f"probes of {probed}"] = machine_seconds(read_json(probes / f"{probed}.json"))
+            parts[f"probes of {probed}"] = timed(f"artifacts/probes/{probed}/verdicts.jsonl")
         for verifier in verifiers:
             if is_model_of(verifier, judge.model):
-                parts[f"training of {verifier}"] = machine_seconds(read_json(training / verifier / "held_out.json"))
+                parts[f"training of {verifier}"] = timed(f"metrics/verifier/{verifier}/held_out.json")
     return found
 
 
+def computing(settings: Settings, timed: Timed) -> dict[str, dict[str, float | None]]:
+    """What the judge of each run computed, `start` included. It is in no summary: measured seconds are no stage's output.
+
+    `judge_seconds`: of the run's questions. `preparation_seconds`: what its judge computed before (`preparations`), and no run on the way
+    to it has been charged for: an arm pays once. Both are 0 for a rule, None where it is not known (a simulated VLM, another machine).
+    """
+    runs, judges = settings.runs, settings.judges
+    prepared = preparations((run.judge for run in runs.values()), judges, settings.calibrations, settings.verifiers, timed)
+    rows: dict[str, dict[str, float | None]] = {"start": {"judge_seconds": 0.0, "preparation_seconds": 0.0}}
+    for name, run in runs.items():
+        paid = {part for earlier in chain(runs, name)[:-1] for part in prepared[runs[earlier].judge]}
+        rows[name] = {
+            "judge_seconds": 0.0 if judges[run.judge].kind in RULES else timed(f"loop/{name}/verdicts.jsonl"),
+            "preparation_seconds": added(seconds for part, seconds in prepared[run.judge].items() if part not in paid),
+        }
+    return rows
+
+
 def summarise(
-    runs: dict[str, Run], judges: dict[str, Judge], prepared: dict[str, Preparation], detection: Path, cost: Path, judge: Path,
-    training: Path, asking: Path,
-) -> dict[str, dict[str, Any]]:  # fmt: skip
+    runs: dict[str, Run], judges: dict[str, Judge], detection: Path, cost: Path, judge: Path, training: Path, asking: Path
+) -> dict[str, dict[str, Any]]:
     """One flat row of numbers a run, `start` first, then the runs of params.yaml in their order.
 
-    `judge_seconds`: `machine_seconds` of the run's questions. `preparation_seconds`: what its judge computed before (`preparations`), and
-    no run on the way to it has been charged for: an arm pays once. Both are 0 for a rule, None where it is not known (a simulated VLM).
     `questions` and `unparsed` (of them) are the judge's, by `metrics/asking`, and counted nowhere else; None where nothing is parsed.
     Only files of runs that params.yaml has are read.
     """
     rows: dict[str, dict[str, Any]] = {}
     for name in ["start", *runs]:
         ap, price = read_json(detection / f"{name}.json"), read_json(cost / f"{name}.json")
-        quality, asked, new = {}, {}, {}
-        computed: float | None = 0.0
+        quality, asked = {}, {}
         if name != "start":
             quality, asked = read_json(judge / f"{name}.json"), read_json(asking / f"{name}.json")
-            paid = {part for earlier in chain(runs, name)[:-1] for part in prepared.get(runs[earlier].judge, {})}
-            new = {part: seconds for part, seconds in prepared.get(runs[name].judge, {}).items() if part not in paid}
-            if judges[runs[name].judge].kind not in RULES:
-                computed = machine_seconds(asked)
         row = {
             "mask_AP": ap["mask"]["AP"],
             "box_AP": ap["box"]["AP"],
             "human_hours": price["hours"],
             "draw_hours": price["draw_hours"],
             "human_decisions": price["human_decisions"],
-            "judge_seconds": computed,
-            "preparation_seconds": added(new.values()),
             "images_human": price["labels"]["images"]["human"],
             "images_model": price["labels"]["images"]["model"],
             "images_mixed": price["labels"]["images"]["mixed"],
@@ -240,8 +237,8 @@ def curve(summary: dict[str, dict[str, Any]], runs: dict[str, Run], judges: dict
     Returns:
         Rows of `arm` (with "(simulated)" where it is), `run`, `round` (0 for `start`; of a drawing run its place on the line), `drawing`,
         `human_hours` in all, `added_human_hours` and `added_draw_hours` after the initial labels (those of the run - those of `start`),
-        `mask_AP` and `box_AP`; for other prices, all on the way to the run, `draw_hours`, `human_decisions` and `judge_seconds` (the
-        judges' questions and their preparation, None if one is not known); whether the arm is `simulated`.
+        `mask_AP` and `box_AP`; for other prices, all on the way to the run, `draw_hours` and `human_decisions`; whether the arm is
+        `simulated`.
     """
 
     def point(name: str, run: str) -> dict[str, Any]:
@@ -251,7 +248,6 @@ def curve(summary: dict[str, dict[str, Any]], runs: dict[str, Run], judges: dict
             "added_human_hours": round(numbers["human_hours"] - start["human_hours"], 6),
             "added_draw_hours": round(numbers["draw_hours"] - start["draw_hours"], 6),
             **{key: numbers[key] for key in ("human_hours", "mask_AP", "box_AP", "draw_hours", "human_decisions")},
-            "judge_seconds": added(summary[one][key] for one in way for key in ("judge_seconds", "preparation_seconds")),
             "simulated": summary[name]["simulated"],
         }  # fmt: skip
 
@@ -263,6 +259,17 @@ def curve(summary: dict[str, dict[str, Any]], runs: dict[str, Run], judges: dict
     judged = [name for name in runs if name not in drawn]
     return line + [
         point(name, run) | {"drawing": False} for name in judged for run in ((["start"] if runs[name].prev == "start" else []) + [name])
+    ]
+
+
+def with_computing(
+    points: list[dict[str, Any]], runs: dict[str, Run], computed: dict[str, dict[str, float | None]]
+) -> list[dict[str, Any]]:  # fmt: skip
+    """The points of `curve`, each with `judge_seconds` of all on the way to its run: the judges' questions and their preparation, None if
+    one is not known."""
+    return [
+        {**point, "judge_seconds": added(seconds for run in chain(runs, point["run"]) for seconds in computed[run].values())}
+        for point in points
     ]
 
 

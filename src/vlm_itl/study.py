@@ -24,15 +24,17 @@ import yaml
 from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
+from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from tqdm import tqdm
 
+from . import report, timing
 from .base.errors import UserError
 from .base.files import read_json, replacing, write_json
 from .base.redact import line, say
 from .base.settings import Settings, arm_of, called, load, read_yaml
-from .lineage import Lineage, lineage
+from .lineage import Lineage, lineage, written
 from .statistics import matches
 from .statistics.verdicts import planned, verdicts
 
@@ -107,6 +109,28 @@ def settings_at(revision: str, repository: Path) -> Row:
     except YAMLError:
         return {}
     return content if isinstance(content, dict) else {}
+
+
+@functools.lru_cache(maxsize=2)
+def lock_at(revision: str, repository: Path) -> Any:
+    """dvc.lock of a commit, None where it has none that can be read."""
+    try:
+        return yaml.load(text_at(revision, "dvc.lock", repository) or "", yaml.CSafeLoader)
+    except yaml.YAMLError:
+        return None
+
+
+def computing_at(revision: str, settings: Row, repository: Path) -> dict[str, dict[str, float]]:
+    """`report.computing` of a commit, as far as it was measured on this machine; nothing where its settings are of another version."""
+    try:
+        checked = Settings.model_validate(settings)
+    except ValidationError:
+        return {}
+    if checked.check_runs():
+        return {}
+    made = written(lock_at(revision, repository))
+    rows = report.computing(checked, lambda path: timing.machine_seconds(made[path]) if path in made else None)
+    return {run: {name: value for name, value in row.items() if value is not None} for run, row in rows.items()}
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -232,10 +256,13 @@ def table(found: list[Row], settings: dict[str, Row], repository: Path) -> tuple
         revision = experiment["revision"]
         head = {**experiment, **{key: flat[revision].get(key) for key in columns}}
         own = []
+        computing = computing_at(revision, settings[revision], repository)
         if experiment["state"] in DONE:
             for path, prefix in SOURCES.items():
                 for run, numbers in numbers_at(revision, path, repository).items():
                     facts = about(run, settings[revision])
+                    if not prefix:
+                        numbers |= computing.get(run, {})
                     own += [{**head, **facts, "metric": prefix + name, "value": value} for name, value in numbers.items()]
         rows += own or [{**head, **dict.fromkeys(ABOUT)}]
     return [*FIXED, *columns, *ABOUT], rows
@@ -254,15 +281,11 @@ def of_this_tree(revision: str, repository: Path) -> bool:
 
 def lineage_at(revision: str, runs: Iterable[str], repository: Path) -> Lineage | None:
     """What the models and the test of these runs depend on in a commit; see `lineage.lineage` for None."""
-    try:
-        lock = yaml.load(text_at(revision, "dvc.lock", repository) or "", yaml.CSafeLoader)
-    except yaml.YAMLError:
-        lock = None
 
     def tracked(folder: str) -> str:
         return git(repository, "ls-tree", "-r", revision, "--", folder)
 
-    return lineage(lock, map(MATCHES.format, runs), tracked)
+    return lineage(lock_at(revision, repository), map(MATCHES.format, runs), tracked)
 
 
 def cost_at(revision: str, run: str, repository: Path) -> Row | None:

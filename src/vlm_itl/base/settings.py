@@ -528,6 +528,7 @@ class Settings(Model):
     """The whole of `params.yaml`."""
 
     seed: Seed  # of training and of simulated judges; data and split have their own: a sweep keeps the test set
+    processor: Literal["avx2", "native"] = "avx2"  # what CPUs compute with: the same everywhere, or all they have (docs/method.md)
     data: Data
     select: Select
     split: Split

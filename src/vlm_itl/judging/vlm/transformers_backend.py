@@ -27,6 +27,7 @@ import transformers
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from ...base.errors import UserError
+from ...base.processor import chosen
 from ...base.redact import say
 from ...base.settings import VlmJudge
 from ...pretrained import identity, loading
@@ -54,6 +55,7 @@ class TransformersBackend:
             **identity(settings.model, settings.revision, KEY),
             "dtype": settings.dtype,
             "transformers": self.versions["transformers"],
+            **({"processor": chosen()} if self.device == "cpu" else {}),
             **settings.asking(),
         }
         self.batch_size = 1 if settings.samples > 1 else settings.batch_size  # smaller once the memory has run out

@@ -1,0 +1,43 @@
+"""How long judges computed. Seconds differ from run to run, so they may stand in no output of a stage and in nothing that git compares.
+
+They lie under `scratch/timing` in a file for each timed output, named by the md5 of its content. So they are found whatever experiment
+made the output, and never shown for another version of it. On a machine that did not make it there are none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from .base.files import feed, read_json, scratch, write_json
+
+
+def note(output: Path, seconds: float, machines: int) -> None:
+    """Keep how long the computing behind an output took: wall time, and how many machines were busy with it."""
+    write_json(_file(md5(output)), {"seconds": seconds, "machines": machines})
+
+
+def machine_seconds(digest: str) -> float | None:
+    """Wall time x machines behind the output with this md5; None where it was not measured here.
+
+    Requests in flight overlap, so their own times do not add up to what the machines were paid for.
+    """
+    file = _file(digest)
+    if not file.exists():
+        return None
+    took = read_json(file)
+    return round(took["seconds"] * took["machines"], 6)
+
+
+def behind(path: str) -> float | None:
+    """`machine_seconds` of an output as it lies in the working tree; None, too, where it does not."""
+    return machine_seconds(md5(Path(path))) if Path(path).is_file() else None
+
+
+def md5(path: Path) -> str:
+    """As DVC records it."""
+    return feed(hashlib.md5(), path).hexdigest()
+
+
+def _file(digest: str) -> Path:
+    return scratch() / "timing" / f"{digest}.json"
