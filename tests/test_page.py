@@ -92,7 +92,7 @@ def project(tmp_path, monkeypatch) -> Path:
         ap = {"AP": 0.25 + k / 100, "AP50": 0.5, "AP75": None, "per_class": {HOSTILE: 0.1 + k / 100, "bird": None}}
         write_json(Path(f"metrics/detection/{name}.json"), {"mask": ap, "box": ap})
         summary[name] = {
-            "mask_AP": 0.25 + k / 100, "box_AP": None, "human_hours": 4 + k / 7, "images_human": 72, "images_model": 3 * k, "asked": 30,
+            "mask_AP": 0.25 + k / 100, "box_AP": None, "human_hours": 4 + k / 7, "images_human": 72, "images_model": 3 * k, "images_mixed": 0, "asked": 30,
             "approved": 10, "steps": 40 + k, "questions": 1797,
             "unparsed": 1774 if name == "looks-1" else None,
         }  # fmt: skip
@@ -176,7 +176,7 @@ def test_tables_say_what_the_files_say(project):
     summary = read_json(Path("metrics/summary.json"))
     assert [row[0].split()[0] for row in tables["runs"][1:]] == list(summary)
     for row, numbers in zip(tables["runs"][1:], summary.values()):
-        counted = [str(numbers[key]) for key in ("images_model", "asked", "approved")]
+        counted = [str(numbers[key]) for key in ("images_model", "images_mixed", "asked", "approved")]
         counted += ["1,774 of 1,797" if row[0].startswith("looks-1") else "-"]
         seconds = {"looks-1": ["not measured here", "0"], "sim-1": ["-", "0"]}.get(row[0].split()[0], ["0", "0"])
         counted += [*seconds, str(numbers["steps"])]
@@ -205,18 +205,18 @@ def test_what_judges_computed_is_shown_where_it_was_measured(project):
     """In no output of a stage, so the page looks it up; the figure of other prices gets a panel more, and the stage's stays as it is."""
     points = [
         {"arm": run.split("-")[0], "run": run, "round": 1, "human_hours": 5, "added_human_hours": 1, "added_draw_hours": 0.5,
-         "mask_AP": 0.3, "box_AP": None, "draw_hours": 4, "human_decisions": 9, "simulated": False}
+         "mask_AP": 0.3, "box_AP": None, "draw_hours": 4, "human_decisions": 9, "simulated": False, "drawing": run == "all"}
         for run in RUNS
     ]  # fmt: skip
     write_json(Path("artifacts/report/curve.json"), points)
-    figures.save(arms.prices(points, {"all"}, [1.6, 3.0, 9.0]), Path("artifacts/report/prices.svg"))
+    figures.save(arms.prices(points, [1.6, 3.0, 9.0]), Path("artifacts/report/prices.svg"))
     by_stage = Path("artifacts/report/prices.svg").read_bytes()
     assert page.collect(load())["figures"]["prices"].url == page.data_url(by_stage, "image/svg+xml")
     verdicts = Path("loop/looks-1/verdicts.jsonl")
     verdicts.write_text('{"image_id": 1}\n')
     timing.note(verdicts, 6.25, 2)
     made_here = made()
-    assert {row[0].split()[0]: row[9] for row in Tables(made_here).rows["runs"][1:]} == {
+    assert {row[0].split()[0]: row[10] for row in Tables(made_here).rows["runs"][1:]} == {
         "start": "0", "human-1": "0", "looks-1": "12.5", "sim-1": "-", "all": "0",
     }  # fmt: skip
     assert "as measured on this machine." in words(made_here)

@@ -242,7 +242,7 @@ def test_what_was_measured_elsewhere_is_not_known(tmp_path, monkeypatch):
     write_json(tmp_path / "metrics/verifier/learner/held_out.json", "trained elsewhere")
     rows = computing(with_runs(runs, **LEARNS), timing.behind)
     assert rows["learner-1"] == {"judge_seconds": 2, "preparation_seconds": None}
-    assert with_computing(curve(summary_of(tmp_path, runs, JUDGES), runs), runs, rows)[-1]["judge_seconds"] is None
+    assert with_computing(curve(summary_of(tmp_path, runs, JUDGES), runs, JUDGES), runs, rows)[-1]["judge_seconds"] is None
     write_json(tmp_path / "loop/learner-1/verdicts.jsonl", "another version, from a remote")
     assert computing(with_runs(runs, **LEARNS), timing.behind)["learner-1"]["judge_seconds"] is None
 
