@@ -92,8 +92,8 @@ def project(tmp_path, monkeypatch) -> Path:
         ap = {"AP": 0.25 + k / 100, "AP50": 0.5, "AP75": None, "per_class": {HOSTILE: 0.1 + k / 100, "bird": None}}
         write_json(Path(f"metrics/detection/{name}.json"), {"mask": ap, "box": ap})
         summary[name] = {
-            "mask_AP": 0.25 + k / 100, "box_AP": None, "human_hours": 4 + k / 7, "images_human": 72, "images_model": 3 * k, "images_mixed": 0, "asked": 30,
-            "approved": 10, "steps": 40 + k, "questions": 1797,
+            "mask_AP": 0.25 + k / 100, "box_AP": None, "human_hours": 4 + k / 7, "images_human": 72, "images_model": 3 * k,
+            "images_mixed": 0, "asked": 30, "approved": 10, "steps": 40 + k, "questions": 1797,
             "unparsed": 1774 if name == "looks-1" else None,
         }  # fmt: skip
         if name != "start":
