@@ -79,9 +79,6 @@ def no_matter(path: str) -> bool:
     if path in ("stages/__init__.py", "src/vlm_itl/__init__.py"):
         return True
     return [type(n) for n in ast.parse((ROOT / path).read_text()).body] in ([], [ast.Expr])
-        [],
-        [ast.Expr],
-    )
 
 
 def entries(values: list) -> list[str]:
