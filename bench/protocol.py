@@ -107,7 +107,7 @@ class World:
             given.pop("refined")
             new = refined(new, self.truth)
         folder = self.out / f"{self.start.name}-{a.steps}-{a.then}-{name.replace(':', '_')}"
-        self.fit(folder, new, a.steps, a.then, self.start, None, **{k: float(v) for k, v in given.items()})
+        self.fit(folder, new, a.steps, a.then, self.start / "model", None, **{k: float(v) for k, v in given.items()})
         quality = judge_quality(said, proposals, self.truth, 0.6)
         return {
             "seed": self.seed, "arm": name, "AP": read_json(folder / "numbers.json")["mask"]["AP"],
