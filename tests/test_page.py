@@ -333,13 +333,13 @@ def test_simulated_judges_are_named_wherever_their_numbers_stand(project):
     assert "human-1, sim-1 answer from the true masks" in words(made())
 
 
-@pytest.mark.parametrize("init", ["scratch", "imagenet", "coco"])
+@pytest.mark.parametrize("init", ["scratch", "drawn", "imagenet", "coco"])
 def test_limits_name_the_labels_hidden_in_weights(project, init):
     params = YAML(typ="safe").load(Path("params.yaml").read_text())
     params["detector"]["init"] = init
     with open("params.yaml", "w") as stream:
         YAML(typ="safe").dump(params, stream)
-    assert {"scratch": "random weights", "imagenet": "1.28 million", "coco": "860,000"}[init] in words(made())
+    assert {"scratch": "random weights", "drawn": "drawn pictures of other things", "imagenet": "1.28 million", "coco": "860,000"}[init] in words(made())
 
 
 def test_strangers_text_is_text(project):
