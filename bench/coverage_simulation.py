@@ -107,7 +107,7 @@ def curve_study(
 
 
 def curve_main(studies: int, sizes: list[int], seeds: int, replicates: int) -> None:
-    true = curve_truth(5_000, seeds, 300 if seeds > 1 else 60, np.random.default_rng(0))
+    true = curve_truth(5_000, seeds, 150 if seeds > 1 else 60, np.random.default_rng(0))
     for images in sizes:
         found = [curve_study(images, seeds, replicates, true, k) for k in tqdm(range(studies), desc=f"{images} images", disable=None)]
         for name, (lost, saved) in true.items():

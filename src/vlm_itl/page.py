@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import hashlib
 import io
 import json
 import platform
@@ -87,10 +86,6 @@ def maybe(path: Path) -> Any:
     return read_json(path) if path.exists() else None
 
 
-def md5(path: Path) -> str:
-    return hashlib.md5(path.read_bytes()).hexdigest()
-
-
 def git(*words: str) -> str | None:
     """What git prints, None where it cannot."""
     try:
@@ -118,8 +113,8 @@ def provenance(shown: list[Path]) -> Provenance:
     return Provenance(
         commit=git("rev-parse", "HEAD"), committed=git("show", "-s", "--format=%cs", "HEAD"),
         branch=git("branch", "--show-current") or None, dirty=changed(),
-        params=md5(Path("params.yaml")), lock=md5(lock) if lock.exists() else None,
-        other=[str(path) for path in shown if path not in known or md5(path) != made[str(path)]], checked=len(known),
+        params=timing.md5(Path("params.yaml")), lock=timing.md5(lock) if lock.exists() else None,
+        other=[str(path) for path in shown if path not in known or timing.md5(path) != made[str(path)]], checked=len(known),
         versions={"Python": platform.python_version(), **{name: version(name) for name in ("dvc", "torch", "detectron2", "pycocotools")
                                                           if installed(name)}},
     )  # fmt: skip

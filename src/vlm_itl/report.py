@@ -198,9 +198,9 @@ def answers(comparison: dict[str, Any], names: dict[str, str]) -> list[str]:
         names: how a run is called.
     """
 
-    def points(row: dict[str, Any], sign: str = "+") -> str:
+    def points(row: dict[str, Any]) -> str:
         ends = "" if row["low"] is None or row["high"] is None else f" ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})"
-        return f"{100 * row['difference']:{sign}.1f} points{ends}"
+        return f"{100 * row['difference']:+.1f} points{ends}"
 
     why = comparison["assay"]["reason"]
     lines = [f"Can this experiment tell judges apart? {tells_judges_apart(comparison)}" + (f": {why}" if why else "")]

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 from tqdm import tqdm
 
-from ..base.settings import Compare, Judge, Run, Seconds, drawing_runs
+from ..base.settings import Compare, Judge, Run, Seconds, chain, drawing_runs
 from .compare import Sampled, Seeds, compare, holm, last_run_of, last_runs, number, pairs, too_few_images
 from .curve import Curve, against, hours_at, price_name
 from .matches import same_images
@@ -58,19 +58,13 @@ def plan(runs: Mapping[str, Run], judges: Mapping[str, Judge], settings: Compare
     no_reference = no_control = None
     if reference is None:
         no_reference = f"no arm of the judge '{settings.reference}' in runs"
-    elif not _from_start(runs, reference):
+    elif runs[chain(runs, reference)[0]].prev != "start":
         no_reference, reference = f"the arm of '{settings.reference}' does not begin at start", None
     if settings.negative_control is None:
         no_control = "compare.negative_control is null"
     elif control is None or control not in arms:
         no_control, control = f"no arm of the judge '{settings.negative_control}' in runs", None
     return Plan(arms, reference, control, ["start", *drawn], [r for r in last_runs(runs) if r not in drawn], no_reference, no_control)
-
-
-def _from_start(runs: Mapping[str, Run], name: str) -> bool:
-    while name in runs:
-        name = runs[name].prev
-    return name == "start"
 
 
 def planned(comparison: Row) -> Plan | None:
