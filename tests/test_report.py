@@ -273,6 +273,20 @@ def test_who_decided_nothing():
     assert decided_nothing({}, runs) == set()
 
 
+def test_the_readme_shows_the_committed_numbers():
+    summary = json.loads((ROOT / "metrics/summary.json").read_text())
+    rows = [line.strip("| ").split(" | ") for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("|")]
+    header = next(row for row in rows if row[0] == "run")
+    shown = {row[0].split()[0]: dict(zip(header, row, strict=True)) for row in rows if len(row) == len(header)}
+    for name, numbers in summary.items():
+        row = shown[name]
+        assert ("(simulated)" in row["run"]) == numbers["simulated"]
+        for column, key, digits in (("mask AP", "mask_AP", 3), ("box AP", "box_AP", 3), ("human hours", "human_hours", 2)):
+            assert row[column] == f"{numbers[key]:.{digits}f}", (name, column)
+        for column, key in (("images by human", "images_human"), ("by model", "images_model"), ("steps", "steps")):
+            assert row[column] == str(numbers[key]), (name, column)
+
+
 def test_the_table_by_hand_is_of_the_runs_of_params_yaml(tmp_path, monkeypatch, capsys):
     """After a failed stage the summary that lies there is the committed one's."""
     settings = load(ROOT / "params.yaml")
