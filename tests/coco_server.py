@@ -71,8 +71,9 @@ class CocoServer(LoopbackServer):
 
     Faults: an HTTP status as a number, `(429, "1")` with Retry-After, `reset`, `short`, `stall`, `garbage` (right length), `html`,
     `redirect`, `small` (a whole JPEG of another size), `tampered` (another JPEG than the ETag of S3 says), `endless` (a body), `gzip`
-    (a compressed one, unasked), `drip` and `drip head` (a byte now and then), `inward` (a redirection to another name of this machine),
-    `circle` (one to the same address), `escape` (a refusal whose reason is a terminal's colour).
+    (a compressed one, unasked), `drip`, `drip head`, `drip chunk` and `drip trailer` (a byte now and then), `inward` (a redirection to
+    another name of this machine), `circle` (one to the same address), `endless circle` (with a body), `nowhere` (one to no address),
+    `escape` (a refusal whose reason is a terminal's colour).
     """
 
     def __init__(self, folder: Path, latency: float = 0.0) -> None:
@@ -135,7 +136,9 @@ class CocoServer(LoopbackServer):
             status, headers["Location"], body = 302, path, b""
         elif fault == "gzip":
             headers["Content-Encoding"], body = "gzip", gzip.compress(bytes(2**24))
-        elif fault in ("endless", "drip", "drip head"):
+        elif fault == "nowhere":
+            status, headers["Location"], body = 302, "http://[::no/", b""
+        elif fault in ("endless", "drip", "drip head", "drip chunk", "drip trailer", "endless circle"):
             self._without_end(handler, fault)
             return
         elif fault == "escape":
@@ -164,13 +167,18 @@ class CocoServer(LoopbackServer):
         """Send until the client has had enough, or the server ends; a gigabyte at most."""
         handler.close_connection = True
         head = b"HTTP/1.1 200 OK\r\nConnection: close\r\n"
-        piece = {"endless": bytes(2**20), "drip": b"x", "drip head": b"X-More: 1\r\n"}[fault]
+        chunks = head + b"Transfer-Encoding: chunked\r\n\r\n"
+        begin, piece = {
+            "endless": (head + b"\r\n", bytes(2**20)), "drip": (head + b"\r\n", b"x"), "drip head": (head, b"X-More: 1\r\n"),
+            "drip chunk": (chunks + b"1;", b"x"), "drip trailer": (chunks + b"1\r\nx\r\n0\r\nX-More: ", b"x"),
+            "endless circle": (head.replace(b"200 OK", b"302 Found") + f"Location: {handler.path}\r\n\r\n".encode(), bytes(2**20)),
+        }[fault]  # fmt: skip
         try:
-            handler.wfile.write(head if fault == "drip head" else head + b"\r\n")
+            handler.wfile.write(begin)
             for _ in range(1024):
                 handler.wfile.write(piece)
                 handler.wfile.flush()
-                if fault != "endless" and self.closing.wait(0.3):
+                if "drip" in fault and self.closing.wait(0.3):
                     return
         except OSError:
             pass

@@ -137,6 +137,17 @@ def test_an_arm_that_is_start_loses_and_saves_nothing():
     assert (found.hours_saved.low, found.hours_saved.high) == (0, 0)
 
 
+def test_where_all_find_the_same_nothing_is_said():
+    """A flat curve and an arm upon it: pooling rounds .2 to .20000000000000004, and where all find nothing, an arm may start below start."""
+    flat = Curve.through(np.array([1.0, 2.0, 3.0]), np.tile([0.2, 0.2, 0.2], (101, 1)))
+    assert flat is not None
+    for hours in (0.5, 1.5, 9.0):
+        found = against([flat], np.array([hours]), arm(0.2), 0.95)
+        assert (found.answer, found.hours_saved.high) == ("cannot tell", None), hours
+    nothing = against([exact(np.zeros(4))], np.array([0.5]), arm(0.0), 0.95)
+    assert (nothing.answer, nothing.hours_saved.value, nothing.hours_saved.low) == ("cannot tell", None, None)
+
+
 def test_hours_of_a_price():
     cost = {"drawn_instances": 90, "human_decisions": 600, "hours": 99}
     assert [hours_at(cost, 80, v) for v in (0, 3, 9)] == pytest.approx([2, 2.5, 3.5])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_detector import SMALL
 
 from vlm_itl.base.errors import UserError
@@ -104,6 +104,15 @@ def test_weights_named_in_settings_come_first_and_other_pixels_are_refused():
     assert initial_weights(settings, build_config(settings, 4)) == "mine.pth"
     with pytest.raises(UserError, match=r"^[^\n]*safetensors: these weights were not trained with \{\"INPUT\.FORMAT\": \"RGB\"\}[^\n]*$"):
         load_weights(network(**{"INPUT.FORMAT": "RGB"}), str(CONFIG.with_suffix(".safetensors")))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(tmp_path, value):
+    shipped = load_file(CONFIG.with_suffix(".safetensors"))
+    shipped["backbone.fpn_lateral2.weight"].view(-1)[0] = value
+    save_file(shipped, tmp_path / "broken.safetensors")
+    with pytest.raises(UserError, match=r"^[^\n]*broken\.safetensors: [^\n]*backbone\.fpn_lateral2\.weight holds NaN or infinity[^\n]*$"):
+        load_weights(network(), str(tmp_path / "broken.safetensors"))
 
 
 def test_a_config_without_such_weights():

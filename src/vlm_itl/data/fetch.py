@@ -175,8 +175,13 @@ class _Answer:
     exhausted: bool = False  # every try failed, as when the network or the server is at fault; a 404 is not tried again
 
 
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """None: `_read` follows redirections. requests would read the body of each to its end, however long that is."""
+
+
 def _session(limits: _Limits) -> requests.Session:
-    session = requests.Session()
+    session = _Session()
     session.headers["Accept-Encoding"] = "identity"  # the files are compressed already, and a small body must not unpack to a large one
     for scheme in ("http://", "https://"):
         session.mount(scheme, _Adapter(limits))
@@ -184,7 +189,7 @@ def _session(limits: _Limits) -> requests.Session:
 
 
 class _Adapter(HTTPAdapter):
-    """Cuts a connection on which the head of an answer takes longer than the deadline: requests' timeout is of each byte."""
+    """Cuts a connection on which an answer takes longer than the deadline: requests' timeout is of each byte."""
 
     def __init__(self, limits: _Limits) -> None:
         self.limits = limits
@@ -209,26 +214,29 @@ class _Adapter(HTTPAdapter):
 
 
 class _Cut:
-    """Of a connection, the wait for the head of an answer."""
+    """Of a connection, the wait for an answer: its head here, its body until `_read` cancels the response's `timer`."""
 
     limits: _Limits
     sock: socket.socket | None
     late = False
 
     def getresponse(self) -> Any:
-        self.late = False
-        timer = threading.Timer(self.limits.deadline, self._cut)
+        self.late, response = False, None
+        timer = threading.Timer(self.limits.deadline, self._cut, [self.sock])  # the connection forgets it where the server will close
         timer.daemon = True
         timer.start()
         try:
-            return super().getresponse()  # type: ignore[misc]
+            response = super().getresponse()  # type: ignore[misc]
+            response.timer = timer
+            return response
         finally:
-            timer.cancel()
+            if response is None:
+                timer.cancel()
             if self.late:  # what was cut may look like an answer that has ended
                 raise ProtocolError(f"the answer's head is {self.limits.late}")
 
-    def _cut(self) -> None:
-        self.late, sock = True, self.sock
+    def _cut(self, sock: socket.socket | None) -> None:
+        self.late = True
         if sock is not None:
             with contextlib.suppress(OSError):  # it is closed already
                 sock.shutdown(socket.SHUT_RDWR)
@@ -275,29 +283,52 @@ def _read(session: requests.Session, url: str, most_bytes: int, limits: _Limits,
     """
     end = time.monotonic() + limits.deadline
     for _ in range(1 + REDIRECTIONS):
-        host = (urlsplit(url).hostname or "").lower()
+        try:
+            host = (urlsplit(url).hostname or "").lower()
+        except ValueError as error:
+            raise _Refused(f"{url} is no address ({error})") from None
         if limits.hosts is not None and host not in limits.hosts:
             raise _Refused(
                 f"{url} is on '{host}', which is not asked; if it is COCO's pictures that lie there, add it to data.coco2017.hosts"
             )
         with session.get(url, timeout=limits.timeout, stream=True, allow_redirects=False) as response:
-            if response.is_redirect:
-                url = urljoin(url, response.headers["Location"])
-                if time.monotonic() > end:
-                    raise TimeoutError(limits.late)
-                continue
-            if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-                raise _Refused(f"its body is compressed ({response.headers['Content-Encoding']}), though that was not asked for")
-            size = response.raw.length_remaining or 0  # as the head says, if it does
-            while size <= most_bytes and (block := response.raw.read1(1 << 16)):  # what has come, without waiting for more
-                size = max(size, into.tell() + len(block))
-                if time.monotonic() > end:
-                    raise TimeoutError(limits.late)
-                into.write(block)
+            try:
+                if response.is_redirect:
+                    url = _joined(url, response.headers["Location"])
+                    if time.monotonic() > end:
+                        raise TimeoutError(limits.late)
+                    continue
+                if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+                    raise _Refused(f"its body is compressed ({response.headers['Content-Encoding']}), though that was not asked for")
+                size = response.raw.length_remaining or 0  # as the head says, if it does
+                while size <= most_bytes and (block := response.raw.read1(1 << 16)):  # what has come, without waiting for more
+                    size = max(size, into.tell() + len(block))
+                    if time.monotonic() > end:
+                        break
+                    into.write(block)
+            except HTTPError:
+                if time.monotonic() <= end:  # else it was cut
+                    raise
+            finally:
+                response.raw.timer.cancel()
+            if time.monotonic() > end:  # what was cut may look like an answer that has ended
+                raise TimeoutError(limits.late)
             if size > most_bytes:
                 raise _Refused(f"more than {most_bytes:,} bytes{limits.too_large}")
             return response
     raise _Refused(f"more than {REDIRECTIONS} redirections")
+
+
+def _joined(url: str, location: str) -> str:
+    """Where a redirection leads.
+
+    Raises:
+        _Refused: nowhere.
+    """
+    try:
+        return urljoin(url, location)
+    except ValueError as error:
+        raise _Refused(f"it leads to {location!r}, which is no address ({error})") from None
 
 
 def _other_than_stored(response: requests.Response, body: bytes) -> str | None:

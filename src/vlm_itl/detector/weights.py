@@ -213,11 +213,18 @@ def _arrays(weights: Any) -> dict[str, Any]:
     """Those of the values that are arrays.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are none, or one holds what is no number: a training would end at its first step and blame its learning rate.
     """
     found = {n: v for n, v in weights.items() if isinstance(v, np.ndarray | torch.Tensor)} if isinstance(weights, dict) else {}
     if not found:
         raise ValueError("it holds no weights by name")
+    for name, value in found.items():
+        if isinstance(value, torch.Tensor):
+            finite = not value.is_floating_point() or bool(value.float().isfinite().all())
+        else:
+            finite = value.dtype.kind != "f" or bool(np.isfinite(value).all())
+        if not finite:
+            raise ValueError(f"{name} holds NaN or infinity")
     return found
 
 

@@ -110,12 +110,14 @@ def against(curves: list[Curve], hours: Values, ap: Values, level: float) -> Aga
 
     def lost(more: float) -> Interval:
         values = np.stack([curve.at(h + more) for curve, h in zip(curves, hours)], axis=1) - ap
+        values = np.round(values, 12)  # pooled points are means, whose last digit must not decide between equals
         return confidence(values[0], values[1:], level)
 
     def first(f: Callable[[Interval], float], above: bool = False) -> float:
         """The fewest hours more at which a rising function of `lost` reaches 0, or gets above it; -inf or inf: off the curve's ends."""
         low, high = least, most
-        if f(lost(low)) > 0:
+        # equal to `start` in fewer hours than it: fewer still may do
+        if f(lost(low)) > 0 or (low > 0 and not above and f(lost(low)) == 0):
             return -np.inf
         if f(lost(high)) < 0 or (above and f(lost(high)) == 0):
             return np.inf
