@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_itl import report
-from vlm_itl.base.files import read_json, write_json
+from vlm_itl.base.files import write_json
 from vlm_itl.base.stage import Stage
 
 STAGE = Stage(
@@ -35,7 +35,7 @@ def main(
     runs, judges = settings["runs"], settings["judges"]
     numbers = report.summarise(runs, judges, detection, cost, judge, training, asking)
     write_json(summary, numbers)
-    write_json(headline, report.headline(numbers, read_json(comparison)))
+    write_json(headline, report.headline(numbers, report.read_comparison(comparison)))
     write_json(curve, report.curve(numbers, runs, judges))
 
 

@@ -138,7 +138,7 @@ def test_an_arm_that_is_start_loses_and_saves_nothing():
 
 
 def test_where_all_find_the_same_nothing_is_said():
-    """A flat curve and an arm upon it: pooling rounds .2 to .20000000000000004, and where all find nothing, an arm may start below start."""
+    """A flat curve and an arm upon it: pooling rounds .2 to .20000000000000004, and an arm may begin below start."""
     flat = Curve.through(np.array([1.0, 2.0, 3.0]), np.tile([0.2, 0.2, 0.2], (101, 1)))
     assert flat is not None
     for hours in (0.5, 1.5, 9.0):

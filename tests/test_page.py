@@ -94,7 +94,8 @@ def project(tmp_path, monkeypatch) -> Path:
         summary[name] = {
             "mask_AP": 0.25 + k / 100, "box_AP": None, "human_hours": 4 + k / 7, "images_human": 72, "images_model": 3 * k,
             "images_mixed": 0, "asked": 30, "approved": 10, "steps": 40 + k, "questions": 1797,
-            "unparsed": 1774 if name == "looks-1" else None,
+            "unparsed": 1774 if name == "looks-1" else None, "draw_hours": 4, "human_decisions": 30, "images_ground_truth": 0,
+            "judge_recall": None, "judge_specificity": None, "label_precision": None, "simulated": name in ("human-1", "sim-1"),
         }  # fmt: skip
         if name != "start":
             write_json(Path(f"metrics/judge/{name}.json"), judged(k))
@@ -366,6 +367,26 @@ def test_what_is_missing_is_said_and_no_error(project):
 def test_a_broken_file_is_one_line(project):
     Path("metrics/summary.json").write_text("{")
     with pytest.raises(UserError, match=r"metrics/summary\.json: cannot be read as JSON"):
+        page.collect(load())
+
+
+BROKEN = {
+    "assay": [], "arms": {"looks-1": {}}, "curve": {"arms": {"looks-1": {}}}, "plan": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("part", BROKEN)
+def test_a_comparison_of_another_version_is_one_line(project, part):
+    file = Path("metrics/comparison.json")
+    write_json(file, read_json(file) | {part: BROKEN[part]})
+    with pytest.raises(UserError, match=r"^metrics/comparison\.json: not a comparison as this version writes it[^\n]*$"):
+        page.collect(load())
+
+
+@pytest.mark.parametrize("content", [[1], {"start": {}}, {"start": 1}])
+def test_a_summary_of_another_version_is_one_line(project, content):
+    write_json(Path("metrics/summary.json"), content)
+    with pytest.raises(UserError, match=r"^metrics/summary\.json: not a summary as this version writes it[^\n]*$"):
         page.collect(load())
 
 

@@ -138,7 +138,7 @@ def test_ctrl_c_and_a_failure_lose_no_seed_that_is_done(project):
     assert project.ran() == ["2 0", "4 0"]  # by other code, so the second again
 
 
-@pytest.mark.parametrize("text", ["", "1,,2", "a", "1;2", "-1", "1.5", "\u0661"])
+@pytest.mark.parametrize("text", ["", "1,,2", "a", "1;2", "-1", "1.5", "\u0661", "1" * 5000, str(2**63)])
 def test_seeds_that_are_none(text):
     with pytest.raises(UserError, match="whole numbers with commas"):
         sweep.seeds_of(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import pytest
 from conftest import ROOT
 from ruamel.yaml import YAML
 
@@ -24,6 +25,19 @@ def test_machine_seconds_by_hand(tmp_path, monkeypatch):
     assert timing.behind("second.jsonl") == 7.5
     timing.note(first, 0.42, 1)
     assert timing.behind("first.jsonl") == 0.42
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "{}", '{"seconds": "1", "machines": 1}', '{"seconds": NaN, "machines": 1}', "[" * 9999, "\0"]
+)
+def test_a_broken_timing_is_left_out_and_named(tmp_path, monkeypatch, capsys, content):
+    monkeypatch.chdir(tmp_path)
+    Path("made.jsonl").write_text("{}\n")
+    timing.note(Path("made.jsonl"), 1, 1)
+    (file,) = Path("scratch/timing").iterdir()
+    file.write_text(content)
+    assert timing.behind("made.jsonl") is None
+    assert f"{file}: not how long a judge computed" in capsys.readouterr().out
 
 
 def test_a_study_shows_what_was_measured_here_of_a_commit(tmp_path, monkeypatch):

@@ -222,11 +222,10 @@ def collect(settings: Settings, study_csv: Path | None = None, pooled_json: Path
         return content
 
     runs: dict[str, Run | None] = {"start": None, **settings.runs}
-    summary = take(Path("metrics/summary.json")) or {}
-    comparison_file = Path("metrics/comparison.json")
+    summary_file, comparison_file = Path("metrics/summary.json"), Path("metrics/comparison.json")
+    summary = report.read_summary(summary_file) if summary_file.exists() else {}
     comparison = report.read_comparison(comparison_file) if comparison_file.exists() else None
-    if comparison:
-        shown.append(comparison_file)
+    shown += [path for path in (summary_file, comparison_file) if path.exists()]
     figures = {}
     for name, caption in FIGURES.items():
         path = Path(f"artifacts/report/{name}.svg")

@@ -28,6 +28,7 @@ from .base.settings import (
     load,
     simulated,
 )
+from .statistics.verdicts import is_comparison
 
 RULES = ("human", "confidence", "random", "always", "never")  # kinds of judge that compute nothing worth counting
 
@@ -157,6 +158,31 @@ def headline(summary: dict[str, dict[str, Any]], comparison: dict[str, Any]) -> 
     }
 
 
+# metrics of a run that any table shows, with what each may be
+NUMBERS = ("mask_AP", "box_AP", "human_hours", "draw_hours", "human_decisions", "images_human", "images_model", "images_mixed",
+           "images_ground_truth", "steps", "asked", "approved", "questions", "unparsed", "judge_recall", "judge_specificity",
+           "label_precision")  # fmt: skip
+
+
+def read_summary(path: Path) -> dict[str, dict[str, Any]]:
+    """What the stage `report` wrote (`summarise`).
+
+    Raises:
+        UserError: there is no such file, or it is none of this version's.
+    """
+    content = read_json(path)
+    whole = isinstance(content, dict) and all(
+        isinstance(row, dict)
+        and isinstance(row.get("simulated"), bool)
+        and all(key in row and (row[key] is None or type(row[key]) in (int, float)) for key in NUMBERS)
+        and (row["unparsed"] is None or row["questions"] is not None)
+        for row in content.values()
+    )
+    if not whole:
+        raise UserError(f"{path}: not a summary as this version writes it; `dvc repro` makes it (stage report)")
+    return content
+
+
 def read_comparison(path: Path) -> dict[str, Any]:
     """What the stage `compare` wrote.
 
@@ -164,7 +190,7 @@ def read_comparison(path: Path) -> dict[str, Any]:
         UserError: there is no such file, or it is none of this version's.
     """
     content = read_json(path)
-    if not isinstance(content, dict) or not {"assay", "arms", "curve", "plan"} <= set(content):
+    if not is_comparison(content):
         raise UserError(f"{path}: not a comparison as this version writes it; `dvc repro` makes it (stage compare)")
     return content
 
@@ -296,7 +322,7 @@ def main() -> None:
     path = Path("metrics/summary.json")
     try:
         settings = load()
-        summary, runs = read_json(path), ["start", *settings.runs]
+        summary, runs = read_summary(path), ["start", *settings.runs]
         if list(summary) != runs:
             raise UserError(
                 f"{path}: has the runs {', '.join(summary)}, and params.yaml {', '.join(runs)}: the report of these is not made yet; "

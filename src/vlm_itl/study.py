@@ -36,7 +36,7 @@ from .base.redact import line, say
 from .base.settings import Settings, arm_of, called, load, read_yaml
 from .lineage import Lineage, lineage, written
 from .statistics import matches
-from .statistics.verdicts import planned, verdicts
+from .statistics.verdicts import is_comparison, planned, verdicts
 
 Row = dict[str, Any]
 COMPARISON, COST, MATCHES = "metrics/comparison.json", "metrics/cost/{}.json", "artifacts/matches/{}.npz"
@@ -65,7 +65,7 @@ def json_at(revision: str, path: str, repository: Path) -> Row:
     text = text_at(revision, path, repository)
     try:
         content = json.loads(text) if text else {}
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -439,7 +439,9 @@ def read_pooled(path: Path) -> list[Row]:
         raise UserError(f"{path}: no such file; `make study` writes it")
     rows = read_json(path)
     keys = {"group", "seeds", "revisions", "settings", "simulated", "comparison"}
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and keys <= set(row) and planned(row["comparison"]) for row in rows):
+    if not isinstance(rows, list) or not all(
+        isinstance(row, dict) and keys <= set(row) and is_comparison(row["comparison"]) for row in rows
+    ):
         raise UserError(f"{path}: not what `make study` writes; run it again")
     return rows
 

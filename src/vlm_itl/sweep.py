@@ -7,6 +7,7 @@ these very settings and this code is there already is not run again: what was st
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 import time
@@ -32,8 +33,8 @@ def seeds_of(text: str) -> list[int]:
         UserError: it is no such list.
     """
     words = [word.strip() for word in text.split(",")]
-    if not all(word.isascii() and word.isdigit() for word in words):
-        raise UserError(f"--seeds: whole numbers with commas between them are expected, as in 1,2,3 (it says {text!r})")
+    if not all(re.fullmatch("[0-9]{1,19}", word) and int(word) < 2**63 for word in words):
+        raise UserError(f"--seeds: whole numbers with commas between them, below 2**63, are expected, as in 1,2,3 (it says {text[:80]!r})")
     return list(dict.fromkeys(map(int, words)))
 
 

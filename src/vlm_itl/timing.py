@@ -7,9 +7,12 @@ made the output, and never shown for another version of it. On a machine that di
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 
+from .base.errors import UserError
 from .base.files import feed, read_json, scratch, write_json
+from .base.redact import say
 
 
 def note(output: Path, seconds: float, machines: int) -> None:
@@ -18,15 +21,22 @@ def note(output: Path, seconds: float, machines: int) -> None:
 
 
 def machine_seconds(digest: str) -> float | None:
-    """Wall time x machines behind the output with this md5; None where it was not measured here.
+    """Wall time x machines behind the output with this md5; None where it was not measured here, or its file is broken.
 
     Requests in flight overlap, so their own times do not add up to what the machines were paid for.
     """
     file = _file(digest)
     if not file.exists():
         return None
-    took = read_json(file)
-    return round(took["seconds"] * took["machines"], 6)
+    try:
+        took = read_json(file)
+    except UserError:
+        took = None
+    numbers = [took.get(key) for key in ("seconds", "machines")] if isinstance(took, dict) else [None]
+    if not all(type(number) in (int, float) and 0 <= number < math.inf for number in numbers):
+        say(f"{file}: not how long a judge computed, so it is left out; remove the file")
+        return None
+    return round(math.prod(numbers), 6)
 
 
 def behind(path: str) -> float | None:

@@ -5,9 +5,10 @@ The questions stand in that order, since an answer to a later one counts only by
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 from ..base.settings import Compare, Judge, Run, Seconds, chain, drawing_runs
 from .compare import Sampled, Seeds, compare, holm, last_run_of, last_runs, number, pairs, too_few_images
-from .curve import Curve, against, hours_at, price_name
+from .curve import Against, Curve, against, hours_at, price_name
 from .matches import same_images
 
 Row = dict[str, Any]
@@ -70,9 +71,10 @@ def plan(runs: Mapping[str, Run], judges: Mapping[str, Judge], settings: Compare
 def planned(comparison: Row) -> Plan | None:
     """The plan by which a comparison was made, or None of one that an earlier version wrote."""
     try:
-        return TypeAdapter(Plan).validate_python(comparison.get("plan"))
+        found = TypeAdapter(Plan).validate_json(json.dumps(comparison.get("plan")), strict=True)
     except ValidationError:
         return None
+    return found if found.drawing[:1] == ["start"] and (found.control is None or found.control in found.arms) else None
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,76 @@ class Assay:
     reason: str | None
     reference: Contrast | None
     negative_control: Contrast | None
+
+
+Answer = Literal["yes", "no", "cannot tell"]
+
+
+@dataclass(frozen=True)
+class _Arm:
+    """A row of `arms`: `compare` and `correct`."""
+
+    against: str
+    mask_AP: float | None
+    against_mask_AP: float | None
+    difference: float | None
+    low: float | None
+    high: float | None
+    standard_error: float | None
+    p: float | None
+    p_worse: float | None
+    p_holm: float | None
+    answer: Answer
+    answer_holm: Answer | None
+    reason: str | None
+    images_needed: int | None
+    seeds_needed: int | None
+    images: int
+    seeds: int
+    resampled: str
+    margin: float
+    level: float
+    power: float
+    replicates: int
+
+
+@dataclass(frozen=True)
+class _Point:
+    hours: float
+    mask_AP: float | None
+
+
+@dataclass(frozen=True)
+class _Judged:
+    mask_AP: float | None
+    prices: dict[str, Against]
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    reason: str | None
+    paid: str
+    points: dict[str, _Point]
+    arms: dict[str, _Judged]
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    assay: Assay
+    arms: dict[str, _Arm]
+    curve: _Drawing
+    plan: Plan
+
+
+def is_comparison(content: Any) -> bool:
+    """Whether a file's content is what `verdicts` of this version gives, in every value that a report shows."""
+    try:
+        found = TypeAdapter(_Comparison).validate_json(json.dumps(content), strict=True)
+    except ValidationError:
+        return False
+    rows = [*found.arms.values(), *(one for one in (found.assay.reference, found.assay.negative_control) if one)]
+    whole = all((row.low is None) == (row.high is None) and (row.low is None or row.difference is not None) for row in rows)
+    return whole and all(found.curve.paid in arm.prices for arm in found.curve.arms.values())
 
 
 def assay(reference: Row | None, control: Row | None, plan: Plan) -> Assay:
