@@ -26,8 +26,8 @@ import sys
 sys.path.insert(0, {root!r})
 from stages import train, predict, judge
 def run(stage, words): stage.STAGE.run(stage.main, "", words.split())
-run(train, "--schedule pretrain --labels labels.json --validation labels.json --images {images} --model out/model --curve out/curve.json "
-    "--metrics out/training.json")
+run(train, "--schedule pretrain --labels labels.json --validation labels.json --images {images} --configs {root}/configs --model out/model "
+    "--curve out/curve.json --metrics out/training.json")
 if {all}:
     run(predict, "--model out/model --pool pool.json --test labels.json --images {images} --proposals out/proposals.json "
         "--predictions out/predictions.json")
