@@ -37,11 +37,13 @@ if "DVC_STAGE" in os.environ and "-m" in argv and "stages.check" not in argv:
 
 def shrink(params: dict) -> None:
     """Change the shipped settings so that the whole graph runs in about a minute. The numbers it gives mean nothing."""
+    params["processor"] = "native"  # tests run beside each other, with one thread each
     params["data"]["synthetic"] = {"train_images": 20, "test_images": 6, "long_side": 64}
     params["select"]["min_area"] = 5
     params["split"]["initial_fraction"] = 0.4
-    params["pretrain"]["epochs"] = 1
-    params["train"]["epochs"] = 0.5
+    params["detector"]["init"] = "scratch"
+    params["pretrain"].update(schedule="fixed_epochs", epochs=1)
+    params["train"].update(schedule="fixed_epochs", epochs=0.5)
     params["predict"].update(score_threshold=0.02, max_detections=3)  # an untrained detector is sure of nothing
     params["judges"]["vlm-sim"].update(recall=0.9, specificity=0.5)
     params["probed"], params["calibrations"], params["verifiers"] = [], {}, {}
