@@ -230,8 +230,8 @@ def test_poisoned_truth_does_not_reach_labels_or_training(second, tmp_path):
                 )  # fmt: skip
             assert (paths[0].read_bytes() == paths[1].read_bytes()) is same, judge
         clone.run(
-            *python, "stages.train", "--schedule", "train", "--configs", "configs", "--labels", "loop/vlm-sim-1/labels.json", "--validation",
-            "artifacts/split/validation.json", "--images", "artifacts/data/images", "--previous", "loop/start/model",
+            *python, "stages.train", "--schedule", "train", "--configs", "configs", "--labels", "loop/vlm-sim-1/labels.json",
+            "--validation", "artifacts/split/validation.json", "--images", "artifacts/data/images", "--previous", "loop/start/model",
             "--model", str(tmp_path / "model"), "--curve", str(tmp_path / "curve.json"), "--metrics", str(tmp_path / "steps.json"),
         )  # fmt: skip
         assert (tmp_path / "model/model.pth").read_bytes() == (clone.folder / "loop/vlm-sim-1/model/model.pth").read_bytes()

@@ -32,8 +32,9 @@ def machine_seconds(digest: str) -> float | None:
         took = read_json(file)
     except UserError:
         took = None
-    numbers = [took.get(key) for key in ("seconds", "machines")] if isinstance(took, dict) else [None]
-    if not all(type(number) in (int, float) and 0 <= number < math.inf for number in numbers):
+    given = [took.get(key) for key in ("seconds", "machines")] if isinstance(took, dict) else []
+    numbers = [x for x in given if isinstance(x, int | float) and not isinstance(x, bool) and 0 <= x < math.inf]
+    if len(numbers) < 2:
         say(f"{file}: not how long a judge computed, so it is left out; remove the file")
         return None
     return round(math.prod(numbers), 6)

@@ -310,7 +310,7 @@ def _read(session: requests.Session, url: str, most_bytes: int, limits: _Limits,
                 if time.monotonic() <= end:  # else it was cut
                     raise
             finally:
-                response.raw.timer.cancel()
+                response.raw.timer.cancel()  # type: ignore[union-attr]  # of our own connections
             if time.monotonic() > end:  # what was cut may look like an answer that has ended
                 raise TimeoutError(limits.late)
             if size > most_bytes:

@@ -171,7 +171,7 @@ def is_comparison(content: Any) -> bool:
         found = TypeAdapter(_Comparison).validate_json(json.dumps(content), strict=True)
     except ValidationError:
         return False
-    rows = [*found.arms.values(), *(one for one in (found.assay.reference, found.assay.negative_control) if one)]
+    rows: list[_Arm | Contrast] = [*found.arms.values(), *(one for one in (found.assay.reference, found.assay.negative_control) if one)]
     whole = all((row.low is None) == (row.high is None) and (row.low is None or row.difference is not None) for row in rows)
     return whole and all(found.curve.paid in arm.prices for arm in found.curve.arms.values())
 
