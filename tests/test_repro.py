@@ -99,13 +99,17 @@ def test_an_arm_fails_alone(project):
     assert (project.folder / "report").exists()
 
 
-def test_ctrl_c_ends_all_of_it(project):
-    """DVC alone would take the stage that Ctrl-C ended for one that failed, and go on with the next."""
-    process = project("touch started-${key} && sleep 60")
+def wait_for_a_stage(project) -> None:
     end = time.monotonic() + 60
     while not list(project.folder.glob("started-*")):
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_ctrl_c_ends_all_of_it(project):
+    """DVC alone would take the stage that Ctrl-C ended for one that failed, and go on with the next."""
+    process = project("touch started-${key} && sleep 60")
+    wait_for_a_stage(project)
     os.killpg(process.pid, signal.SIGINT)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130, said
@@ -119,10 +123,7 @@ def test_ctrl_c_ends_all_of_it(project):
 def test_ctrl_c_waits_for_what_the_stage_still_writes(project):
     """A stage that takes Ctrl-C finishes what it has begun, before anything else runs or ends."""
     process = project("trap 'sleep 1; touch ended-${key}; exit 130' INT; touch started-${key}; while true; do sleep 0.1; done")
-    end = time.monotonic() + 60
-    while not list(project.folder.glob("started-*")):
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    wait_for_a_stage(project)
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130, said
