@@ -23,7 +23,7 @@ from pycocotools import mask as mask_util
 
 from .base.coco import Coco, by_image, empty_like, first
 from .base.settings import Run
-from .matching import partners
+from .matching import missed
 
 Ledger = list[dict[str, Any]]
 NEED_TRUTH = ("annotate", "correct", "ground_truth")
@@ -101,7 +101,7 @@ def update(
             drawn_instances += sum(1 for a in true.get(i, []) if not a["iscrowd"])
         elif run.policy == "correct":
             kept = taken(shown[i], accepted[i]) if i in accepted else []
-            drawn = without(true.get(i, []), kept, iou)
+            drawn = missed(kept, true.get(i, []), iou)
             _add(new_labels, image, {"model": kept, "human": drawn}, run=name, judge=run.judge)
             looks += i not in looked
             drawn_images += bool(drawn)
@@ -138,12 +138,6 @@ def update(
 def taken(proposals: list[dict[str, Any]], accepted: list[bool] | None) -> list[dict[str, Any]]:
     """The proposals of one image that a verdict accepts; a verdict on the image as a whole (None) accepts all of them."""
     return proposals if accepted is None else [row for row, ok in zip(proposals, accepted, strict=True) if ok]
-
-
-def without(truth: list[dict[str, Any]], kept: list[dict[str, Any]], iou: float) -> list[dict[str, Any]]:
-    """The true instances of one image that no kept mask matches one to one (`matching.partners`), and its regions to ignore."""
-    found = set(partners(kept, truth, iou))
-    return [row for place, row in enumerate(truth) if place not in found]
 
 
 def _add(labels: Coco, image: dict[str, Any], rows: dict[str, list[dict[str, Any]]], *, run: str, judge: str | None = None) -> None:

@@ -96,6 +96,12 @@ def partners(
     return result
 
 
+def missed(proposals: list[dict[str, Any]], truth: list[dict[str, Any]], iou: float) -> list[dict[str, Any]]:
+    """The rows of one image's truth that no proposal has to itself (`partners`): instances that are missing, and regions to ignore."""
+    found = set(partners(proposals, truth, iou))
+    return [row for place, row in enumerate(truth) if place not in found]
+
+
 def shared_numbers(own: list[int | None], instances: int) -> list[int]:
     """A number for each of so many instances of one image: its proposal's place, or, where it has none, one that no proposal has.
 

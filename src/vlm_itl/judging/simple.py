@@ -15,7 +15,7 @@ from typing import Any
 from ..base.coco import Coco, by_image
 from ..base.settings import ConfidenceJudge, HumanJudge, NoisyJudge, RandomJudge
 from ..calibration import finite_log_odds
-from ..matching import all_right, on_crowd, partners
+from ..matching import all_right, missed, on_crowd, partners
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,7 @@ def right_masks(proposals: list[dict[str, Any]], truth: list[dict[str, Any]], io
 def complete(proposals: list[dict[str, Any]], accepted: list[bool], truth: list[dict[str, Any]], iou: float) -> bool:
     """Whether every instance of one image has an accepted mask of its own."""
     kept = [row for row, ok in zip(proposals, accepted, strict=True) if ok]
-    found = sum(place is not None for place in partners(kept, truth, iou))
-    return found == sum(not g.get("iscrowd", 0) for g in truth)
+    return all(g.get("iscrowd", 0) for g in missed(kept, truth, iou))
 
 
 def simulated_person(truth: Coco, settings: HumanJudge) -> Callable[[int, list[dict[str, Any]]], bool]:
