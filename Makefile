@@ -7,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro report study sweep test test-long fuzz lint format lock clean
+.PHONY: help setup repro picture report study sweep test test-long fuzz lint format lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ repro: setup  ## run the whole experiment (what is cached is not run again, an a
 	@PYTHONPATH=src python -m vlm_itl.repro
 	@PYTHONPATH=src python -m vlm_itl.report
 
+picture: setup  ## draw README's picture again from the outputs that are there (docs/overview.svg)
+	@PYTHONPATH=src python -m vlm_itl.figures.overview
+
 STUDY := artifacts/report/study.csv
 POOLED := artifacts/report/pooled.json
 COMMITS ?= 1
@@ -51,7 +54,7 @@ sweep: setup  ## the experiment for each of SEEDS (1,2,3) that is not there yet,
 WORKERS ?= 2
 
 test: setup  ## run the test suite, in WORKERS processes (2) of one thread each
-	OMP_NUM_THREADS=1 python -m pytest -n $(WORKERS) --dist loadgroup
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python -m pytest -n $(WORKERS) --dist loadgroup
 
 test-long: setup  ## the test that takes 25 minutes: more labels, higher AP
 	VLM_ITL_LONG_TESTS=1 python -m pytest -s tests/test_more_labels.py

@@ -3,7 +3,7 @@
 Every arm begins at one start and trains for equal steps. For each it prints human hours and mask AP, and keeps the matches, so that
 arms can be compared as `compare` does. What is there already is not run again. Usage:
 
-    python bench/protocol.py --out /tmp/protocol --seeds 1 2 3 --initial 36 --steps 150 --arms human:annotate vlm:correct draw:60
+    python bench/protocol.py --out /tmp/protocol --seeds 1 2 3 --arms human:annotate vlm:correct draw:60
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ import argparse
 import json
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from tabulate import tabulate
 
 from vlm_itl import labels as policies
 from vlm_itl.base.coco import first, subset
@@ -28,7 +31,10 @@ from vlm_itl.judging import judge, vlm
 from vlm_itl.judging.probes import make_probes
 from vlm_itl.matching import partners
 from vlm_itl.splitting import queue, split
+from vlm_itl.statistics.compare import Sampled
+from vlm_itl.statistics.curve import Curve, against
 from vlm_itl.statistics.matches import from_coco, save
+from vlm_itl.statistics.matches import load as load_matches
 
 
 class World:
@@ -88,14 +94,18 @@ class World:
         return {**calibrate(observations(pool, proposals, truth, said, 0.6), self.settings.probes.prices, "vlm"), "of": who}
 
     def arm(self, name: str) -> dict[str, Any]:
-        """`judge:policy` or `draw:images`; after a `+`, options such as `+mask_weight=0`, `+batch=100` or `+refined`."""
+        """`judge:policy`, `draw:images` or `draw:all`; after a `+`, options such as `+mask_weight=0`, `+batch=100`, `+perfect`, `+again`.
+
+        Accepted masks are replaced where they match others at IoU .5: with `perfect` by the true ones, with `again` by those that the arm's
+        own model predicts once it has learned from them; the arm then trains from the start model anew.
+        """
         a = self.args
         what, *options = name.split("+")
         who, policy = what.split(":")
         given = dict(option.partition("=")[::2] for option in options)
         batch = int(given.pop("batch", a.batch)) or None
         if who == "draw":
-            run, said = Run(judge="never", prev="start", policy="annotate", batch=int(policy) or None), []
+            run, said = Run(judge="never", prev="start", policy="annotate", batch=None if policy == "all" else int(policy)), []
         else:
             run = Run(judge=who.split("@")[0], prev="start", policy=policy, batch=batch)  # type: ignore[arg-type]
             said = self.verdicts(who, "instance" if policy == "correct" else "image")
@@ -103,11 +113,16 @@ class World:
             said = [v for v in said if v["image_id"] in shown]
         proposals = read_json(self.start / "proposals.json")
         new, _, ledger = policies.update(name, run, self.labels, self.pool, proposals, said, self.truth, self.ledger)
-        if "refined" in given:  # accepted masks are replaced by the true ones where they match: what a perfect refiner would give
-            given.pop("refined")
-            new = refined(new, self.truth)
         folder = self.out / f"{self.start.name}-{a.steps}-{a.then}-{name.replace(':', '_')}"
-        self.fit(folder, new, a.steps, a.then, self.start / "model", None, **{k: float(v) for k, v in given.items()})
+        weights = {k: float(v) for k, v in given.items() if v}
+        if "perfect" in given:
+            new = refined(new, self.truth["annotations"])
+        if "again" in given:
+            by_model = subset(new, {row["image_id"] for row in new["annotations"] if row["source"] == "model"})
+            first_pass = folder.with_name(f"{folder.name}-first")
+            self.fit(first_pass, new, a.steps, a.then, self.start / "model", {**by_model, "annotations": []}, **weights)
+            new = refined(new, read_json(first_pass / "proposals.json"))
+        self.fit(folder, new, a.steps, a.then, self.start / "model", None, **weights)
         quality = judge_quality(said, proposals, self.truth, 0.6)
         return {
             "seed": self.seed, "arm": name, "AP": read_json(folder / "numbers.json")["mask"]["AP"],
@@ -116,36 +131,70 @@ class World:
         }  # fmt: skip
 
 
-def refined(labels: Any, truth: Any) -> Any:
-    """The labels with a model's masks replaced by the true ones that they match at IoU .5."""
+def refined(labels: Any, better: list[dict[str, Any]]) -> Any:
+    """The labels with a model's masks replaced by the better ones that they match at IoU .5."""
     rows = []
     for image in labels["images"]:
         own = [a for a in labels["annotations"] if a["image_id"] == image["id"]]
-        true = [a for a in truth["annotations"] if a["image_id"] == image["id"]]
-        for row, place in zip(own, partners(own, true, 0.5)):
-            better = {k: true[place][k] for k in ("segmentation", "bbox", "area")} if place is not None and row["source"] == "model" else {}
-            rows.append({**row, **better})
+        others = [a for a in better if a["image_id"] == image["id"]]
+        for row, place in zip(own, partners(own, others, 0.5)):
+            new = {k: others[place][k] for k in ("segmentation", "bbox", "area")} if place is not None and row["source"] == "model" else {}
+            rows.append({**row, **new})
     return {**labels, "annotations": rows}
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--train", type=int, default=400, help="drawn training images")
     parser.add_argument("--test", type=int, default=400, help="drawn test images")
     parser.add_argument("--initial", type=int, default=36, help="labelled images at the start")
-    parser.add_argument("--pretrain", type=int, default=150, help="steps of the start")
+    parser.add_argument("--pretrain", type=int, default=80, help="steps of the start")
     parser.add_argument("--rate", type=float, default=0.002, help="learning rate of the start")
-    parser.add_argument("--steps", type=int, default=150, help="steps of each arm")
+    parser.add_argument("--steps", type=int, default=80, help="steps of each arm")
     parser.add_argument("--then", type=float, default=0.002, help="learning rate of each arm")
     parser.add_argument("--batch", type=int, default=0, help="images of the pool that are shown; 0: all")
     parser.add_argument("--init", default="drawn")
     parser.add_argument("--weights", default=None)
     parser.add_argument("--config", default="configs/mask_rcnn_thin_R_18_FPN.yaml")
-    parser.add_argument("--arms", nargs="+", default=["human:annotate", "vlm:annotate", "always:annotate", "draw:0"])
-    args = parser.parse_args()
+    parser.add_argument("--arms", nargs="+", default=["human:annotate", "vlm:annotate", "always:annotate", "draw:all"])
+    return parser
+
+
+def table(out: Path, rows: list[dict[str, Any]], settings: Settings) -> str:
+    """Markdown, an arm a line: hours, mAP of each seed, and mAP above drawing random images for the same hours, with its interval over
+    seeds and test images (`statistics.curve.against`; the curve goes through the arms `draw:...`)."""
+    arms: dict[str, dict[int, dict[str, Any]]] = {}
+    for row in rows:
+        arms.setdefault(row["arm"], {})[row["seed"]] = row
+    seeds = sorted(arms["start"])
+    s = settings.compare
+    sampled = {
+        arm: Sampled({seed: load_matches(out / own[seed]["folder"] / "matches.npz") for seed in seeds}, s) for arm, own in arms.items()
+    }
+    ap = {arm: np.vstack([one.ap, one.replicates]) for arm, one in sampled.items()}
+    hours = {arm: np.array([own[seed]["hours"] for seed in seeds]) for arm, own in arms.items()}
+    drawn = [arm for arm in arms if arm.startswith("draw:")]
+    curves = [
+        Curve.through(np.array([hours[arm][k] for arm in drawn]), np.stack([ap[arm][:, k] for arm in drawn], axis=1))
+        for k in range(len(seeds))
+    ]
+    lines = []
+    for arm in sorted(arms, key=lambda name: hours[name].mean()):
+        above = ""
+        whole = [curve for curve in curves if curve is not None]
+        if len(whole) == len(seeds) and arm not in drawn and arm != "start":
+            lost = against(whole, hours[arm], ap[arm], s.level).AP_lost
+            above = lost.beyond or f"{-(lost.value or 0):+.3f} ({-(lost.high or 0):+.3f} to {-(lost.low or 0):+.3f})"
+        lines.append([arm, f"{hours[arm].mean():.1f}", *(f"{arms[arm][seed]['AP']:.3f}"[1:] for seed in seeds), above])
+    return tabulate(lines, ["arm", "hours", *(f"seed {seed}" for seed in seeds), "above the drawing curve"], tablefmt="github")
+
+
+def main() -> None:
+    args = parser().parse_args()
     settings = load()
+    made: list[dict[str, Any]] = []
     for seed in args.seeds:
         world = World(args.out, settings, args, seed)
         start = read_json(world.start / "numbers.json")["mask"]["AP"]
@@ -155,8 +204,8 @@ def main() -> None:
             rows.append(world.arm(name))
             print(json.dumps(rows[-1]), flush=True)
         print(json.dumps(rows[0]), flush=True)
-        with (args.out / "rows.jsonl").open("a") as file:
-            file.writelines(json.dumps({**row, "steps": args.steps, "initial": args.initial}) + "\n" for row in rows)
+        made += rows
+    print(table(args.out, made, settings))
 
 
 if __name__ == "__main__":

@@ -5,20 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl import figures, report
+from vlm_itl import figures
 from vlm_itl.base.files import read_json
 from vlm_itl.base.stage import Stage
 from vlm_itl.figures import comparison as drawing
 
 STAGE = Stage(
-    reads={"comparison": "assay, a row a compared arm, arms against the drawing curve"},
+    reads={
+        "comparison": "assay, a row a compared arm, arms against the drawing curve",
+        "curve": "mAP and what it cost, a row a run and arm",
+    },
     writes={"figure": "differences and intervals, SVG"},
-    params=("runs", "judges"),
+    params=(),
 )
 
 
-def main(comparison: Path, figure: Path, settings: dict[str, Any]) -> None:
-    figures.save(drawing.differences(read_json(comparison)["arms"], report.labels(settings["runs"], settings["judges"])), figure)
+def main(comparison: Path, curve: Path, figure: Path, settings: dict[str, Any]) -> None:
+    figures.save(drawing.differences(read_json(comparison)["arms"], figures.labels(read_json(curve))), figure)
 
 
 if __name__ == "__main__":

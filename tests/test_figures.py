@@ -7,13 +7,16 @@ import subprocess
 import sys
 from xml.etree import ElementTree
 
+import numpy as np
+import PIL.Image
 import pytest
 from conftest import ROOT
 
 from vlm_itl import figures
-from vlm_itl.base.files import read_json
-from vlm_itl.base.settings import DRAWING
-from vlm_itl.figures import arms, comparison, data, judges
+from vlm_itl.base.files import read_json, write_json
+from vlm_itl.base.settings import DRAWING, load
+from vlm_itl.data.synthetic import draw_scene
+from vlm_itl.figures import arms, comparison, data, judges, overview
 
 HOSTILE = "$\\frac{1}{$ <b>&"
 
@@ -83,6 +86,9 @@ def test_a_sweep_has_a_cluster_a_fraction_and_the_spread_of_its_seeds():
     assert [line.get_xydata().tolist() for line in axes.lines if line.get_linestyle() == "--"] == [
         [[4, pytest.approx(0.15)], [9, pytest.approx(0.3)]], [[8, pytest.approx(0.25)], [9, pytest.approx(0.3)]],
     ]  # fmt: skip
+    trained_on = [{**row, "arm": "all", "run": "none", "mask_AP": 0.2, "drawing": True} for row in rows if row["run"] == "start"]
+    with_none = arms.sweep(rows + trained_on).axes[0]  # in place of start, at its hours
+    assert [4, pytest.approx(0.2)] in [line.get_xydata().tolist()[0] for line in with_none.lines if line.get_linestyle() == "--"]
     means = [tuple(map(tuple, c.lines[0].get_xydata())) for c in axes.containers]
     assert means == [((4, pytest.approx(0.15)), (5, pytest.approx(0.15))), ((8, pytest.approx(0.25)), (9, pytest.approx(0.25)))]
     low, high = axes.containers[0].lines[2][0].get_segments()[0][:, 1]
@@ -197,3 +203,30 @@ def test_the_committed_numbers_can_be_drawn(tmp_path):
     statistics = read_json(ROOT / "metrics/split.json")
     axes = data.split(statistics).axes
     assert sum(bar.get_height() for group in axes[1].containers for bar in group) == sum(p["instances"] for p in statistics.values())
+
+
+def test_the_readmes_picture_is_that_of_the_committed_numbers(tmp_path):
+    """Drawn again from `metrics/`, the answers beside it and the scenes, which depend on their number and the data's seed alone."""
+    answers = read_json(ROOT / overview.ANSWERS)
+    assert [row["approve"] for row in answers] == [True, False]
+    drawn = load(ROOT / "params.yaml").data
+    rows = [{"id": row["image_id"], "file_name": f"{row['image_id']}.jpg"} for row in answers]
+    (tmp_path / "artifacts/data/images").mkdir(parents=True)
+    for row in rows:
+        scene = draw_scene(np.random.default_rng([drawn.seed, row["id"]]), drawn.synthetic.long_side)
+        PIL.Image.fromarray(scene.image).save(tmp_path / "artifacts/data/images" / row["file_name"], quality=90, subsampling=0)
+    write_json(tmp_path / "artifacts/data/train.json", {"images": rows})
+    for name in ("params.yaml", "metrics", "configs", "judges"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    overview.draw(tmp_path, answers, tmp_path / "again.svg")
+    assert (tmp_path / "again.svg").read_bytes() == (ROOT / overview.SVG).read_bytes()
+
+
+def test_the_picture_shows_an_approval_and_a_rejection():
+    mask = {"size": [2, 2], "counts": "04"}
+    proposals = [{"image_id": i, "segmentation": mask} for i in (1, 1, 1, 2, 2, 2, 3)]
+    said = [
+        {"image_id": i, "asked": True, "approve": i != 2, "proposals": n, "accepted": [i != 2] * n} for i, n in ((3, 1), (1, 3), (2, 3))
+    ]
+    found = overview.examples(said, proposals, 0)
+    assert [(row["image_id"], row["approve"], row["accepted"]) for row in found] == [(1, True, [True] * 3), (2, False, [False] * 3)]

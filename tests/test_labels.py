@@ -6,6 +6,7 @@ import pytest
 from conftest import instance
 
 from vlm_itl import labels
+from vlm_itl.base.errors import UserError
 from vlm_itl.base.settings import HumanJudge, Run, Seconds
 from vlm_itl.evaluation.cost import human_cost
 from vlm_itl.judging import judge
@@ -166,6 +167,17 @@ def test_a_round_concerns_its_batch(start):
     new, left, _ = labels.update("draw-2", run, new, left, [], [], data, log)
     assert [i["id"] for i in new["images"]] == [1, 2, 3, 4]
     assert not left["images"]
+    none = run.model_copy(update={"batch": 0})
+    assert labels.update("draw-none", none, old, pool, [], [], data, ledger) == (old, pool, ledger)
+
+
+def test_a_verdict_on_other_proposals_is_an_error_line(start):
+    old, pool, ledger, data = start
+    shown = [{"image_id": pool["images"][0]["id"], "score": 0.9}]
+    said = [{"image_id": shown[0]["image_id"], "asked": True, "approve": True, "actor": "model", "accepted": [True, False]}]
+    for policy in ("pool", "annotate", "correct"):
+        with pytest.raises(UserError, match="a verdict on 2 masks of an image with 1 proposals"):
+            labels.update("a", Run(judge="vlm", prev="start", policy=policy), old, pool, shown, said, data, ledger)
 
 
 def test_empty_pool(start):

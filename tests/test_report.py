@@ -109,6 +109,10 @@ def test_drawing_runs_are_one_line_by_their_hours(tmp_path):
         ("all", 2, 22),
     ]
     assert {p["arm"] for p in points if p["drawing"]} == {DRAWING}
+    runs["none"] = Run(judge="never", prev="start", policy="annotate", batch=0)
+    summary["none"] = {**summary["start"], "mask_AP": 0.3}
+    trained_on = [p for p in curve(summary, runs, judges) if p["drawing"]]
+    assert [(p["run"], p["round"], p["added_human_hours"]) for p in trained_on] == [("none", 0, 0), ("third", 1, 5), ("all", 2, 22)]
     assert [(p["arm"], p["run"]) for p in points if not p["drawing"]] == [
         ("human (simulated)", "start"), ("human (simulated)", "human-1"), ("after", "after"),
     ]  # fmt: skip

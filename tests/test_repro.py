@@ -31,7 +31,7 @@ stages:
       outs: ["evaluate-${key}"]
   report:
     cmd: touch report
-    deps: [evaluate-human-1, evaluate-calibrated-1, evaluate-always-1, evaluate-draw-few, evaluate-draw-many, evaluate-ceiling]
+    deps: [evaluate-human-1, evaluate-calibrated-1, evaluate-always-1, evaluate-draw-none, evaluate-draw-few, evaluate-ceiling]
     outs: [report]
 """
 
@@ -89,7 +89,7 @@ def test_an_arm_fails_alone(project):
     said, _ = process.communicate(timeout=120)
     assert process.returncode not in (0, 130), said
     assert said.splitlines()[-4:] == [
-        "complete: human-1, always-1, draw-few, draw-many, ceiling", "not complete: calibrated-1",
+        "complete: human-1, always-1, draw-none, draw-few, ceiling", "not complete: calibrated-1",
         "failed: judge@calibrated-1: its error stands above",
         "the report waits for all runs: mend this, or take the incomplete ones out of `runs`, and run it again",
     ]  # fmt: skip

@@ -71,6 +71,7 @@ WRONG = {
     "compare.negative_control: no judge 'nobody' in judges .*; null: no such control": lambda p: p["compare"].update(
         negative_control="nobody"
     ),
+    "compare: negative_control: 'human' is the reference itself": lambda p: p["compare"].update(negative_control="human"),
     "calibrations.nobody: no judge 'nobody'": lambda p: p["calibrations"].update(nobody={"probed": "vlm"}),
     "verifiers.verifier.base: no judge 'human' of kind vlm": lambda p: p["verifiers"].update(verifier={"base": "human"}),
     "verifiers.verifier.base: a judge cannot start from itself": lambda p: p["verifiers"].update(verifier={"base": "verifier"}),

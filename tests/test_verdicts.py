@@ -10,7 +10,7 @@ from test_ap import matches_of, world
 from test_compare import ap_at, runs
 
 from vlm_itl.base.errors import UserError
-from vlm_itl.base.settings import Compare, Run, Seconds, drawing_runs, load
+from vlm_itl.base.settings import Compare, Run, Seconds, drawing_nothing, drawing_runs, load
 from vlm_itl.statistics.compare import compare
 from vlm_itl.statistics.matches import save
 from vlm_itl.statistics.verdicts import BLIND, Plan, assay, correct, plan, planned, verdicts
@@ -73,6 +73,25 @@ def test_drawing_runs_know_no_judge(judges):
         "idle": Run(judge="never", prev="start"), "human-1": Run(judge="human", prev="start", policy="annotate"),
     }  # fmt: skip
     assert drawing_runs(drawn, judges) == ["draw-1", "draw-2"]
+    assert drawing_nothing(drawn, judges) == "start"
+
+
+def test_where_a_run_draws_nothing_it_stands_for_start(judges, models):
+    """`start` has had fewer steps than the arms: what is above it may owe that to them alone."""
+    nothing = Run(judge="never", prev="start", policy="annotate", batch=0)
+    more = {"none": nothing, "none-2": nothing.model_copy(update={"prev": "none", "batch": 5})}
+    assert drawing_nothing(more, judges) == "none"
+    assert drawing_nothing({"vlm-1": Run(judge="vlm", prev="start", policy="annotate", batch=0)}, judges) == "start"
+    runs = experiment(none=nothing)
+    chosen = plan(runs, judges, QUICK)
+    assert chosen.drawing == ["none", "draw-1", "ceiling"]
+    costs = {run: {0: cost(run)} for run in models} | {"none": {0: cost("start")}}
+    longer = {**models, "none": models["vlm-1"]}
+    found = verdicts(chosen, {run: {0: longer[run]} for run in chosen.runs}, costs, QUICK, Seconds(), [])
+    row = compare({0: models["human-1"]}, {0: models["vlm-1"]}, QUICK)
+    assert (found["assay"]["reference"]["against"], found["assay"]["reference"]["difference"]) == ("none", row["difference"])
+    assert list(found["curve"]["points"]) == ["none", "draw-1", "ceiling"]
+    assert planned(json.loads(json.dumps(found))) == chosen
 
 
 def test_an_experiment_that_tells_judges_apart(judges, models):
@@ -167,7 +186,7 @@ def test_holm_over_the_questions_alone():
 def test_a_curve_of_equal_hours_is_none(judges, models):
     costs = {run: {0: {"drawn_instances": 90, "human_decisions": 0}} for run in models}
     found = verdicts(plan(experiment(), judges, QUICK), {r: {0: m} for r, m in models.items()}, costs, QUICK, Seconds(), [])
-    assert found["curve"]["reason"] == "the drawing runs took no more hours than start"
+    assert found["curve"]["reason"] == "the drawing runs took no more hours than the initial labels"
     assert found["curve"]["arms"] == {}
 
 

@@ -22,6 +22,7 @@ from typing import Any
 from pycocotools import mask as mask_util
 
 from .base.coco import Coco, by_image, empty_like, first
+from .base.errors import UserError
 from .base.settings import Run
 from .matching import missed
 
@@ -136,7 +137,13 @@ def update(
 
 
 def taken(proposals: list[dict[str, Any]], accepted: list[bool] | None) -> list[dict[str, Any]]:
-    """The proposals of one image that a verdict accepts; a verdict on the image as a whole (None) accepts all of them."""
+    """The proposals of one image that a verdict accepts; a verdict on the image as a whole (None) accepts all of them.
+
+    Raises:
+        UserError: the verdict is about another number of proposals.
+    """
+    if accepted is not None and len(accepted) != len(proposals):
+        raise UserError(f"a verdict on {len(accepted)} masks of an image with {len(proposals)} proposals: they do not belong together")
     return proposals if accepted is None else [row for row, ok in zip(proposals, accepted, strict=True) if ok]
 
 

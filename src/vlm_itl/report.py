@@ -23,6 +23,7 @@ from .base.settings import (
     arm_of,
     called,
     chain,
+    drawing_nothing,
     drawing_runs,
     is_model_of,
     load,
@@ -258,7 +259,8 @@ def labels(runs: dict[str, Run], judges: dict[str, Judge]) -> dict[str, str]:
 
 def curve(summary: dict[str, dict[str, Any]], runs: dict[str, Run], judges: dict[str, Judge]) -> list[dict[str, Any]]:
     """Points of the plot; an arm that begins at `start` has that as its first. One that began without labels has no such point, and its
-    hours after the initial labels can be below zero: those that it did not need. The drawing runs are one line, `DRAWING`, by their hours.
+    hours after the initial labels can be below zero: those that it did not need. The drawing runs are one line, `DRAWING`, by their hours,
+    with `start` as its first point where no run draws nothing (`drawing_nothing`).
 
     Returns:
         Rows of `arm` (with "(simulated)" where it is), `run`, `round` (0 for `start`; of a drawing run its place on the line), `drawing`,
@@ -278,9 +280,10 @@ def curve(summary: dict[str, dict[str, Any]], runs: dict[str, Run], judges: dict
         }  # fmt: skip
 
     drawn = sorted(drawing_runs(runs, judges), key=lambda name: float(summary[name]["human_hours"]))
+    first = [(drawn[0], "start")] if drawn and drawing_nothing(runs, judges) == "start" else []
     line = [
         point(name, run) | {"arm": DRAWING, "round": place, "drawing": True}
-        for place, (name, run) in enumerate([(drawn[0], "start"), *zip(drawn, drawn)] if drawn else [])
+        for place, (name, run) in enumerate([*first, *zip(drawn, drawn)])
     ]
     judged = [name for name in runs if name not in drawn]
     return line + [

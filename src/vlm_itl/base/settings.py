@@ -387,7 +387,7 @@ class Run(Model):
     judge: Name
     prev: Name
     policy: Literal["pool", "annotate", "correct", "drop", "ground_truth"] = "pool"
-    batch: Annotated[int, Field(ge=1)] | None = None  # images that this round shows the judge: the first of the pool; none: all of it
+    batch: Annotated[int, Field(ge=0)] | None = None  # images that this round shows the judge: the first of the pool; none: all of it
     arm: Name | None = None  # whose line the figures draw; none: the run's name without its round number
 
 
@@ -421,6 +421,12 @@ def drawing_runs(runs: Mapping[str, Run], judges: Mapping[str, Judge]) -> list[s
     ]
 
 
+def drawing_nothing(runs: Mapping[str, Run], judges: Mapping[str, Judge]) -> str:
+    """The drawing run that adds no image (`batch: 0`): `start`, trained on for as many steps as the other runs. Where there is none,
+    `start`: what is above it may then owe that to its steps alone."""
+    return next((name for name in drawing_runs(runs, judges) if not any(runs[one].batch != 0 for one in chain(runs, name))), "start")
+
+
 class Seconds(Model):
     draw: Annotated[float, Field(ge=0)] = 80  # an instance; COCO: 22 worker hours per 1,000 segmentations = 79.2 s
     verify: Annotated[float, Field(ge=0)] = 3  # a decision; no primary source gives this number
@@ -441,6 +447,12 @@ class Compare(Model):
     power: Annotated[float, Field(gt=0, lt=1)] = 0.8  # with which images_needed and seeds_needed reckon
     replicates: Annotated[int, Field(ge=100)] = 2000  # of the bootstrap and of the sign-flip test
     seed: Seed = 0  # of both
+
+    @model_validator(mode="after")
+    def _control_is_another_judge(self) -> Compare:
+        if self.negative_control == self.reference:
+            raise ValueError(f"negative_control: '{self.reference}' is the reference itself; name a worse judge, or null")
+        return self
 
 
 class Gallery(Model):

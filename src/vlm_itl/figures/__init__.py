@@ -17,6 +17,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from ..base.files import replacing
+from ..base.settings import called
 
 # Okabe and Ito (2008), colours that the colour-blind can tell apart, without the yellow that white paper swallows; black comes first
 COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -48,6 +49,11 @@ def save(figure: Figure, path: Path) -> None:
 def styles(names: Iterable[str]) -> dict[str, dict[str, str]]:
     """Colour and marker of each name, by order; the two repeat with different periods, so that pairs differ for long."""
     return {name: {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k % len(MARKERS)]} for k, name in enumerate(dict.fromkeys(names))}
+
+
+def labels(points: list[dict[str, Any]]) -> dict[str, str]:
+    """How each run of `report.curve`'s rows is called: a simulated judge's numbers are named so wherever they stand."""
+    return {row["run"]: called(row["run"], row["simulated"]) for row in points if row["run"] != "start"}
 
 
 def plain(text: str) -> str:

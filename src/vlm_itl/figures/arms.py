@@ -44,7 +44,7 @@ def hours(points: list[Row]) -> Figure:
     """mAP of each arm after each round.
 
     On the left the arms that cost no human time after the initial labels, side by side; on the right the others, by the human hours
-    that they added, and the drawing curve; on the left that is a level line at `start`, drawing for no hours.
+    that they added, and the drawing curve; on the left that is a level line, drawing for no hours.
 
     Args:
         points: rows of `report.curve`.
@@ -184,8 +184,10 @@ def sweep(points: list[Row]) -> Figure:
     label: str | None = DRAWING
     for fraction in fractions:
         runs: dict[str, list[Row]] = defaultdict(list)
-        for row in points:
-            if row["fraction"] == fraction and row["mask_AP"] is not None and (row["drawing"] or row["round"] == 0):
+        own = [row for row in points if row["fraction"] == fraction and row["mask_AP"] is not None]
+        places = {round(row["human_hours"], 6) for row in own if row["drawing"]}
+        for row in own:
+            if row["drawing"] or (row["round"] == 0 and round(row["human_hours"], 6) not in places):
                 runs[row["run"]].append(row)
         if any(row["drawing"] for rows in runs.values() for row in rows):
             line = sorted(tuple(float(np.mean([row[key] for row in rows])) for key in ("human_hours", "mask_AP")) for rows in runs.values())

@@ -1,9 +1,10 @@
 """An arm against the drawing curve: what mAP a human reaches who draws random images for some hours, and asks no judge.
 
-The curve goes through `start` and the drawing runs, by human hours: linear between two of them, and never falling, since more labels are
-worth no less (isotonic regression of the mAPs, least squares, each run with the same weight: Barlow et al. 1972, "Statistical Inference
-under Order Restrictions"). Two questions are asked of it. How much mAP does an arm lose against drawing for the same hours? How many hours
-does it save against drawing until the same mAP? Both have an interval over test images, and over seeds where there are several.
+The curve goes through the drawing runs by human hours, from the one that draws nothing on (`drawing_nothing`). It is linear between two of
+them, and never falling, since more labels are worth no less (isotonic regression of the mAPs, least squares, each run with the same
+weight: Barlow et al. 1972, "Statistical Inference under Order Restrictions"). Two questions are asked of it. How much mAP does an arm lose
+against drawing for the same hours? How many hours does it save against drawing until the same mAP? Both have an interval over test images,
+and over seeds where there are several.
 """
 
 from __future__ import annotations

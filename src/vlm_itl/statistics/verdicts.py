@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 from tqdm import tqdm
 
-from ..base.settings import Compare, Judge, Run, Seconds, chain, drawing_runs
+from ..base.settings import Compare, Judge, Run, Seconds, chain, drawing_nothing, drawing_runs
 from .compare import Sampled, Seeds, compare, holm, last_run_of, last_runs, number, pairs, too_few_images
 from .curve import Against, Curve, against, hours_at, price_name
 from .matches import same_images
@@ -31,7 +31,7 @@ class Plan:
         arms: {last run of an arm: the reference arm's run that it is held against}.
         reference: the reference arm's last run, if it begins at `start`; None where there is none.
         control: the negative control's run, a key of `arms`; None where there is none.
-        drawing: runs of the drawing curve, `start` first.
+        drawing: runs of the drawing curve, the one that draws nothing first (`drawing_nothing`).
         judged: last runs of the other arms, the reference among them: those that are held against the curve.
         no_reference, no_control: why there is none, in words.
     """
@@ -65,7 +65,8 @@ def plan(runs: Mapping[str, Run], judges: Mapping[str, Judge], settings: Compare
         no_control = "compare.negative_control is null"
     elif control is None or control not in arms:
         no_control, control = f"no arm of the judge '{settings.negative_control}' in runs", None
-    return Plan(arms, reference, control, ["start", *drawn], [r for r in last_runs(runs) if r not in drawn], no_reference, no_control)
+    curve = dict.fromkeys([drawing_nothing(runs, judges), *drawn])
+    return Plan(arms, reference, control, list(curve), [r for r in last_runs(runs) if r not in drawn], no_reference, no_control)
 
 
 def planned(comparison: Row) -> Plan | None:
@@ -74,7 +75,7 @@ def planned(comparison: Row) -> Plan | None:
         found = TypeAdapter(Plan).validate_json(json.dumps(comparison.get("plan")), strict=True)
     except ValidationError:
         return None
-    return found if found.drawing[:1] == ["start"] and (found.control is None or found.control in found.arms) else None
+    return found if found.drawing and (found.control is None or found.control in found.arms) else None
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,8 @@ class Assay:
     """Assay sensitivity (ICH E10, 2000, section 1.5): could this experiment have told a good judge from a bad one?
 
     Attributes:
-        sensitive: the reference is above `start` and the negative control below the reference, each by more than its interval. False where
-            one of them is not; None where none fails and one is missing: then it was not shown.
+        sensitive: the reference is above the run that draws nothing and the negative control below the reference, each by more than its
+            interval. False where one of them is not; None where none fails and one is missing: then it was not shown.
         reason: why it is not, or was not shown, in words.
         reference, negative_control: the two; None where one is missing.
     """
@@ -177,10 +178,10 @@ def is_comparison(content: Any) -> bool:
 
 
 def assay(reference: Row | None, control: Row | None, plan: Plan) -> Assay:
-    """Judge by the rows of `compare` of the reference against `start` and of the control against the reference."""
+    """Judge by the rows of `compare` of the reference against `plan.drawing[0]` and of the control against the reference."""
     gain = loss = None
     if reference is not None and plan.reference is not None:
-        gain = _contrast(plan.reference, "start", reference, reference["low"] is not None and reference["low"] > 0)
+        gain = _contrast(plan.reference, plan.drawing[0], reference, reference["low"] is not None and reference["low"] > 0)
     if control is not None and plan.control is not None:
         loss = _contrast(plan.control, plan.arms[plan.control], control, control["high"] is not None and control["high"] < 0)
     failed = [
@@ -221,7 +222,7 @@ def verdicts(
     sampled = {run: Sampled(models[run], settings) for run in plan.runs}
     compared = tqdm(plan.arms.items(), desc="comparing", unit="arm", disable=None)
     rows = {run: compare(sampled[run], sampled[other], settings) for run, other in compared}
-    gain = compare(sampled[plan.reference], sampled["start"], settings) if plan.reference else None
+    gain = compare(sampled[plan.reference], sampled[plan.drawing[0]], settings) if plan.reference else None
     sensitive = assay(gain, rows[plan.control] if plan.control else None, plan)
     correct(rows, [run for run in rows if run in plan.judged and run != plan.control], settings.level)
     if sensitive.sensitive is False:
@@ -258,7 +259,8 @@ def against_drawing(
 
     `points` are the curve's runs as they came out, means over seeds; `paid` is the price at which the hours of all other files are.
     """
-    seeds = sampled["start"].seeds
+    nothing = sampled[plan.drawing[0]]
+    seeds = nothing.seeds
 
     def hours(run: str, verify: float) -> np.ndarray:
         return np.array([hours_at(costs[run][s], seconds.draw, verify) for s in seeds])
@@ -277,7 +279,7 @@ def against_drawing(
     if any(np.isnan(sampled[run].ap).any() for run in plan.drawing):
         found["reason"] = "no test image shows an instance"
         return found
-    found["reason"] = too_few_images(sampled["start"].models)
+    found["reason"] = too_few_images(nothing.models)
     if found["reason"]:
         return found
     drawn = {run: ap(run) for run in plan.drawing}
@@ -285,7 +287,7 @@ def against_drawing(
         places = np.stack([hours(run, verify) for run in plan.drawing])  # (runs, seeds)
         curves = [Curve.through(places[:, k], np.stack([drawn[run][:, k] for run in plan.drawing], axis=1)) for k in range(len(seeds))]
         if any(curve is None for curve in curves):
-            found["reason"] = "the drawing runs took no more hours than start"
+            found["reason"] = "the drawing runs took no more hours than the initial labels"
             return found
         whole = [curve for curve in curves if curve is not None]
         for run in plan.judged:

@@ -1,0 +1,118 @@
+"""The picture in README: two images with the VLM's answers, beside mAP against human hours. `make picture` draws it again.
+
+The answers lie beside it (`docs/overview.json`), since the outputs that they come from are not in git; all other numbers are those of
+`metrics/`. So a test can draw it again in any clone.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from pycocotools import mask as mask_util
+
+from .. import report
+from ..base.coco import by_image
+from ..base.errors import UserError
+from ..base.files import read_json, read_jsonl, write_json
+from ..base.pictures import Pixels, read_picture
+from ..base.redact import say
+from ..base.settings import drawing_runs, load
+from ..gallery import choose
+from ..labels import taken
+from . import COLOURS, SOFT, canvas, plain, save
+
+Row = dict[str, Any]
+RUN = "calibrated-1"  # whose answers are shown
+SVG, ANSWERS = Path("docs/overview.svg"), Path("docs/overview.json")
+ACCEPTED, REFUSED = COLOURS[6], COLOURS[2]
+
+
+def examples(verdicts: list[Row], proposals: list[Row], seed: int) -> list[Row]:
+    """An approved and a rejected image with at least three proposals each, the first of them in the gallery's order.
+
+    Returns:
+        Rows of `image_id`, `approve`, `masks` (RLE) and `accepted` (one a mask).
+    """
+    shown = by_image(proposals)
+    found = []
+    for approve in (True, False):
+        some = [v for v in verdicts if v["asked"] and v["approve"] == approve and v["proposals"] >= 3]
+        for v in choose(some, 1, seed):
+            own = shown[v["image_id"]]
+            kept = [row in taken(own, v.get("accepted")) for row in own]
+            found.append({"image_id": v["image_id"], "approve": approve, "masks": [row["segmentation"] for row in own], "accepted": kept})
+    return found
+
+
+def overview(shown: list[tuple[Row, Pixels]], summary: dict[str, Row], comparison: dict[str, Any], names: dict[str, str],
+             drawn: list[str]) -> Figure:  # fmt: skip
+    """Images with accepted and refused masks on the left; on the right each run's mAP, and how far it may lie from the reference's.
+
+    Args:
+        shown: rows of `examples` with their pictures.
+        summary, comparison: `metrics/summary.json` and `metrics/comparison.json`.
+        names: how a run is called.
+        drawn: the drawing runs.
+    """
+    figure, _ = canvas(7.4, 3.5)
+    figure.clear()
+    grid = figure.add_gridspec(2, 2, width_ratios=(1, 2.1))
+    for place, (row, pixels) in enumerate(shown):
+        axes = figure.add_subplot(grid[place, 0])
+        axes.imshow(pixels, interpolation="nearest")
+        for rle, accepted in zip(row["masks"], row["accepted"], strict=True):
+            axes.contour(mask_util.decode(rle), [0.5], colors=ACCEPTED if accepted else REFUSED, linewidths=1.6,
+                         linestyles="solid" if accepted else "dashed")  # fmt: skip
+        axes.set_title("the VLM approves" if row["approve"] else "the VLM rejects: a human draws", fontsize=8)
+        axes.set_axis_off()
+    axes = figure.add_subplot(grid[:, 1])
+    line = sorted((summary[run]["human_hours"], summary[run]["mask_AP"]) for run in ["start", *drawn])
+    axes.plot(*zip(*line), color=SOFT, ls=(0, (5, 3)), lw=1.3, marker=".", ms=8, label="drawing random images", zorder=1)
+    reference = next(iter(comparison["arms"].values()))["against"]
+    level = summary[reference]["mask_AP"]
+    axes.axhline(level, color=SOFT, lw=0.6, zorder=0)
+    for k, run in enumerate(run for run in names if run not in drawn):
+        at, row = summary[run], comparison["arms"].get(run)
+        if row and row["low"] is not None:
+            ends = [[at["mask_AP"] - level - row["low"]], [row["high"] - at["mask_AP"] + level]]
+            axes.errorbar(at["human_hours"], at["mask_AP"], np.maximum(ends, 0), color=COLOURS[k], capsize=2.5, lw=1.2)
+        axes.plot(at["human_hours"], at["mask_AP"], "osD^vP"[k % 6], color=COLOURS[k], mec="white", ms=7, label=plain(names[run]))
+    axes.annotate("start", line[0], xytext=(5, -3), textcoords="offset points", fontsize=8, color=SOFT)
+    axes.set_xlabel("human hours (simulated)")
+    axes.set_ylabel("mask AP on 400 test images")
+    share = next(iter(comparison["arms"].values()))["level"]
+    axes.set_title(f"bars: {share:.0%} interval of the difference from {plain(names[reference])}", fontsize=8, color=SOFT)
+    axes.legend(loc="lower right")
+    figure.set_facecolor("white")
+    return figure
+
+
+def draw(root: Path, answers: list[Row], target: Path) -> None:
+    """Draw the committed answers and numbers of the repository at `root`; pictures are those of `artifacts/data`."""
+    settings = load(root / "params.yaml")
+    images = {i["id"]: i["file_name"] for i in read_json(root / "artifacts/data/train.json")["images"]}
+    shown = [(row, read_picture(root / "artifacts/data/images" / images[row["image_id"]])) for row in answers]
+    names = report.labels(settings.runs, settings.judges)
+    numbers = report.read_summary(root / "metrics/summary.json"), report.read_comparison(root / "metrics/comparison.json")
+    save(overview(shown, *numbers, names, drawing_runs(settings.runs, settings.judges)), target)
+
+
+def main() -> None:
+    """`python -m vlm_itl.figures.overview`."""
+    try:
+        settings = load()
+        proposals = read_json(Path("loop", settings.runs[RUN].prev, "proposals.json"))
+        answers = examples(read_jsonl(Path("loop", RUN, "verdicts.jsonl")), proposals, settings.gallery.seed)
+        write_json(ANSWERS, answers)
+        draw(Path(), answers, SVG)
+    except (UserError, OSError) as error:
+        sys.exit(f"error: {error}; `make repro` makes what is missing")
+    say(f"wrote {SVG} and {ANSWERS}")
+
+
+if __name__ == "__main__":
+    main()
