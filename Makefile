@@ -54,7 +54,7 @@ sweep: setup  ## the experiment for each of SEEDS (1,2,3) that is not there yet,
 WORKERS ?= 2
 
 test: setup  ## run the test suite, in WORKERS processes (2) of one thread each
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python -m pytest -n $(WORKERS) --dist loadgroup
+	OMP_NUM_THREADS=1 python -m pytest -n $(WORKERS) --dist loadgroup
 
 test-long: setup  ## the test that takes 25 minutes: more labels, higher AP
 	VLM_ITL_LONG_TESTS=1 python -m pytest -s tests/test_more_labels.py

@@ -89,16 +89,6 @@ def test_without_the_pin_they_differ(tmp_path):
     assert {name for name in one if one[name] != other[name]} >= {"model/model.pth"}
 
 
-@avx2
-@pytest.mark.parametrize(("own", "spins"), [({}, "30000"), ({"OMP_WAIT_POLICY": "PASSIVE"}, None), ({"GOMP_SPINCOUNT": "5"}, "5")])
-def test_how_threads_wait_is_the_users_choice(monkeypatch, own, spins):
-    """No number depends on it."""
-    monkeypatch.setattr(os, "environ", dict(own))
-    processor.choose("avx2")
-    assert os.environ.get("GOMP_SPINCOUNT") == spins
-    assert processor.chosen() == "avx2"
-
-
 def test_a_processor_without_avx2_is_left_alone(monkeypatch, capsys):
     before = dict(os.environ)
     monkeypatch.setattr(processor, "flags", lambda: {"sse4_2"})

@@ -14,7 +14,8 @@ import networkx as nx
 import pytest
 from conftest import ROOT
 
-from vlm_itl.repro import outcome
+from vlm_itl.base.settings import Run
+from vlm_itl.repro import arms, outcome, shared
 
 GRAPH = """
 stages:
@@ -49,11 +50,11 @@ def project(tmp_path):
 
     started = []
 
-    def start(command: str) -> subprocess.Popen:
+    def start(command: str, at_once: int = 1) -> subprocess.Popen:
         (tmp_path / "dvc.yaml").write_text(GRAPH.replace("COMMAND", command))
         started.append(subprocess.Popen(
-            [sys.executable, "-m", "vlm_itl.repro"], cwd=tmp_path, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            [sys.executable, "-m", "vlm_itl.repro", f"--at-once={at_once}"], cwd=tmp_path, env=env, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         ))  # fmt: skip
         return started[-1]
 
@@ -84,8 +85,9 @@ def test_what_became_of_the_runs(tmp_path, monkeypatch):
     ]  # fmt: skip
 
 
-def test_an_arm_fails_alone(project):
-    process = project("test ${key} != calibrated-1")
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_an_arm_fails_alone(project, at_once):
+    process = project("test ${key} != calibrated-1", at_once)
     said, _ = process.communicate(timeout=120)
     assert process.returncode not in (0, 130), said
     assert said.splitlines()[-4:] == [
@@ -93,29 +95,51 @@ def test_an_arm_fails_alone(project):
         "failed: judge@calibrated-1: its error stands above",
         "the report waits for all runs: mend this, or take the incomplete ones out of `runs`, and run it again",
     ]  # fmt: skip
-    process = project("true")
+    process = project("true", at_once)
     process.communicate(timeout=120)
     assert process.returncode == 0
     assert (project.folder / "report").exists()
 
 
-def wait_for_a_stage(project) -> None:
+def test_arms_run_side_by_side(project):
+    """Each waits for the other: one after the other they would wait for ever."""
+    wait = "i=0; until test $(ls started-* | wc -l) -ge 2; do i=$((i+1)); test $i -lt 600; sleep 0.1; done"
+    process = project(f"touch started-${{key}} && {wait}", 2)
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    assert "6 arms, 2 at once" in said
+    assert (project.folder / "report").exists()
+
+
+def test_arms_and_what_they_share():
+    runs = {name: Run(judge="human", prev=prev) for name, prev in {"a-1": "start", "a-2": "a-1", "b-1": "zero", "c": "start"}.items()}
+    stages = ["judge@a-1", "judge@a-2", "judge@b-1", "judge@c", "start", "zero", "thresholds@c2", "report", "alone"]
+    depends = nx.DiGraph([("judge@a-1", "start"), ("judge@a-2", "judge@a-1"), ("judge@b-1", "zero"), ("judge@c", "thresholds@c2"),
+                          *(("report", stage) for stage in stages[:4])])  # fmt: skip
+    depends.add_nodes_from(stages)
+    found = arms(runs, stages)
+    assert found == {"a-1": ["judge@a-1", "judge@a-2"], "b-1": ["judge@b-1"], "c": ["judge@c"]}
+    assert sorted(shared(found, depends)) == ["start", "thresholds@c2", "zero"]
+
+
+def wait_for_stages(project, number: int = 1) -> None:
     end = time.monotonic() + 60
-    while not list(project.folder.glob("started-*")):
+    while len(list(project.folder.glob("started-*"))) < number:
         assert time.monotonic() < end
         time.sleep(0.05)
 
 
-def test_ctrl_c_ends_all_of_it(project):
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_ctrl_c_ends_all_of_it(project, at_once):
     """DVC alone would take the stage that Ctrl-C ended for one that failed, and go on with the next."""
-    process = project("touch started-${key} && sleep 60")
-    wait_for_a_stage(project)
+    process = project("touch started-${key} && sleep 60", at_once)
+    wait_for_stages(project, at_once)
     os.killpg(process.pid, signal.SIGINT)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    assert len(list(project.folder.glob("started-*"))) == 1
+    assert len(list(project.folder.glob("started-*"))) == at_once
     assert "complete" not in said
-    process = project("true")
+    process = project("true", at_once)
     said, _ = process.communicate(timeout=240)
     assert process.returncode == 0, said
 
@@ -123,7 +147,7 @@ def test_ctrl_c_ends_all_of_it(project):
 def test_ctrl_c_waits_for_what_the_stage_still_writes(project):
     """A stage that takes Ctrl-C finishes what it has begun, before anything else runs or ends."""
     process = project("trap 'sleep 1; touch ended-${key}; exit 130' INT; touch started-${key}; while true; do sleep 0.1; done")
-    wait_for_a_stage(project)
+    wait_for_stages(project)
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130, said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -32,7 +33,8 @@ def project(tmp_path):
     folder = tmp_path / "project"
     for name in ("judges", "configs", "data/synthetic"):
         shutil.copytree(ROOT / name, folder / name)
-    shutil.copy(ROOT / "params.yaml", folder)
+    for name in ("params.yaml", ".gitignore"):
+        shutil.copy(ROOT / name, folder)
     env = {k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "DVC_", "VLM_ITL_"))}
     env |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT / "src"),
             "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(tmp_path / "site-cache"), "RUNS": str(tmp_path / "runs.txt"),
@@ -59,26 +61,26 @@ def project(tmp_path):
             with (folder / "params.yaml").open("w") as stream:
                 YAML(typ="safe").dump(params, stream)
 
-        def start(self, seeds: str) -> subprocess.Popen:
+        def start(self, seeds: str, at_once: int = 2) -> subprocess.Popen:
             started.append(subprocess.Popen(
-                [sys.executable, "-m", "vlm_itl.sweep", "--seeds", seeds], cwd=folder, env=env, text=True, stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT, start_new_session=True,
+                [sys.executable, "-m", "vlm_itl.sweep", "--seeds", seeds, f"--at-once={at_once}"], cwd=folder, env=env, text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             ))  # fmt: skip
             return started[-1]
 
         def sweep(self, seeds: str, status: int = 0) -> list[str]:
-            """The lines that it printed of seeds."""
+            """The lines that it printed of seeds, above its progress bar."""
             process = self.start(seeds)
             said, _ = process.communicate(timeout=240)
             assert process.returncode == status, said
-            return [line for line in said.splitlines() if line.startswith("seed ")]
+            return [line for line in re.split("[\r\n]+", said) if re.match(r"(seed )?\d+(:| to run:)", line)]
 
         def ran(self) -> list[str]:
             """Seed and data seed of every run since the last look."""
             lines = self.runs.read_text().splitlines() if self.runs.exists() else []
             self.runs.unlink(missing_ok=True)
-            return lines
+            return sorted(lines)
 
         def status(self) -> str:
             return call("git", "status", "--porcelain")
@@ -102,8 +104,7 @@ def test_each_seed_runs_once(project):
     said = project.sweep("1,2,3")
     assert project.ran() == ["2 0", "3 0"]  # the last commit has the first
     assert said[0].startswith("seed 1: there already (")
-    assert said[1] == "seed 2: 1 of 2 to run"
-    assert said[2].startswith("seed 3: 2 of 2 to run, about 00:")
+    assert said[1].startswith("2 to run: seed 2, seed 3; 2 at once; what they say: ")
     assert project.status() == ""
     said = project.sweep("3,2,1,4")
     assert project.ran() == ["4 0"]
@@ -119,7 +120,7 @@ def test_ctrl_c_and_a_failure_lose_no_seed_that_is_done(project):
     project.graph('if [ -e go ] || [ ${seed} != 3 ]; then true; else touch "$RUNS.waits"; sleep 60; fi')
     project.commit()
     project.sweep("2")
-    process = project.start("2,3,4")
+    process = project.start("2,3,4", at_once=1)
     end = time.monotonic() + 120
     while not Path(f"{project.runs}.waits").exists():
         assert time.monotonic() < end
@@ -135,7 +136,7 @@ def test_ctrl_c_and_a_failure_lose_no_seed_that_is_done(project):
     project.commit()
     said = project.sweep("2,4,5", status=255)
     assert said[-1] == "seed 4: failed; its error stands above. The same command goes on from here."
-    assert project.ran() == ["2 0", "4 0"]  # by other code, so the second again
+    assert project.ran() == ["2 0", "4 0", "5 0"]  # by other code, so the second again
 
 
 @pytest.mark.parametrize("text", ["", "1,,2", "a", "1;2", "-1", "1.5", "\u0661", "1" * 5000, str(2**63)])

@@ -1,4 +1,4 @@
-"""The experiment for several seeds, one after the other: `make sweep SEEDS=1,2,3`.
+"""The experiment for several seeds: `make sweep SEEDS=1,2,3`.
 
 Each seed is an experiment of DVC, run in a folder of its own, so that the working tree stays as it is. A seed of which an experiment with
 these very settings and this code is there already is not run again: what was stopped goes on where it was.
@@ -10,18 +10,17 @@ import argparse
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 from dvc.repo import Repo
-from tqdm import tqdm
 
 from . import study
 from .base.errors import UserError
+from .base.files import scratch
 from .base.redact import say
 from .base.settings import check
-from .repro import run_dvc
+from .repro import Job, number_at_once, watched
 
 Row = dict[str, Any]
 
@@ -61,25 +60,25 @@ def there(repository: Path) -> dict[int, str]:
     return found
 
 
-def sweep(seeds: list[int], repository: Path) -> int:
-    """Run what is missing. Returns an exit status: 130 after Ctrl-C, DVC's of the first seed that failed, else 0."""
+def sweep(seeds: list[int], repository: Path, at_once: int = 1) -> int:
+    """Run what is missing, so many seeds `at_once`. Returns an exit status: 130 after Ctrl-C, DVC's where a seed failed, else 0."""
     done = there(repository)
     for seed in seeds:
         if seed in done:
             say(f"seed {seed}: there already ({done[seed]})")
     missing = [seed for seed in seeds if seed not in done]
-    begun = time.monotonic()
-    for k, seed in enumerate(missing):
-        left = "" if k == 0 else f", about {tqdm.format_interval((time.monotonic() - begun) / k * (len(missing) - k))} left"
-        say(f"seed {seed}: {k + 1} of {len(missing)} to run{left}")
-        status = run_dvc("exp", "run", "dvc.yaml", "--temp", "-S", f"seed={seed}")
-        if status:
-            what = "stopped" if status == 130 else "failed; its error stands above"
-            say(f"seed {seed}: {what}. The same command goes on from here.")
-            return status
-    if missing:
-        say(f"{len(missing)} seeds in {tqdm.format_interval(time.monotonic() - begun)}")
-    return 0
+    if not missing:
+        return 0
+    with Repo(str(repository)) as repo:
+        stages = sum(not stage.addressing.endswith(".dvc") for stage in repo.index.stages)
+    logs = scratch() / "sweep"
+    jobs = [Job(f"seed {seed}", ("exp", "run", "dvc.yaml", "--temp", "-S", f"seed={seed}"), logs / f"seed-{seed}.log") for seed in missing]
+    say(f"{len(jobs)} to run: {', '.join(job.name for job in jobs)}; {min(at_once, len(jobs))} at once; what they say: {logs}")
+    status = watched(jobs, at_once, len(jobs) * stages, "seeds")
+    for name, code in status.items():
+        if code:
+            say(f"{name}: {'stopped' if code == 130 else 'failed; its error stands above'}. The same command goes on from here.")
+    return max(status.values(), key=lambda code: (code == 130, code))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -87,10 +86,11 @@ def main(argv: list[str] | None = None) -> None:
         prog="python -m vlm_itl.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", required=True, metavar="N,N,...", help="the seeds, with commas between them")
+    parser.add_argument("--at-once", type=int, metavar="N", help="seeds side by side; none: as many as processors and memory allow")
     arguments = parser.parse_args(argv)
     try:
-        check()
-        sys.exit(sweep(seeds_of(arguments.seeds), Path()))
+        settings = check()
+        sys.exit(sweep(seeds_of(arguments.seeds), Path(), max(1, arguments.at_once or number_at_once(settings))))
     except UserError as error:
         sys.exit(f"error: {error}")
 

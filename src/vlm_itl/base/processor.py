@@ -25,15 +25,10 @@ TORCH = {
     # the one branch that AMD's processors share with Intel's: there, any other means AUTO (oneMKL Developer Guide, "Getting Started with
     # Conditional Numerical Reproducibility")
     "MKL_CBWR": "COMPATIBLE",
-    # sums over a batch, such as gradients of convolutions, are made thread by thread
-    "OMP_NUM_THREADS": "2",
-    "MKL_NUM_THREADS": "2",
-    "OMP_DYNAMIC": "FALSE",
-    "MKL_DYNAMIC": "FALSE",  # two on one core as well
+    # sums over a batch, such as gradients of convolutions, are made thread by thread; arms side by side use other cores better than threads
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
 }
-# How long a thread that waits for another one spins before it sleeps (libgomp's count); no number depends on it. An idle machine trains a
-# quarter faster than with sleeping threads. Without a bound, two trainings on two cores take twice as long as with sleeping ones.
-SPIN = {"GOMP_SPINCOUNT": "30000"}
 
 
 def flags() -> set[str]:
@@ -67,7 +62,5 @@ def choose(setting: Literal["avx2", "native"]) -> None:
         return
     if {"avx2", "fma"} <= flags():
         os.environ.update(TORCH)
-        if "OMP_WAIT_POLICY" not in os.environ:
-            os.environ.update(SPIN | os.environ)
     else:
         say("this processor has no AVX2 (or Linux does not say so): its numbers differ from those of processors that have it")
