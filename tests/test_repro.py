@@ -19,10 +19,14 @@ from vlm_itl.repro import arms, outcome, shared
 
 GRAPH = """
 stages:
+  start:
+    cmd: touch start
+    outs: [start]
   judge:
     foreach: ${runs}
     do:
       cmd: touch judge-${key} && COMMAND
+      deps: [start]
       outs: ["judge-${key}"]
   evaluate:
     foreach: ${runs}
@@ -117,7 +121,7 @@ def test_arms_and_what_they_share():
     depends = nx.DiGraph([("judge@a-1", "start"), ("judge@a-2", "judge@a-1"), ("judge@b-1", "zero"), ("judge@c", "thresholds@c2"),
                           *(("report", stage) for stage in stages[:4])])  # fmt: skip
     depends.add_nodes_from(stages)
-    found = arms(runs, stages)
+    found = arms(runs, depends)
     assert found == {"a-1": ["judge@a-1", "judge@a-2"], "b-1": ["judge@b-1"], "c": ["judge@c"]}
     assert sorted(shared(found, depends)) == ["start", "thresholds@c2", "zero"]
 

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,10 +139,10 @@ def runs(process: psutil.Process) -> bool:
         return False
 
 
-def arms(runs: Mapping[str, Run], stages: Iterable[str]) -> dict[str, list[str]]:
-    """The stages of runs that continue from each other, by the first of these runs."""
+def arms(runs: Mapping[str, Run], depends: nx.DiGraph) -> dict[str, list[str]]:
+    """The stages of runs that continue from each other, in an order in which they can run, by the first of these runs."""
     found: dict[str, list[str]] = {}
-    for stage in stages:
+    for stage in reversed(list(nx.topological_sort(depends))):
         run = stage.partition("@")[2]
         if run in runs:
             found.setdefault(chain(runs, run)[0], []).append(stage)
@@ -196,10 +196,10 @@ def repro(settings: Settings, at_once: int) -> int:
     if failed == 130:
         return failed
     logs = scratch() / "repro"
-    jobs = [Job(arm, ("repro", "--keep-going", *own), logs / f"{arm}.log") for arm, own in found.items()]
+    # each stage by itself: DVC would lock what arms share for writing, though it only looks whether it changed
+    jobs = [Job(arm, ("repro", "--single-item", *own), logs / f"{arm}.log") for arm, own in found.items()]
     say(f"{len(jobs)} arms, {at_once} at once; what they say: {logs}")
-    looked_at = [set(own).union(*(nx.descendants(depends, stage) for stage in own)) for own in found.values()]
-    status = watched(jobs, at_once, sum(map(len, looked_at)), "arms")
+    status = watched(jobs, at_once, sum(map(len, found.values())), "arms")
     if 130 in status.values():
         return 130
     failed = failed or max(status.values())
