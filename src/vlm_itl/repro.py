@@ -106,9 +106,10 @@ def start(job: Job) -> psutil.Popen:
     words = ["dvc", "--wait-for-lock", *job.words]  # which another DVC holds between its stages
     if job.log is None:
         return psutil.Popen(words, start_new_session=True)
+    env = {**os.environ, "PYTHONUNBUFFERED": "1"}  # what DVC says is looked for as it comes
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with job.log.open("wb") as log:
-        return psutil.Popen(words, start_new_session=True, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+        return psutil.Popen(words, start_new_session=True, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
 
 
 def end(running: Sequence[psutil.Popen]) -> None:
@@ -146,7 +147,7 @@ def arms(runs: Mapping[str, Run], depends: nx.DiGraph) -> dict[str, list[str]]:
         run = stage.partition("@")[2]
         if run in runs:
             found.setdefault(chain(runs, run)[0], []).append(stage)
-    return found
+    return {run: found[run] for run in runs if run in found}
 
 
 def shared(arms: Mapping[str, list[str]], depends: nx.DiGraph) -> list[str]:
@@ -195,20 +196,21 @@ def repro(settings: Settings, at_once: int) -> int:
     failed = run_dvc("repro", "--keep-going", *before) if before else 0
     if failed == 130:
         return failed
+    of_arms = {stage for own in found.values() for stage in own}
+    after = [stage for stage in depends if stage not in of_arms and not stage.endswith(".dvc") and stage not in before]
+    beside = [stage for stage in after if not nx.descendants(depends, stage) & of_arms]  # measures of `start`, of judges by probes
+    order = {stage: place for place, stage in enumerate(reversed(list(nx.topological_sort(depends))))}
+    together = {**found, **({"start": sorted(beside, key=order.__getitem__)} if beside else {})}
     logs = scratch() / "repro"
     # each stage by itself: DVC would lock what arms share for writing, though it only looks whether it changed
-    jobs = [Job(arm, ("repro", "--single-item", *own), logs / f"{arm}.log") for arm, own in found.items()]
-    say(f"{len(jobs)} arms, {at_once} at once; what they say: {logs}")
-    status = watched(jobs, at_once, sum(map(len, found.values())), "arms")
+    jobs = [Job(name, ("repro", "--single-item", *own), logs / f"{name}.log") for name, own in together.items()]
+    say(f"{len(found)} arms, {at_once} at once; what they say: {logs}")
+    status = watched(jobs, at_once, sum(map(len, together.values())), "arms")
     if 130 in status.values():
         return 130
     failed = failed or max(status.values())
-    lost = {stage for arm, own in found.items() if status[arm] for stage in own}
-    rest = [
-        stage for stage in depends
-        if not stage.endswith(".dvc") and stage not in before and not any(stage in own for own in found.values())
-        and not nx.descendants(depends, stage) & lost
-    ]  # fmt: skip
+    lost = {stage for name, own in together.items() if status[name] for stage in own}
+    rest = [stage for stage in after if stage not in beside and not nx.descendants(depends, stage) & lost]
     return (run_dvc("repro", "--keep-going", *rest) if rest else 0) or failed
 
 
