@@ -2,8 +2,7 @@
 
     python bench/photographs.py --data ../shared/data/coco-photos --weights resnet18.pth && make repro
 
-The folder holds `instances.json` and `images`; the weights are ImageNet's for torchvision's resnet18. What came out: docs/method.md, "On
-photographs".
+The folder holds `instances.json` and `images`; the weights are ImageNet's for torchvision's resnet18.
 """
 
 from __future__ import annotations

@@ -164,6 +164,12 @@ def number_at_once(settings: Settings) -> int:
     return max(1, min(len(os.sched_getaffinity(0)), psutil.virtual_memory().available // MEMORY))
 
 
+def graph_and_changes() -> tuple[nx.DiGraph, set[str]]:
+    """The stages, with an edge from each to those that it depends on, and those of them that are not as `dvc.lock` records them."""
+    with Repo(str(Path())) as repo:
+        return nx.relabel_nodes(repo.index.graph, lambda stage: stage.addressing), set(repo.status(targets=["dvc.yaml"]))
+
+
 def watched(jobs: Sequence[Job], at_once: int, stages: int, title: str) -> dict[str, int]:
     """Run jobs that have logs, with a progress bar of their stages; what a job that failed said last is shown."""
     read, seen = dict.fromkeys(jobs, 0), set[tuple[str, str]]()
@@ -187,16 +193,16 @@ def watched(jobs: Sequence[Job], at_once: int, stages: int, title: str) -> dict[
 
 def repro(settings: Settings, at_once: int) -> int:
     """Run the experiment. Returns an exit status: 130 after Ctrl-C, DVC's of what failed, else 0."""
-    with Repo(str(Path())) as repo:
-        depends = nx.relabel_nodes(repo.index.graph, lambda stage: stage.addressing)
-    found = arms(settings.runs, depends)
-    if at_once == 1 or len(found) == 1:
+    depends, changed = graph_and_changes()
+    stale = {stage for stage in depends if stage in changed or nx.descendants(depends, stage) & changed}
+    found = {run: own for run, own in arms(settings.runs, depends).items() if stale & set(own)}
+    if at_once == 1 or len(found) <= 1:
         return run_dvc("repro", "--keep-going")
     before = shared(found, depends)
     failed = run_dvc("repro", "--keep-going", *before) if before else 0
     if failed == 130:
         return failed
-    of_arms = {stage for own in found.values() for stage in own}
+    of_arms = {stage for own in arms(settings.runs, depends).values() for stage in own}
     after = [stage for stage in depends if stage not in of_arms and not stage.endswith(".dvc") and stage not in before]
     beside = [stage for stage in after if not nx.descendants(depends, stage) & of_arms]  # measures of `start`, of judges by probes
     order = {stage: place for place, stage in enumerate(reversed(list(nx.topological_sort(depends))))}
@@ -224,10 +230,8 @@ def main(argv: list[str] | None = None) -> None:
         settings = check()
         status = repro(settings, max(1, arguments.at_once or number_at_once(settings)))
         if status not in (0, 130):
-            with Repo(str(Path())) as repo:
-                graph = nx.relabel_nodes(repo.index.graph, lambda stage: stage.addressing)
-                changed = set(repo.status(targets=["dvc.yaml"]))
-            for line in outcome(list(settings.runs), changed, graph):
+            depends, changed = graph_and_changes()
+            for line in outcome(list(settings.runs), changed, depends):
                 say(line)
     except UserError as error:
         sys.exit(f"error: {error}")

@@ -81,7 +81,7 @@ def overview(shown: list[tuple[Row, Pixels]], summary: dict[str, Row], compariso
             ends = [[at["mask_AP"] - level - row["low"]], [row["high"] - at["mask_AP"] + level]]
             axes.errorbar(at["human_hours"], at["mask_AP"], np.maximum(ends, 0), color=COLOURS[k], capsize=2.5, lw=1.2)
         axes.plot(at["human_hours"], at["mask_AP"], "osD^vP"[k % 6], color=COLOURS[k], mec="white", ms=7, label=plain(names[run]))
-    axes.annotate("start", line[0], xytext=(5, -3), textcoords="offset points", fontsize=8, color=SOFT)
+    axes.annotate("start", line[0], xytext=(-5, -3), textcoords="offset points", ha="right", fontsize=8, color=SOFT)
     axes.set_xlabel("human hours (simulated)")
     axes.set_ylabel("mask AP on 400 test images")
     share = next(iter(comparison["arms"].values()))["level"]
