@@ -140,10 +140,15 @@ def runs(process: psutil.Process) -> bool:
         return False
 
 
+def in_order(depends: nx.DiGraph) -> list[str]:
+    """The stages in an order in which they can run."""
+    return list(reversed(list(nx.topological_sort(depends))))
+
+
 def arms(runs: Mapping[str, Run], depends: nx.DiGraph) -> dict[str, list[str]]:
     """The stages of runs that continue from each other, in an order in which they can run, by the first of these runs."""
     found: dict[str, list[str]] = {}
-    for stage in reversed(list(nx.topological_sort(depends))):
+    for stage in in_order(depends):
         run = stage.partition("@")[2]
         if run in runs:
             found.setdefault(chain(runs, run)[0], []).append(stage)
@@ -156,9 +161,14 @@ def shared(arms: Mapping[str, list[str]], depends: nx.DiGraph) -> list[str]:
     return [stage for stage in depends if stage in needed]
 
 
-def number_at_once(settings: Settings) -> int:
-    """How many arms to run side by side: one for each processor of this process where a stage computes with one thread, and as memory has
-    room; one where stages use all processors or a GPU."""
+def number_at_once(settings: Settings, wanted: int | None) -> int:
+    """How many arms or seeds to run side by side.
+
+    Where it is not said: one for each processor of this process where a stage computes with one thread, and as memory has room; one
+    where stages use all processors or a GPU.
+    """
+    if wanted:
+        return max(1, wanted)
     if settings.processor == "native" or settings.detector.device == "cuda" or Path("/dev/nvidia0").exists():
         return 1
     return max(1, min(len(os.sched_getaffinity(0)), psutil.virtual_memory().available // MEMORY))
@@ -178,9 +188,11 @@ def watched(jobs: Sequence[Job], at_once: int, stages: int, title: str) -> dict[
         def look() -> None:
             for job in jobs:
                 if job.log and job.log.exists() and job.log.stat().st_size > read[job]:
-                    text = job.log.read_bytes()
-                    read[job] = len(text)
-                    seen.update((job.name, stage) for stage in NAMED.findall(text.decode(errors="replace")))
+                    with job.log.open("rb") as stream:
+                        stream.seek(read[job])
+                        lines = stream.read().rpartition(b"\n")[0]  # the last line may not be whole yet
+                    read[job] += len(lines)
+                    seen.update((job.name, stage) for stage in NAMED.findall(lines.decode(errors="replace")))
             bar.update(len(seen) - bar.n)
 
         status = run_jobs(jobs, at_once, look)
@@ -195,18 +207,18 @@ def repro(settings: Settings, at_once: int) -> int:
     """Run the experiment. Returns an exit status: 130 after Ctrl-C, DVC's of what failed, else 0."""
     depends, changed = graph_and_changes()
     stale = {stage for stage in depends if stage in changed or nx.descendants(depends, stage) & changed}
-    found = {run: own for run, own in arms(settings.runs, depends).items() if stale & set(own)}
+    every = arms(settings.runs, depends)
+    found = {run: own for run, own in every.items() if stale & set(own)}
     if at_once == 1 or len(found) <= 1:
         return run_dvc("repro", "--keep-going")
     before = shared(found, depends)
     failed = run_dvc("repro", "--keep-going", *before) if before else 0
     if failed == 130:
         return failed
-    of_arms = {stage for own in arms(settings.runs, depends).values() for stage in own}
-    after = [stage for stage in depends if stage not in of_arms and not stage.endswith(".dvc") and stage not in before]
+    of_arms = {stage for own in every.values() for stage in own}
+    after = [stage for stage in in_order(depends) if stage not in of_arms and not stage.endswith(".dvc") and stage not in before]
     beside = [stage for stage in after if not nx.descendants(depends, stage) & of_arms]  # measures of `start`, of judges by probes
-    order = {stage: place for place, stage in enumerate(reversed(list(nx.topological_sort(depends))))}
-    together = {**found, **({"start": sorted(beside, key=order.__getitem__)} if beside else {})}
+    together = {**found, **({"start": beside} if beside else {})}
     logs = scratch() / "repro"
     # each stage by itself: DVC would lock what arms share for writing, though it only looks whether it changed
     jobs = [Job(name, ("repro", "--single-item", *own), logs / f"{name}.log") for name, own in together.items()]
@@ -228,7 +240,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     try:
         settings = check()
-        status = repro(settings, max(1, arguments.at_once or number_at_once(settings)))
+        status = repro(settings, number_at_once(settings, arguments.at_once))
         if status not in (0, 130):
             depends, changed = graph_and_changes()
             for line in outcome(list(settings.runs), changed, depends):

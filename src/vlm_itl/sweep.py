@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     try:
         settings = check()
-        sys.exit(sweep(seeds_of(arguments.seeds), Path(), max(1, arguments.at_once or number_at_once(settings))))
+        sys.exit(sweep(seeds_of(arguments.seeds), Path(), number_at_once(settings, arguments.at_once)))
     except UserError as error:
         sys.exit(f"error: {error}")
 

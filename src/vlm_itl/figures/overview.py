@@ -20,10 +20,10 @@ from ..base.errors import UserError
 from ..base.files import read_json, read_jsonl, write_json
 from ..base.pictures import Pixels, read_picture
 from ..base.redact import say
-from ..base.settings import drawing_runs, load
+from ..base.settings import DRAWING, drawing_runs, load
 from ..gallery import choose
-from ..labels import taken
-from . import COLOURS, SOFT, canvas, plain, save
+from . import COLOURS, SOFT, canvas, plain, save, styles
+from .arms import CURVE
 
 Row = dict[str, Any]
 RUN = "calibrated-1"  # whose answers are shown
@@ -43,8 +43,10 @@ def examples(verdicts: list[Row], proposals: list[Row], seed: int) -> list[Row]:
         some = [v for v in verdicts if v["asked"] and v["approve"] == approve and v["proposals"] >= 3]
         for v in choose(some, 1, seed):
             own = shown[v["image_id"]]
-            kept = [row in taken(own, v.get("accepted")) for row in own]
-            found.append({"image_id": v["image_id"], "approve": approve, "masks": [row["segmentation"] for row in own], "accepted": kept})
+            accepted = v.get("accepted", [True] * len(own))  # of a verdict on the image as a whole
+            found.append(
+                {"image_id": v["image_id"], "approve": approve, "masks": [row["segmentation"] for row in own], "accepted": accepted}
+            )
     return found
 
 
@@ -71,21 +73,22 @@ def overview(shown: list[tuple[Row, Pixels]], summary: dict[str, Row], compariso
         axes.set_axis_off()
     axes = figure.add_subplot(grid[:, 1])
     line = sorted((summary[run]["human_hours"], summary[run]["mask_AP"]) for run in ["start", *drawn])
-    axes.plot(*zip(*line), color=SOFT, ls=(0, (5, 3)), lw=1.3, marker=".", ms=8, label="drawing random images", zorder=1)
-    reference = next(iter(comparison["arms"].values()))["against"]
+    axes.plot(*zip(*line), label=DRAWING, zorder=1, **CURVE)
+    compared = next(iter(comparison["arms"].values()))
+    reference = compared["against"]
     level = summary[reference]["mask_AP"]
     axes.axhline(level, color=SOFT, lw=0.6, zorder=0)
-    for k, run in enumerate(run for run in names if run not in drawn):
+    for run, look in styles(run for run in names if run not in drawn).items():
         at, row = summary[run], comparison["arms"].get(run)
         if row and row["low"] is not None:
             ends = [[at["mask_AP"] - level - row["low"]], [row["high"] - at["mask_AP"] + level]]
-            axes.errorbar(at["human_hours"], at["mask_AP"], np.maximum(ends, 0), color=COLOURS[k], capsize=2.5, lw=1.2)
-        axes.plot(at["human_hours"], at["mask_AP"], "osD^vP"[k % 6], color=COLOURS[k], mec="white", ms=7, label=plain(names[run]))
+            axes.errorbar(at["human_hours"], at["mask_AP"], np.maximum(ends, 0), color=look["color"], capsize=2.5, lw=1.2)
+        axes.plot(at["human_hours"], at["mask_AP"], ls="none", mec="white", ms=7, label=plain(names[run]), color=look["color"],
+                  marker=look["marker"])  # fmt: skip
     axes.annotate("start", line[0], xytext=(-5, -3), textcoords="offset points", ha="right", fontsize=8, color=SOFT)
     axes.set_xlabel("human hours (simulated)")
-    axes.set_ylabel("mask AP on 400 test images")
-    share = next(iter(comparison["arms"].values()))["level"]
-    axes.set_title(f"bars: {share:.0%} interval of the difference from {plain(names[reference])}", fontsize=8, color=SOFT)
+    axes.set_ylabel(f"mask AP on {compared['images']} test images")
+    axes.set_title(f"bars: {compared['level']:.0%} interval of the difference from {plain(names[reference])}", fontsize=8, color=SOFT)
     axes.legend(loc="lower right")
     figure.set_facecolor("white")
     return figure
