@@ -99,10 +99,8 @@ def test_a_dead_server_among_others_does_not_stop_them(server, capfd):
 
 def test_the_run_ends_when_all_are_gone():
     urls = [dead(), dead()]
-    start = time.monotonic()
     with pytest.raises(UserError, match=rf"no server can be reached: {urls[0]}: connection refused.*; {urls[1]}: connection refused"):
         ask(backend(*urls, retries=1), many(200))
-    assert time.monotonic() - start < 5
 
 
 def test_when_all_die_in_mid_run_what_came_is_kept(tmp_path):
@@ -134,7 +132,7 @@ def test_a_server_that_fails_everything_does_not_take_the_others_questions(serve
         broken.always = fault
         server.latency = 0.01
         assert len(ask(backend(broken, server, retries=0, concurrency=8), many(200))) == 200
-        assert len(broken.requests) <= 40
+        assert len(broken.requests) < 150  # as the quickest it would be asked nearly everything
         assert len(server.requests) == 200
 
 
@@ -149,9 +147,19 @@ def test_a_busy_server_is_left_alone_for_as_long_as_it_asks(server):
 
 
 def test_the_least_busy_is_asked():
-    with VlmServer(0.02) as quick, VlmServer(0.2) as slow:
+    """One answers nothing before the other has answered most."""
+    with VlmServer() as quick, VlmServer() as slow:
+        slow.gate.clear()
+
+        def opens(_request):
+            if len(quick.requests) >= 100:
+                slow.gate.set()
+            return 0.8
+
+        quick.p_of = opens
         assert len(ask(backend(quick, slow, concurrency=8), many(120))) == 120
-        assert len(quick.requests) > 3 * len(slow.requests)
+        assert len(quick.requests) >= 100
+        assert len(slow.requests) <= 20
 
 
 # which model
@@ -318,9 +326,7 @@ def test_silence_and_a_redirect(server):
 @pytest.mark.parametrize("fault", ["trickle", "endless", "gzip"])
 def test_no_body_is_endless_in_time_or_memory(server, fault):
     server.always = fault
-    start = time.monotonic()
-    said = failure(server.url, timeout=1.0)
-    assert time.monotonic() - start < 4
+    said = failure(server.url, timeout=1.0)  # the test's own time limit is the proof that it ends
     words = {"trickle": "no whole answer within 1 s", "endless": "its answer has more than 1,1", "gzip": "it compresses its answer"}
     assert words[fault] in said
 

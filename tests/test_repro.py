@@ -14,8 +14,7 @@ import networkx as nx
 import pytest
 from conftest import ROOT
 
-from vlm_itl.base.settings import Run
-from vlm_itl.repro import arms, outcome, shared
+from vlm_itl.repro import Stages, outcome
 
 GRAPH = """
 stages:
@@ -111,19 +110,51 @@ def test_arms_run_side_by_side(project):
     process = project(f"touch started-${{key}} && {wait}", 2)
     said, _ = process.communicate(timeout=240)
     assert process.returncode == 0, said
-    assert "6 arms, 2 at once" in said
+    assert "14 stages, 2 at once" in said
     assert (project.folder / "report").exists()
 
 
-def test_arms_and_what_they_share():
-    runs = {name: Run(judge="human", prev=prev) for name, prev in {"a-1": "start", "a-2": "a-1", "b-1": "zero", "c": "start"}.items()}
-    stages = ["judge@a-1", "judge@a-2", "judge@b-1", "judge@c", "start", "zero", "thresholds@c2", "report", "alone"]
-    depends = nx.DiGraph([("judge@a-1", "start"), ("judge@a-2", "judge@a-1"), ("judge@b-1", "zero"), ("judge@c", "thresholds@c2"),
-                          *(("report", stage) for stage in stages[:4])])  # fmt: skip
-    depends.add_nodes_from(stages)
-    found = arms(runs, depends)
-    assert found == {"a-1": ["judge@a-1", "judge@a-2"], "b-1": ["judge@b-1"], "c": ["judge@c"]}
-    assert sorted(shared(found, depends)) == ["start", "thresholds@c2", "zero"]
+def in_jobs() -> Stages:
+    """Two runs a and b after a start, a measure of it, probes before b's judge, and a report of both."""
+    needs = {"start": "split", "probes": "split", "measure": "start", "judge@a": "start", "train@a": "judge@a", "gallery@a": "judge@a",
+             "judge@b": "start probes", "train@b": "judge@b", "report": "train@a train@b"}  # fmt: skip
+    depends = nx.DiGraph([(stage, one) for stage, several in needs.items() for one in several.split()])
+    return Stages(depends, set(depends), lambda stage: stage.partition("@")[2], Path("logs"))
+
+
+def test_a_stage_runs_as_soon_as_what_it_needs_is_there():
+    stages = in_jobs()
+    shared = stages.next()
+    assert shared.stages == ("split", "start", "probes", "measure")
+    assert shared.words == ("repro", "--single-item", *shared.stages)
+    stages.heard(shared, "start")  # it has begun
+    assert stages.next() is None
+    stages.heard(shared, "probes")
+    a = stages.next()
+    assert a.stages == ("judge@a", "train@a", "gallery@a")
+    assert stages.next() is None
+    stages.heard(shared, "measure")
+    b = stages.next()
+    assert b.stages == ("judge@b", "train@b")
+    for job in (shared, a):
+        stages.ended(job, 0)
+    assert stages.next() is None
+    stages.ended(b, 0)
+    assert stages.next().stages == ("report",)
+
+
+def test_what_does_not_need_a_stage_that_failed_runs():
+    stages = in_jobs()
+    shared = stages.next()
+    stages.heard(shared, "probes")
+    stages.ended(shared, 1)  # the probes, with the measure after them
+    assert [stages.next().stages, stages.next().stages] == [("judge@a", "train@a", "gallery@a"), ("measure",)]
+    stages = in_jobs()
+    stages.ended(stages.next(), 0)
+    a = stages.next()
+    stages.heard(a, "train@a")
+    stages.ended(a, -9)  # a whole DVC was killed
+    assert [stages.next().stages, stages.next().stages, stages.next()] == [("judge@b", "train@b"), ("gallery@a",), None]
 
 
 def wait_for_stages(project, number: int = 1) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 import weakref
 
 import numpy as np
@@ -223,11 +222,9 @@ def test_templates_that_are_of_no_use(tmp_path, said, monkeypatch):
     monkeypatch.setattr("vlm_itl.judging.vlm.transformers_backend.RENDERING", 0.5)
     folder = tiny_vlm.llava(tmp_path / "m")
     (folder / "chat_template.jinja").write_text(TEMPLATES[said])
-    start = time.monotonic()
     with pytest.raises(UserError, match=said) as error:
         list(TransformersBackend(settings(folder)).ask(enumerate(QUESTIONS)))
     assert "\n" not in str(error.value)
-    assert time.monotonic() - start < 10
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 

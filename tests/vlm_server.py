@@ -38,6 +38,8 @@ class VlmServer(LoopbackServer):
         super().__init__(**more)
         self.url += "/v1"
         self.latency = latency
+        self.gate = threading.Event()  # cleared: requests wait here
+        self.gate.set()
         self._work = threading.Semaphore(capacity) if capacity else nullcontext()
         self.faults: list = []
         self.always: Any = None
@@ -73,6 +75,7 @@ class VlmServer(LoopbackServer):
         try:
             with self._work:
                 time.sleep(self.latency)
+                self.gate.wait(60)
             self._send(handler, request, fault)
         finally:
             with self._lock:

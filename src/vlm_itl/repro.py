@@ -1,7 +1,7 @@
-"""`dvc repro --keep-going`, arms side by side, and at its end what became of the runs: which are complete, what failed and why.
+"""`dvc repro --keep-going`, stages side by side, and at its end what became of the runs: which are complete, what failed and why.
 
-Arms share what lies before them and what brings them together, and nothing else. DVC runs one stage after the other; several of it may run
-in one repository if their stages are independent. So here one DVC runs what arms share, several then run an arm each, and one the rest.
+DVC runs one stage after the other; several of it may run in one repository if their stages are independent. So each is given stages that
+can run now, and the next is started as soon as what it needs is there.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from tqdm import tqdm
 from .base.errors import UserError
 from .base.files import scratch
 from .base.redact import say
-from .base.settings import Run, Settings, chain, check
+from .base.settings import Settings, chain, check
 from .base.stage import error_file
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -58,48 +58,115 @@ def outcome(runs: list[str], changed: set[str], depends: nx.DiGraph) -> list[str
 
 @dataclass(frozen=True)
 class Job:
-    """A command of DVC: its words after `dvc`, and where its output goes; None: to this terminal."""
+    """A command of DVC: its words after `dvc`, where its output goes (None: to this terminal), and the stages that it is given."""
 
     name: str
     words: tuple[str, ...]
     log: Path | None = None
+    stages: tuple[str, ...] = ()
+
+
+class Jobs:
+    """Jobs that wait for nothing but a free place."""
+
+    def __init__(self, jobs: Iterable[Job]) -> None:
+        self.waiting = list(jobs)
+        self.status: dict[str, int] = {}
+
+    def next(self) -> Job | None:
+        """A job that can start now, if there is one."""
+        return self.waiting.pop(0) if self.waiting else None
+
+    def heard(self, job: Job, stage: str) -> None:
+        """A job's DVC has come to a stage."""
+
+    def ended(self, job: Job, status: int) -> None:
+        """A job has ended, with this exit status of DVC."""
+        self.status[job.name] = status
+
+
+class Stages(Jobs):
+    """Stages not yet run, given out as jobs. What an arm needs by itself is one job, since each start of DVC takes seconds.
+
+    A stage is there once its job's DVC has come to the next one. After a failure what depends on it is left out, and nothing else.
+    """
+
+    def __init__(self, depends: nx.DiGraph, stages: set[str], group: Callable[[str], str], logs: Path) -> None:
+        super().__init__(())
+        self.depends, self.group, self.logs = depends, group, logs
+        self.stages = [stage for stage in in_order(depends) if stage in stages]  # that wait
+        self.missing = set(stages)
+        self.at: dict[Job, int] = {}  # how many of a job's stages are there
+
+    def next(self) -> Job | None:
+        for first in self.stages:
+            own: list[str] = []
+            for stage in self.stages:
+                if self.group(stage) == self.group(first) and not self.missing.intersection(self.depends[stage]).difference(own):
+                    own.append(stage)
+            if own:
+                self.stages = [stage for stage in self.stages if stage not in own]
+                # each stage by itself: DVC would lock what it depends on for writing, though it only looks whether that changed
+                name = f"{len(self.at) + 1:02} {own[0]}"
+                job = Job(name, ("repro", "--single-item", *own), self.logs / f"{name.replace(' ', '-')}.log", tuple(own))
+                self.at[job] = 0
+                return job
+        return None
+
+    def heard(self, job: Job, stage: str) -> None:
+        if stage in job.stages:
+            self.at[job] = max(self.at[job], job.stages.index(stage))
+            self.missing.difference_update(job.stages[: self.at[job]])
+
+    def ended(self, job: Job, status: int) -> None:
+        super().ended(job, status)
+        if status == 0:
+            self.missing.difference_update(job.stages)
+            return
+        failed = job.stages[self.at[job]]
+        lost = {failed, *nx.ancestors(self.depends, failed)}
+        waiting = {*self.stages, *job.stages[self.at[job] + 1 :]} - lost
+        self.stages = [stage for stage in in_order(self.depends) if stage in waiting]
 
 
 def run_dvc(*words: str) -> int:
     """Run a command of DVC to its end, or until Ctrl-C has ended its stage. Returns its exit status; 130 after Ctrl-C."""
-    return run_jobs([Job("dvc", words)])["dvc"]
+    return run_jobs(Jobs([Job("dvc", words)]))
 
 
-def run_jobs(jobs: Sequence[Job], at_once: int = 1, look: Callable[[], None] = lambda: None) -> dict[str, int]:
+def run_jobs(jobs: Jobs, at_once: int = 1, look: Callable[[Collection[Job]], None] = lambda _: None) -> int:
     """Run commands of DVC, so many `at_once`, to their ends, or until Ctrl-C has ended their stages.
 
     While a stage runs, DVC ignores Ctrl-C; it then takes that stage for a failed one and starts the next. So DVC stands in a
     session of its own, where the terminal's signal does not reach it, and is stopped before its stage hears of it.
 
     Args:
-        look: called again and again meanwhile.
+        look: called again and again meanwhile, with the jobs that run.
 
     Returns:
-        {name: exit status}; 130 for all of them after Ctrl-C.
+        An exit status: 130 after Ctrl-C, that of a job that failed, else 0.
     """
     interrupted: list[bool] = []
     before = {number: signal.signal(number, lambda *_: interrupted.append(True)) for number in SIGNALS}
-    waiting, running, ended = list(jobs), dict[str, psutil.Popen](), dict[str, int]()
+    running: dict[Job, psutil.Popen] = {}
     try:
-        while running or (waiting and not interrupted):
-            while waiting and len(running) < at_once and not interrupted:
-                job = waiting.pop(0)
-                running[job.name] = start(job)
+        while True:
+            while len(running) < at_once and not interrupted and (job := jobs.next()):
+                running[job] = start(job)
+            if not running:
+                break
             time.sleep(0.05)
-            look()
+            ended = [job for job, dvc in running.items() if dvc.poll() is not None]  # before the last look, which then sees its last words
+            look(running)
             if interrupted:
                 end([dvc for dvc in running.values() if dvc.poll() is None])
-            for name in [name for name, dvc in running.items() if dvc.poll() is not None]:
-                ended[name] = running.pop(name).returncode
+            for job in ended:
+                jobs.ended(job, 130 if interrupted else running[job].returncode)
+                del running[job]
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    return {job.name: 130 if interrupted else ended[job.name] for job in jobs}
+    return 130 if interrupted else next(filter(None, jobs.status.values()), 0)
 
 
 def start(job: Job) -> psutil.Popen:
@@ -141,24 +208,12 @@ def runs(process: psutil.Process) -> bool:
 
 
 def in_order(depends: nx.DiGraph) -> list[str]:
-    """The stages in an order in which they can run."""
-    return list(reversed(list(nx.topological_sort(depends))))
-
-
-def arms(runs: Mapping[str, Run], depends: nx.DiGraph) -> dict[str, list[str]]:
-    """The stages of runs that continue from each other, in an order in which they can run, by the first of these runs."""
-    found: dict[str, list[str]] = {}
-    for stage in in_order(depends):
-        run = stage.partition("@")[2]
-        if run in runs:
-            found.setdefault(chain(runs, run)[0], []).append(stage)
-    return {run: found[run] for run in runs if run in found}
-
-
-def shared(arms: Mapping[str, list[str]], depends: nx.DiGraph) -> list[str]:
-    """The stages before an arm that are not its own."""
-    needed = {one for own in arms.values() for stage in own for one in nx.descendants(depends, stage) - set(own)}
-    return [stage for stage in depends if stage in needed]
+    """The stages in an order in which they can run; of two that could be next, the one with more stages after it, one needing the other."""
+    after = dict.fromkeys(depends, 0)
+    for stage in nx.topological_sort(depends):  # from those that nothing depends on
+        for needed in depends[stage]:
+            after[needed] = max(after[needed], after[stage] + 1)
+    return list(nx.lexicographical_topological_sort(depends.reverse(copy=False), key=lambda stage: -after[stage]))
 
 
 def number_at_once(settings: Settings, wanted: int | None) -> int:
@@ -180,26 +235,32 @@ def graph_and_changes() -> tuple[nx.DiGraph, set[str]]:
         return nx.relabel_nodes(repo.index.graph, lambda stage: stage.addressing), set(repo.status(targets=["dvc.yaml"]))
 
 
-def watched(jobs: Sequence[Job], at_once: int, stages: int, title: str) -> dict[str, int]:
-    """Run jobs that have logs, with a progress bar of their stages; what a job that failed said last is shown."""
-    read, seen = dict.fromkeys(jobs, 0), set[tuple[str, str]]()
+def watched(jobs: Jobs, at_once: int, stages: int, title: str) -> int:
+    """Run jobs that have logs, with a progress bar of their stages; what a job that failed said last is shown. Returns as `run_jobs`."""
+    read, seen = dict[Job, int](), dict[tuple[Job, str], None]()
     with tqdm(total=stages, desc=title, unit="stage", mininterval=1) as bar:
 
-        def look() -> None:
-            for job in jobs:
-                if job.log and job.log.exists() and job.log.stat().st_size > read[job]:
+        def look(running: Collection[Job]) -> None:
+            for job in running:
+                if job.log and job.log.exists() and job.log.stat().st_size > read.setdefault(job, 0):
                     with job.log.open("rb") as stream:
                         stream.seek(read[job])
                         lines = stream.read().rpartition(b"\n")[0]  # the last line may not be whole yet
                     read[job] += len(lines)
-                    seen.update((job.name, stage) for stage in NAMED.findall(lines.decode(errors="replace")))
-            bar.update(len(seen) - bar.n)
+                    for stage in NAMED.findall(lines.decode(errors="replace")):
+                        seen[job, stage] = None
+                        jobs.heard(job, stage)
+            last = {job: stage for job, stage in seen if job in running}
+            bar.set_postfix_str(", ".join(last.values()), refresh=False)
+            bar.update(len(seen) - len(last) - bar.n)
 
         status = run_jobs(jobs, at_once, look)
-        for job in jobs:
-            if status[job.name] not in (0, 130) and job.log:
-                for row in job.log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]:
-                    say(row)
+        bar.set_postfix_str("", refresh=False)
+        bar.update(len(seen) - bar.n)
+    for job in read:
+        if jobs.status[job.name] not in (0, 130) and job.log:
+            for row in job.log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]:
+                say(row)
     return status
 
 
@@ -207,29 +268,17 @@ def repro(settings: Settings, at_once: int) -> int:
     """Run the experiment. Returns an exit status: 130 after Ctrl-C, DVC's of what failed, else 0."""
     depends, changed = graph_and_changes()
     stale = {stage for stage in depends if stage in changed or nx.descendants(depends, stage) & changed}
-    every = arms(settings.runs, depends)
-    found = {run: own for run, own in every.items() if stale & set(own)}
-    if at_once == 1 or len(found) <= 1:
+    if at_once == 1 or len(stale) <= 1:
         return run_dvc("repro", "--keep-going")
-    before = shared(found, depends)
-    failed = run_dvc("repro", "--keep-going", *before) if before else 0
-    if failed == 130:
-        return failed
-    of_arms = {stage for own in every.values() for stage in own}
-    after = [stage for stage in in_order(depends) if stage not in of_arms and not stage.endswith(".dvc") and stage not in before]
-    beside = [stage for stage in after if not nx.descendants(depends, stage) & of_arms]  # measures of `start`, of judges by probes
-    together = {**found, **({"start": beside} if beside else {})}
+    fetched = {stage for one in stale for stage in nx.descendants(depends, one) if stage.endswith(".dvc")}
+
+    def group(stage: str) -> str:
+        key = stage.partition("@")[2]
+        return chain(settings.runs, key)[0] if key in settings.runs else key
+
     logs = scratch() / "repro"
-    # each stage by itself: DVC would lock what arms share for writing, though it only looks whether it changed
-    jobs = [Job(name, ("repro", "--single-item", *own), logs / f"{name}.log") for name, own in together.items()]
-    say(f"{len(found)} arms, {at_once} at once; what they say: {logs}")
-    status = watched(jobs, at_once, sum(map(len, together.values())), "arms")
-    if 130 in status.values():
-        return 130
-    failed = failed or max(status.values())
-    lost = {stage for name, own in together.items() if status[name] for stage in own}
-    rest = [stage for stage in after if stage not in beside and not nx.descendants(depends, stage) & lost]
-    return (run_dvc("repro", "--keep-going", *rest) if rest else 0) or failed
+    say(f"{len(stale)} stages, {at_once} at once; what they say: {logs}")
+    return watched(Stages(depends, stale | fetched, group, logs), at_once, len(stale | fetched), "stages")
 
 
 def main(argv: list[str] | None = None) -> None:

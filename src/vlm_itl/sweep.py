@@ -20,7 +20,7 @@ from .base.errors import UserError
 from .base.files import scratch
 from .base.redact import say
 from .base.settings import check
-from .repro import Job, number_at_once, watched
+from .repro import Job, Jobs, number_at_once, watched
 
 Row = dict[str, Any]
 
@@ -72,13 +72,16 @@ def sweep(seeds: list[int], repository: Path, at_once: int = 1) -> int:
     with Repo(str(repository)) as repo:
         stages = sum(not stage.addressing.endswith(".dvc") for stage in repo.index.stages)
     logs = scratch() / "sweep"
-    jobs = [Job(f"seed {seed}", ("exp", "run", "dvc.yaml", "--temp", "-S", f"seed={seed}"), logs / f"seed-{seed}.log") for seed in missing]
-    say(f"{len(jobs)} to run: {', '.join(job.name for job in jobs)}; {min(at_once, len(jobs))} at once; what they say: {logs}")
-    status = watched(jobs, at_once, len(jobs) * stages, "seeds")
-    for name, code in status.items():
+    jobs = Jobs(
+        Job(f"seed {seed}", ("exp", "run", "dvc.yaml", "--temp", "-S", f"seed={seed}"), logs / f"seed-{seed}.log") for seed in missing
+    )
+    names = ", ".join(job.name for job in jobs.waiting)
+    say(f"{len(missing)} to run: {names}; {min(at_once, len(missing))} at once; what they say: {logs}")
+    status = watched(jobs, at_once, len(missing) * stages, "seeds")
+    for name, code in jobs.status.items():
         if code:
             say(f"{name}: {'stopped' if code == 130 else 'failed; its error stands above'}. The same command goes on from here.")
-    return max(status.values(), key=lambda code: (code == 130, code))
+    return status
 
 
 def main(argv: list[str] | None = None) -> None:
