@@ -149,7 +149,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--train", type=int, default=400, help="drawn training images")
     parser.add_argument("--test", type=int, default=400, help="drawn test images")
-    parser.add_argument("--initial", type=int, default=36, help="labelled images at the start")
+    parser.add_argument("--initial", type=int, default=18, help="labelled images at the start")
     parser.add_argument("--pretrain", type=int, default=80, help="steps of the start")
     parser.add_argument("--rate", type=float, default=0.002, help="learning rate of the start")
     parser.add_argument("--steps", type=int, default=80, help="steps of each arm")
