@@ -21,9 +21,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from tabulate import tabulate  # noqa: E402
+from tabulate import tabulate
 
-from vlm_itl import figures  # noqa: E402
+from vlm_itl import figures
 
 RECALL = (0.25, 0.5, 0.75, 0.9, 1.0)
 SPECIFICITY = (0.0, 0.25, 0.5, 0.8, 1.0)
@@ -43,10 +43,11 @@ def run(out: Path, seeds: list[int]) -> list[Row]:
 
     from vlm_itl.base.settings import load
 
-    args = protocol.parser().parse_args(["--out", str(out)])
+    settings = load(ROOT / "params.yaml")
+    args = protocol.parser(settings).parse_args(["--out", str(out)])
     rows = []
     for seed in seeds:
-        world = protocol.World(out, load(), args, seed)
+        world = protocol.World(out, settings, args, seed)
         for recall, specificity in itertools.product(RECALL, SPECIFICITY):
             found = world.arm(f"noisy@{recall}@{specificity}:annotate")
             rows.append({

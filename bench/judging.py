@@ -27,11 +27,11 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
-import tiny_vlm  # noqa: E402
+import tiny_vlm
 
-from vlm_itl.base.settings import VlmJudge  # noqa: E402
-from vlm_itl.judging.vlm.questions import Question  # noqa: E402
-from vlm_itl.judging.vlm.transformers_backend import TransformersBackend  # noqa: E402
+from vlm_itl.base.settings import VlmJudge
+from vlm_itl.judging.vlm.questions import Question
+from vlm_itl.judging.vlm.transformers_backend import TransformersBackend
 
 PROMPT = (ROOT / "judges" / "basic/prompt.txt").read_text().replace("{pred_class_names_str}", "zebra, zebra, bird")
 LAYERS = {"text": 28, "vision": 32}  # of Qwen2.5-VL-7B

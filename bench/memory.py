@@ -23,8 +23,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from vlm_itl.base.coco import encode  # noqa: E402
-from vlm_itl.progress import line_of  # noqa: E402
+from vlm_itl.base.coco import encode
+from vlm_itl.progress import line_of
 
 DONE = "scratch/predictions/bench/images.jsonl"
 

@@ -18,17 +18,17 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from detectron2.config import CfgNode  # noqa: E402
-from detectron2.data.detection_utils import read_image  # noqa: E402
-from detectron2.engine import DefaultPredictor  # noqa: E402
-from detectron2.layers import mask_ops  # noqa: E402
-from detectron2.modeling.proposal_generator import proposal_utils  # noqa: E402
-from rates import show  # noqa: E402
+from detectron2.config import CfgNode
+from detectron2.data.detection_utils import read_image
+from detectron2.engine import DefaultPredictor
+from detectron2.layers import mask_ops
+from detectron2.modeling.proposal_generator import proposal_utils
+from rates import show
 
-from vlm_itl.detector.config import load_config  # noqa: E402
-from vlm_itl.detector.prediction import Predictor, to_results  # noqa: E402
-from vlm_itl.detector.speed import faster  # noqa: E402
-from vlm_itl.detector.stream import class_ids  # noqa: E402
+from vlm_itl.detector.config import load_config
+from vlm_itl.detector.prediction import Predictor, to_results
+from vlm_itl.detector.speed import faster
+from vlm_itl.detector.stream import class_ids
 
 STOCK = proposal_utils.batched_nms, mask_ops.paste_masks_in_image
 THRESHOLD = 0.05

@@ -1,7 +1,7 @@
 """Which protocol tells judges apart? Arms of one round on drawn pictures, in one process, without DVC: quick enough to try settings.
 
 Every arm begins at one start and trains for equal steps. For each it prints human hours and mask AP, and keeps the matches, so that
-arms can be compared as `compare` does. What is there already is not run again. Usage:
+arms can be compared as `compare` does. What params.yaml says holds, but for the options. What is there already is not run again. Usage:
 
     python bench/protocol.py --out /tmp/protocol --seeds 1 2 3 --arms human:annotate vlm:correct draw:60
 """
@@ -9,12 +9,17 @@ arms can be compared as `compare` does. What is there already is not run again. 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tabulate import tabulate
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "src"))
 
 from vlm_itl import labels as policies
 from vlm_itl.base.coco import first, subset
@@ -35,6 +40,9 @@ from vlm_itl.statistics.compare import Sampled
 from vlm_itl.statistics.curve import Curve, against
 from vlm_itl.statistics.matches import from_coco, save
 from vlm_itl.statistics.matches import load as load_matches
+from vlm_itl.verifier.parts import parts
+
+IGNORED = ("out", "seeds", "arms")  # options that change no arm's result
 
 
 class World:
@@ -44,14 +52,16 @@ class World:
         self.settings, self.args, self.seed, self.out = settings, args, seed, out
         data = out / f"data-{args.train}-{args.test}"
         if not (data / "test.json").exists():
-            write_dataset(data, args.train, args.test, 160, 0)
+            write_dataset(data, args.train, args.test, settings.data.synthetic.long_side, settings.data.seed)
         self.images = data / "images"
         training, self.test = read_json(data / "train.json"), read_json(data / "test.json")
-        fractions = settings.split.model_copy(update={"initial_fraction": args.initial / args.train / 0.9})
+        rest = args.train - round(settings.split.validation_fraction * args.train)
+        fractions = settings.split.model_copy(update={"initial_fraction": args.initial / rest})
         initial, pool, validation = split(training, fractions)
         self.labels, pool_images, self.ledger = policies.initial(training, initial, pool, validation)
-        self.pool, self.truth = queue(pool_images, 0), subset(training, pool | initial)
-        self.start = out / f"start-{args.initial}-{args.pretrain}-{args.rate}-s{seed}"
+        self.pool, self.truth = queue(pool_images, settings.split.seed), subset(training, pool | initial)
+        said = {key: value for key, value in vars(args).items() if key not in IGNORED}, settings.model_dump(mode="json", exclude={"runs"})
+        self.start = out / f"{hashlib.md5(json.dumps(said, sort_keys=True).encode()).hexdigest()[:8]}-s{seed}"
         self.fit(self.start, self.labels, args.pretrain, args.rate, None, self.pool)
 
     def fit(self, folder: Path, labels: Any, steps: int, rate: float, previous: Path | None, pool: Any, **model_labels: Any) -> None:
@@ -62,10 +72,11 @@ class World:
         s = Training(schedule="fixed_steps", steps=steps, learning_rate=rate, model_labels=ModelLabels(**model_labels))
         detector: Detector = self.settings.detector.model_copy(update={"init": a.init, "weights": a.weights, "config": a.config})
         train(labels, self.images, folder / "model", detector, s, self.seed, previous)
-        sets = [({**self.test, "annotations": []}, 0.05, "test", folder / "predictions.json")]
+        p = self.settings.predict
+        sets = [({**self.test, "annotations": []}, p.test_score_threshold, "test", folder / "predictions.json")]
         if pool is not None:
-            sets.append((pool, 0.5, "pool", folder / "proposals.json"))
-        predict_sets(folder / "model", "cpu", 100, 8, self.images, sets)
+            sets.append((pool, p.score_threshold, "pool", folder / "proposals.json"))
+        predict_sets(folder / "model", "cpu", 100, p.batch_size, self.images, sets)
         evaluations = evaluate(self.test, read_json(folder / "predictions.json"))
         save(from_coco(evaluations["mask"], policies.fingerprint(labels)), folder / "matches.npz")
         write_json(folder / "numbers.json", numbers(evaluations))
@@ -73,7 +84,8 @@ class World:
     def verdicts(self, name: str, unit: str) -> list[dict[str, Any]]:
         """Of a judge of params.yaml: `human@.8` at another IoU, `noisy@.9@.7` with other rates."""
         kind, *numbers_ = name.split("@")
-        given = self.settings.judges[{"noisy": "vlm-sim"}.get(kind, kind)]
+        judge_name = {"noisy": "vlm-sim"}.get(kind, kind)
+        given = self.settings.judges[judge_name]
         change: dict[str, Any] = {"unit": unit} if kind in ("human", "noisy") else {}
         if kind == "human" and numbers_:
             change["iou"] = float(numbers_[0])
@@ -82,16 +94,21 @@ class World:
         s: Judge = given.model_copy(update=change)
         proposals = read_json(self.start / "proposals.json")
         if not isinstance(s, VlmJudge):
-            return judge(self.pool, proposals, self.truth, "?", s, self.seed)
-        text = Path("judges/vlm/prompt.txt").read_text()
+            prompt = ROOT / f"judges/{judge_name}/prompt.txt"
+            return judge(self.pool, proposals, self.truth, prompt.read_text(encoding="utf-8"), s, self.seed)
+        text = (ROOT / "judges/vlm/prompt.txt").read_text(encoding="utf-8")
         store = vlm.Store(self.out / "answers")
         calibration = self.calibration(text, store) if s.calibrated else None
         return vlm.judge(self.pool, proposals, self.images, text, s, store, calibration=calibration)[0]
 
     def calibration(self, text: str, store: vlm.Store) -> dict[str, Any]:
-        pool, proposals, truth = make_probes(self.labels, self.settings.probes.per_kind, self.settings.probes.seed)
+        held_out = parts(self.labels, self.settings.hold_back)[2]
+        pool, proposals, truth = make_probes(held_out, self.settings.probes.per_kind, self.settings.probes.seed)
         said, who, _ = vlm.judge(pool, proposals, self.images, text, self.settings.judges["vlm"], store)  # type: ignore[arg-type]
-        return {**calibrate(observations(pool, proposals, truth, said, 0.6), self.settings.probes.prices, "vlm"), "of": who}
+        return {
+            **calibrate(observations(pool, proposals, truth, said, self.settings.evaluate.judge_iou), self.settings.probes.prices, "vlm"),
+            "of": who,
+        }
 
     def arm(self, name: str) -> dict[str, Any]:
         """`judge:policy`, `draw:images` or `draw:all`; after a `+`, options such as `+mask_weight=0`, `+batch=100`, `+perfect`, `+again`.
@@ -112,8 +129,10 @@ class World:
             shown = {i["id"] for i in first(self.pool, batch)["images"]}
             said = [v for v in said if v["image_id"] in shown]
         proposals = read_json(self.start / "proposals.json")
-        new, _, ledger = policies.update(name, run, self.labels, self.pool, proposals, said, self.truth, self.ledger)
-        folder = self.out / f"{self.start.name}-{a.steps}-{a.then}-{name.replace(':', '_')}"
+        new, _, ledger = policies.update(
+            name, run, self.labels, self.pool, proposals, said, self.truth, self.ledger, self.settings.evaluate.judge_iou
+        )
+        folder = self.out / f"{self.start.name}-{name.replace(':', '_')}"
         weights = {k: float(v) for k, v in given.items() if v}
         if "perfect" in given:
             new = refined(new, self.truth["annotations"])
@@ -123,7 +142,7 @@ class World:
             self.fit(first_pass, new, a.steps, a.then, self.start / "model", {**by_model, "annotations": []}, **weights)
             new = refined(new, read_json(first_pass / "proposals.json"))
         self.fit(folder, new, a.steps, a.then, self.start / "model", None, **weights)
-        quality = judge_quality(said, proposals, self.truth, 0.6)
+        quality = judge_quality(said, proposals, self.truth, self.settings.evaluate.judge_iou)
         return {
             "seed": self.seed, "arm": name, "AP": read_json(folder / "numbers.json")["mask"]["AP"],
             "hours": human_cost(ledger, self.settings.evaluate.seconds)["hours"], **policies.counts(new)["images"],
@@ -143,21 +162,23 @@ def refined(labels: Any, better: list[dict[str, Any]]) -> Any:
     return {**labels, "annotations": rows}
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(settings: Settings) -> argparse.ArgumentParser:
+    s, drawn = settings, settings.data.synthetic
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
-    parser.add_argument("--train", type=int, default=400, help="drawn training images")
-    parser.add_argument("--test", type=int, default=400, help="drawn test images")
-    parser.add_argument("--initial", type=int, default=18, help="labelled images at the start")
-    parser.add_argument("--pretrain", type=int, default=80, help="steps of the start")
-    parser.add_argument("--rate", type=float, default=0.002, help="learning rate of the start")
-    parser.add_argument("--steps", type=int, default=80, help="steps of each arm")
-    parser.add_argument("--then", type=float, default=0.002, help="learning rate of each arm")
+    parser.add_argument("--train", type=int, default=drawn.train_images, help="drawn training images")
+    parser.add_argument("--test", type=int, default=drawn.test_images, help="drawn test images")
+    initial = round(s.split.initial_fraction * (drawn.train_images - round(s.split.validation_fraction * drawn.train_images)))
+    parser.add_argument("--initial", type=int, default=initial, help="labelled images at the start")
+    parser.add_argument("--pretrain", type=int, default=s.pretrain.steps, help="steps of the start")
+    parser.add_argument("--rate", type=float, default=s.pretrain.learning_rate, help="learning rate of the start")
+    parser.add_argument("--steps", type=int, default=s.train.steps, help="steps of each arm")
+    parser.add_argument("--then", type=float, default=s.train.learning_rate, help="learning rate of each arm")
     parser.add_argument("--batch", type=int, default=0, help="images of the pool that are shown; 0: all")
-    parser.add_argument("--init", default="drawn")
-    parser.add_argument("--weights", default=None)
-    parser.add_argument("--config", default="configs/mask_rcnn_thin_R_18_FPN.yaml")
+    parser.add_argument("--init", default=s.detector.init)
+    parser.add_argument("--weights", default=s.detector.weights)
+    parser.add_argument("--config", default=s.detector.config)
     parser.add_argument("--arms", nargs="+", default=["human:annotate", "vlm:annotate", "always:annotate", "draw:all"])
     return parser
 
@@ -192,8 +213,8 @@ def table(out: Path, rows: list[dict[str, Any]], settings: Settings) -> str:
 
 
 def main() -> None:
-    args = parser().parse_args()
-    settings = load()
+    settings = load(ROOT / "params.yaml")
+    args = parser(settings).parse_args()
     made: list[dict[str, Any]] = []
     for seed in args.seeds:
         world = World(args.out, settings, args, seed)

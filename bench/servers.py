@@ -22,12 +22,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "bench")]
 
-from rates import show  # noqa: E402
+from rates import show
 
-from vlm_itl.base.settings import VlmJudge  # noqa: E402
-from vlm_itl.judging.vlm import Asker, Store  # noqa: E402
-from vlm_itl.judging.vlm.openai_backend import OpenAIBackend  # noqa: E402
-from vlm_itl.judging.vlm.questions import Question  # noqa: E402
+from vlm_itl.base.settings import VlmJudge
+from vlm_itl.judging.vlm import Asker, Store
+from vlm_itl.judging.vlm.openai_backend import OpenAIBackend
+from vlm_itl.judging.vlm.questions import Question
 
 
 @contextmanager

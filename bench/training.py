@@ -20,21 +20,21 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-import torch  # noqa: E402
-from detectron2.data import DatasetMapper, build_detection_train_loader  # noqa: E402
-from detectron2.data.detection_utils import build_augmentation  # noqa: E402
-from detectron2.modeling import build_model  # noqa: E402
-from detectron2.modeling.proposal_generator import proposal_utils  # noqa: E402
-from detectron2.solver import build_lr_scheduler, build_optimizer  # noqa: E402
-from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping  # noqa: E402
-from detectron2.utils.events import EventStorage  # noqa: E402
-from rates import show  # noqa: E402
+import torch
+from detectron2.data import DatasetMapper, build_detection_train_loader
+from detectron2.data.detection_utils import build_augmentation
+from detectron2.modeling import build_model
+from detectron2.modeling.proposal_generator import proposal_utils
+from detectron2.solver import build_lr_scheduler, build_optimizer
+from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+from detectron2.utils.events import EventStorage
+from rates import show
 
-from vlm_itl.base.settings import Detector, Training  # noqa: E402
-from vlm_itl.detector import training as ours  # noqa: E402
-from vlm_itl.detector.config import build_config, make_deterministic  # noqa: E402
-from vlm_itl.detector.speed import faster  # noqa: E402
-from vlm_itl.detector.stream import batches, to_records  # noqa: E402
+from vlm_itl.base.settings import Detector, Training
+from vlm_itl.detector import training as ours
+from vlm_itl.detector.config import build_config, make_deterministic
+from vlm_itl.detector.speed import faster
+from vlm_itl.detector.stream import batches, to_records
 
 STOCK_NMS = proposal_utils.batched_nms
 

@@ -81,6 +81,9 @@ def test_where_a_run_draws_nothing_it_stands_for_start(judges, models):
     nothing = Run(judge="never", prev="start", policy="annotate", batch=0)
     more = {"none": nothing, "none-2": nothing.model_copy(update={"prev": "none", "batch": 5})}
     assert drawing_nothing(more, judges) == "none"
+    rounds = {"none": nothing, "none-2": nothing.model_copy(update={"prev": "none"})}
+    assert drawing_nothing(rounds, judges) == "none-2"  # as many rounds as arms of two
+    assert plan(experiment(**rounds), judges, QUICK).drawing == ["none-2", "draw-1", "ceiling"]
     assert drawing_nothing({"vlm-1": Run(judge="vlm", prev="start", policy="annotate", batch=0)}, judges) == "start"
     runs = experiment(none=nothing)
     chosen = plan(runs, judges, QUICK)
@@ -132,7 +135,7 @@ def test_arms_against_the_curve_under_each_price(judges, models):
         assert row["AP_lost"]["value"] == pytest.approx(np.interp(hours, places, values) - ap["human-1"], abs=2e-6)
     assert found["arms"]["vlm-1"]["prices"]["3 s"] == found["arms"]["vlm-1"]["prices"]["9 s"]  # no person decided
     below = found["arms"]["always-1"]["prices"]["3 s"]
-    assert (below["hours_saved"]["value"], below["answer"]) == (None, "cannot tell")  # for no hours it is worse than start
+    assert (below["hours_saved"]["value"], below["answer"]) == (None, "no")  # for no hours it is worse than start
     assert "less than 0.00" in below["hours_saved"]["beyond"]
     assert below["AP_lost"]["low"] > 0
 
@@ -146,6 +149,9 @@ def test_where_the_control_is_not_below_every_answer_is_cannot_tell(judges, mode
         assert row["answer_holm"] in ("cannot tell", None)
         assert row["low"] is not None
         assert row["reason"] == BLIND
+    prices = [row for arm in blind["curve"]["arms"].values() for row in arm["prices"].values()]
+    assert {row["answer"] for row in prices} == {"cannot tell"}
+    assert all(row["AP_lost"]["low"] is not None for row in prices)
     same = made(plan(experiment(), judges, QUICK), models | {"start": models["human-1"]})
     assert same["assay"]["reason"] == "human-1 is not above start by more than its interval (both predict the same)"
     assert {row["reason"] for row in same["arms"].values()} == {BLIND}

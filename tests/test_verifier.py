@@ -244,7 +244,15 @@ def test_thresholds_and_a_person_between_them(tmp_path, pictures, person):
     if person is not None:
         assert [r["person"] for r in rows] == [False, True, True, False]
         ledger = update(
-            "bands-1", Run(judge="bands", prev="start"), {**data, "images": [], "annotations": []}, pool, proposals(data), rows, None, []
+            "bands-1",
+            Run(judge="bands", prev="start"),
+            {**data, "images": [], "annotations": []},
+            pool,
+            proposals(data),
+            rows,
+            None,
+            [],
+            0.6,
         )[2]
         assert [(row["actor"], row["decisions"]) for row in ledger] == [("model", 8), ("human", 2)]
 

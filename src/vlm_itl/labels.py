@@ -66,7 +66,7 @@ def update(
     verdicts: list[dict[str, Any]],
     truth: Coco | None,
     ledger: Ledger,
-    iou: float = 0.6,
+    iou: float,
 ) -> tuple[Coco, Coco, Ledger]:
     """Labels, pool and ledger after a run's verdicts.
 

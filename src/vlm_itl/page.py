@@ -37,8 +37,8 @@ FIGURES = {  # name of the SVG: what is to be seen
     "comparison": "Difference of mask AP between each arm's last run and the reference arm at the same round, with its interval. Shaded: "
     "worse by more than the margin. An interval wholly outside the shade is a yes, one wholly inside a no; any other cannot tell.",
     "hours": "Mask AP after each round (0 is the shared start) against human hours added after the initial labels. The dashed line is what "
-    "a human reaches who draws random images and asks no judge: an arm above it pays. Points of one training each; their intervals "
-    "stand in the tables.",
+    "a human reaches who draws random images and asks no judge, as its runs came out; the answers above take a line that never falls. "
+    "Points of one training each; their intervals stand in the tables.",
     "prices": "The same under other prices of a decision.",
     "crowding": "Judges by number of true instances in the image, first round only, where all arms judge the same proposals. Bars: 95 % "
     "Wilson intervals. An image is right when every instance has its mask and nothing is extra.",
@@ -175,7 +175,8 @@ def prices_figure(points: list[Row], settings: Settings) -> Figure:
         ", and with the judge's computing counted as if it were human time: wall time times machines of its questions, of the probes that "
         "its thresholds come from, and of its training, as measured on this machine."
     )  # fmt: skip
-    drawn = arm_figures.prices(points, settings.report.verify_seconds, settings.report.compute_price)
+    paid = settings.evaluate.seconds.verify
+    drawn = arm_figures.prices(points, settings.report.verify_seconds, settings.report.compute_price, paid)
     return Figure("prices", caption, inline(drawn))
 
 
@@ -265,17 +266,16 @@ def collect(settings: Settings, study_csv: Path | None = None, pooled_json: Path
         "tells_apart": report.tells_judges_apart(comparison) if comparison else None,
         "beats": report.beats_drawing(comparison) if comparison else {},
         "pays": report.pays(comparison) if comparison else None,
+        "in_words": report.PAYS,
         "verdicts": verdicts(comparison, settings) if comparison else [],
         "figures": figures,
         "simulated_judges": {name for name, judge in settings.judges.items() if simulated(judge)},
         "simulated": {name for name, run in settings.runs.items() if simulated(settings.judges[run.judge])},
         "kinds": {name: settings.judges[run.judge].kind for name, run in settings.runs.items()},
         "detection": {name: found for name in runs if (found := take(Path(f"metrics/detection/{name}.json")))},
-        "cost": {name: found for name in runs if (found := take(Path(f"metrics/cost/{name}.json")))},
         "quality": {
             name: {**q, **with_intervals(q)} for name, q in quality.items() if q and not draws(settings.runs[name], settings.judges)
         },
-        "asking": {name: found for name in settings.runs if (found := take(Path(f"metrics/asking/{name}.json")))},
         "probes": {name: found for name in settings.probed if (found := take(Path(f"metrics/probes/{name}.json")))},
         "autolabel": {
             name: study.flatten(found) for name in settings.autolabels if (found := take(Path(f"metrics/autolabel/{name}.json")))

@@ -25,6 +25,7 @@ from .base.settings import (
     chain,
     drawing_nothing,
     drawing_runs,
+    draws,
     is_model_of,
     load,
     simulated,
@@ -93,7 +94,7 @@ def summarise(
     for name in ["start", *runs]:
         ap, price = read_json(detection / f"{name}.json"), read_json(cost / f"{name}.json")
         quality, asked = {}, {}
-        if name != "start":
+        if name != "start" and not draws(runs[name], judges):
             quality, asked = read_json(judge / f"{name}.json"), read_json(asking / f"{name}.json")
         row = {
             "mask_AP": ap["mask"]["AP"],
@@ -209,12 +210,13 @@ def beats_drawing(comparison: dict[str, Any]) -> dict[str, list[str]]:
 
 
 def pays(comparison: dict[str, Any]) -> str | None:
-    """What follows where no arm is above the drawing curve at the price that is paid, in words; None where one is."""
+    """Whether any arm is above the drawing curve at the price that is paid: `yes`, `no`, `cannot tell`; None where there is no arm."""
     arms, paid = comparison["curve"]["arms"], comparison["curve"]["paid"]
     found = {arm["prices"][paid]["answer"] for arm in arms.values()}
-    if "yes" in found:
-        return None
-    return "approval does not pay here" + (", as far as this experiment can tell" if "cannot tell" in found else "")
+    return next((answer for answer in ("yes", "cannot tell", "no") if answer in found), None)
+
+
+PAYS = {"no": "approval does not pay here", "cannot tell": "approval does not pay here, as far as this experiment can tell"}
 
 
 def answers(comparison: dict[str, Any], names: dict[str, str]) -> list[str]:
@@ -236,7 +238,7 @@ def answers(comparison: dict[str, Any], names: dict[str, str]) -> list[str]:
         paid = beats_drawing(comparison)[curve["paid"]]
         lines.append(
             f"At equal hours, better than drawing random images: {', '.join(names.get(run, run) for run in paid) or 'no arm'}"
-            + ("" if paid else f"; {pays(comparison)}")
+            + ("" if paid else f"; {PAYS[pays(comparison) or 'no']}")
         )
     else:
         lines.append(f"No drawing curve: {curve['reason']}")

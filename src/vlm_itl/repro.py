@@ -164,6 +164,9 @@ def run_jobs(jobs: Jobs, at_once: int = 1, look: Callable[[Collection[Job]], Non
                 jobs.ended(job, 130 if interrupted else running[job].returncode)
                 del running[job]
     finally:
+        while alive := [dvc for dvc in running.values() if dvc.poll() is None]:  # after an error of ours
+            end(alive)
+            time.sleep(0.05)
         for number, handler in before.items():
             signal.signal(number, handler)
     return 130 if interrupted else next(filter(None, jobs.status.values()), 0)
@@ -180,13 +183,15 @@ def start(job: Job) -> psutil.Popen:
 
 
 def end(running: Sequence[psutil.Popen]) -> None:
-    """Interrupt the stages that DVCs run, wait for their ends, and end the DVCs; interrupt those between two stages themselves."""
+    """Interrupt the stages that DVCs run, wait for their ends, and end the DVCs.
+
+    One between two stages goes on, since it may be writing `dvc.lock`: the next call finds it in its next stage, or ended.
+    """
     for dvc in running:
         dvc.send_signal(signal.SIGSTOP)
     stages = {dvc.pid: [process for process in dvc.children(recursive=True) if runs(process)] for dvc in running}
     for dvc in running:
         if not stages[dvc.pid]:
-            dvc.send_signal(signal.SIGINT)
             dvc.send_signal(signal.SIGCONT)
     for process in (process for own in stages.values() for process in own):
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -278,7 +283,7 @@ def repro(settings: Settings, at_once: int) -> int:
 
     logs = scratch() / "repro"
     say(f"{len(stale)} stages, {at_once} at once; what they say: {logs}")
-    return watched(Stages(depends, stale | fetched, group, logs), at_once, len(stale | fetched), "stages")
+    return watched(Stages(depends, stale | fetched, group, logs), at_once, len(stale), "stages")
 
 
 def main(argv: list[str] | None = None) -> None:

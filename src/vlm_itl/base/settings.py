@@ -422,9 +422,15 @@ def drawing_runs(runs: Mapping[str, Run], judges: Mapping[str, Judge]) -> list[s
 
 
 def drawing_nothing(runs: Mapping[str, Run], judges: Mapping[str, Judge]) -> str:
-    """The drawing run that adds no image (`batch: 0`): `start`, trained on for as many steps as the other runs. Where there is none,
-    `start`: what is above it may then owe that to its steps alone."""
-    return next((name for name in drawing_runs(runs, judges) if not any(runs[one].batch != 0 for one in chain(runs, name))), "start")
+    """The drawing run that adds no image (`batch: 0`) in the most rounds: `start`, trained on. Where there is none, `start`: what is above
+    it may then owe that to its steps alone."""
+    found = [name for name in drawing_runs(runs, judges) if idle(runs, name)]
+    return max(found, key=lambda name: len(chain(runs, name)), default="start")
+
+
+def idle(runs: Mapping[str, Run], name: str) -> bool:
+    """Whether no run on the way to `name` shows or draws an image."""
+    return all(runs[one].batch == 0 for one in chain(runs, name))
 
 
 class Seconds(Model):

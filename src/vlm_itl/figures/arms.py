@@ -86,22 +86,22 @@ def hours(points: list[Row]) -> Figure:
     return figure
 
 
-def prices(points: list[Row], verify_seconds: list[float], compute_price: float | None = None) -> Figure:
+def prices(points: list[Row], verify_seconds: list[float], compute_price: float | None = None, verify: float = 3) -> Figure:
     """mAP against hours, one panel a price.
 
     Hours of a point, after the initial labels: drawing hours - those of `start` + (decisions x v + computing x c) / 3600, with v seconds
     a decision, the judges' computing in machine seconds, and c human hours an hour of it. Below 0 they are hours that an arm without
-    initial labels did not need. c is 0, and `compute_price` in one more panel where that is given, at the price v nearest to the usual 3 s.
+    initial labels did not need. c is 0, and `compute_price` in one more panel where that is given, with v = `verify`.
     An arm of which the computing is not known is not in that one.
 
     Args:
         points: rows of `report.curve`, with a `compute_price` those of `report.with_computing`.
         verify_seconds: of a person, a decision.
         compute_price: human hours that an hour of computing is worth.
+        verify: seconds of a person that a decision takes, as it is paid.
     """
     arms, drawn = by_arm(points)
     look = styles(arms)
-    usual = min(verify_seconds, key=lambda v: abs(v - 3))
 
     def at(seconds: float, price: float = 0.0) -> Callable[[Row], float | None]:
         def cost(row: Row) -> float | None:
@@ -112,7 +112,7 @@ def prices(points: list[Row], verify_seconds: list[float], compute_price: float 
 
     panels = [(f"{v:g} s a decision", at(v)) for v in verify_seconds]
     if compute_price is not None:
-        panels.append((f"{usual:g} s, and {compute_price:g} h for an hour of computing", at(usual, compute_price)))
+        panels.append((f"{verify:g} s, and {compute_price:g} h for an hour of computing", at(verify, compute_price)))
     figure, grid = canvas(7.4, 5.4, 2, 2, sharey=True, sharex=False)
     ends = [0.0]
     for axes, (title, cost) in zip(grid.flat, panels):

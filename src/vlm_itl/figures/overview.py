@@ -72,8 +72,10 @@ def overview(shown: list[tuple[Row, Pixels]], summary: dict[str, Row], compariso
         axes.set_title("the VLM approves" if row["approve"] else "the VLM rejects: a human draws", fontsize=8)
         axes.set_axis_off()
     axes = figure.add_subplot(grid[:, 1])
-    line = sorted((summary[run]["human_hours"], summary[run]["mask_AP"]) for run in ["start", *drawn])
+    line = sorted((point["hours"], point["mask_AP"]) for point in comparison["curve"]["points"].values())
     axes.plot(*zip(*line), label=DRAWING, zorder=1, **CURVE)
+    start = summary["start"]["human_hours"], summary["start"]["mask_AP"]
+    axes.plot(*start, color=SOFT, marker=CURVE["marker"], ms=CURVE["ms"], ls="none")
     compared = next(iter(comparison["arms"].values()))
     reference = compared["against"]
     level = summary[reference]["mask_AP"]
@@ -85,7 +87,7 @@ def overview(shown: list[tuple[Row, Pixels]], summary: dict[str, Row], compariso
             axes.errorbar(at["human_hours"], at["mask_AP"], np.maximum(ends, 0), color=look["color"], capsize=2.5, lw=1.2)
         axes.plot(at["human_hours"], at["mask_AP"], ls="none", mec="white", ms=7, label=plain(names[run]), color=look["color"],
                   marker=look["marker"])  # fmt: skip
-    axes.annotate("start", line[0], xytext=(-5, -3), textcoords="offset points", ha="right", fontsize=8, color=SOFT)
+    axes.annotate("start", start, xytext=(-5, -3), textcoords="offset points", ha="right", fontsize=8, color=SOFT)
     axes.set_xlabel("human hours (simulated)")
     axes.set_ylabel(f"mask AP on {compared['images']} test images")
     axes.set_title(f"bars: {compared['level']:.0%} interval of the difference from {plain(names[reference])}", fontsize=8, color=SOFT)

@@ -74,7 +74,7 @@ class Against:
         hours: human hours of the arm's last run, mean over seeds.
         hours_saved: hours of drawing until the arm's mAP - the arm's hours. Above 0: the arm is cheaper.
         AP_lost: mAP of drawing for the arm's hours - the arm's mAP. Below 0: the arm is better.
-        answer: is the arm above the curve? `yes`: hours are saved, by more than the interval; `no`: they are lost likewise.
+        answer: is the arm above the curve? `yes` and `no`: above or below it by more than the interval.
     """
 
     hours: float
@@ -88,8 +88,8 @@ def against(curves: list[Curve], hours: Values, ap: Values, level: float) -> Aga
 
     `AP_lost` is a difference of mAP as any other: `confidence` gives its interval. `hours_saved` comes from it by inversion: x more hours
     of drawing than the arm took are worth D(x) mAP more than the arm; the number is the x with D(x) = 0, and its interval holds every x of
-    which the interval of D(x) contains 0. So the two never contradict each other. With one seed these are the percentiles of the hours
-    that each replicate's curve needs to reach that replicate's mAP of the arm.
+    which the interval of D(x) contains 0. With one seed these are the percentiles of the hours that each replicate's curve needs to reach
+    that replicate's mAP of the arm. The answer is that of `AP_lost` where the curve has the arm's hours, else that of `hours_saved`.
 
     Hours are censored at the curve's ends. An arm above the whole curve saves more than (its last hours - the arm's), one below it less
     than (its first hours - the arm's). An end of the interval that lies there is null, except where the whole interval does: then the
@@ -129,12 +129,14 @@ def against(curves: list[Curve], hours: Values, ap: Values, level: float) -> Aga
         return high
 
     saved = _saved(first(lambda i: i.difference), first(lambda i: i.high), first(lambda i: i.low, above=True), least, most)
+    loss = _lost(lost, least, most)
+    worse, better = (loss.low, loss.high and -loss.high) if least <= 0 <= most else (saved.high and -saved.high, saved.low)
     answer: Literal["yes", "no", "cannot tell"] = "cannot tell"
-    if saved.low is not None and saved.low > 0:
+    if better is not None and better > 0:
         answer = "yes"
-    elif saved.high is not None and saved.high < 0:
+    elif worse is not None and worse > 0:
         answer = "no"
-    return Against(taken, saved, _lost(lost, least, most), answer)
+    return Against(taken, saved, loss, answer)
 
 
 def _saved(value: float, low: float, high: float, least: float, most: float) -> Estimate:

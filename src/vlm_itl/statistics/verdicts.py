@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 from tqdm import tqdm
 
-from ..base.settings import Compare, Judge, Run, Seconds, chain, drawing_nothing, drawing_runs
+from ..base.settings import Compare, Judge, Run, Seconds, chain, drawing_nothing, drawing_runs, idle
 from .compare import Sampled, Seeds, compare, holm, last_run_of, last_runs, number, pairs, too_few_images
 from .curve import Against, Curve, against, hours_at, price_name
 from .matches import same_images
@@ -65,7 +65,7 @@ def plan(runs: Mapping[str, Run], judges: Mapping[str, Judge], settings: Compare
         no_control = "compare.negative_control is null"
     elif control is None or control not in arms:
         no_control, control = f"no arm of the judge '{settings.negative_control}' in runs", None
-    curve = dict.fromkeys([drawing_nothing(runs, judges), *drawn])
+    curve = dict.fromkeys([drawing_nothing(runs, judges), *(run for run in drawn if not idle(runs, run))])
     return Plan(arms, reference, control, list(curve), [r for r in last_runs(runs) if r not in drawn], no_reference, no_control)
 
 
@@ -225,13 +225,17 @@ def verdicts(
     gain = compare(sampled[plan.reference], sampled[plan.drawing[0]], settings) if plan.reference else None
     sensitive = assay(gain, rows[plan.control] if plan.control else None, plan)
     correct(rows, [run for run in rows if run in plan.judged and run != plan.control], settings.level)
+    curve = against_drawing(plan, sampled, costs, settings, seconds, sorted({seconds.verify, *verify_seconds}))
     if sensitive.sensitive is False:
         for row in rows.values():
             row |= {"answer": "cannot tell", "answer_holm": row["answer_holm"] and "cannot tell", "reason": row["reason"] or BLIND}
+        for arm in curve["arms"].values():
+            for row in arm["prices"].values():
+                row["answer"] = "cannot tell"
     return {
         "assay": asdict(sensitive),
         "arms": {run: {"against": other, **rows[run]} for run, other in plan.arms.items()},
-        "curve": against_drawing(plan, sampled, costs, settings, seconds, sorted({seconds.verify, *verify_seconds})),
+        "curve": curve,
         "plan": asdict(plan),
     }
 
