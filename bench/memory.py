@@ -54,8 +54,8 @@ def write(folder: Path, number: int) -> None:
 def merge(folder: Path) -> None:
     """What predict does when the last batch is done; the file must be `proposals.json` over again."""
     from vlm_itl.base.files import read_json, write_json_list
-    from vlm_itl.detector.checkpoint import Progress
-    from vlm_itl.detector.prediction import in_order
+    from vlm_itl.detectors.mask_rcnn.checkpoint import Progress
+    from vlm_itl.detectors.mask_rcnn.prediction import in_order
 
     os.environ["VLM_ITL_SCRATCH"] = str(folder / "scratch")
     images = read_json(folder / "pool.json")["images"]

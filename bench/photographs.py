@@ -1,6 +1,6 @@
-"""The default's protocol on real photographs: does its assay hold there? Writes params.yaml for `make repro`; use a clone of its own.
+"""The default's protocol on real photographs: does its assay hold there? Writes the settings of such an experiment. In a clone of its own:
 
-    python bench/photographs.py --data ../shared/data/coco-photos --weights resnet18.pth && make repro
+    python bench/photographs.py --data ../shared/data/coco-photos --weights resnet18.pth --params params.yaml && make repro
 
 The folder holds `instances.json` and `images`; the weights are ImageNet's for torchvision's resnet18.
 """
@@ -19,9 +19,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with instances.json and images")
     parser.add_argument("--weights", type=Path, required=True, help="torchvision's resnet18, a state dict")
+    parser.add_argument("--params", type=Path, required=True, help="the file to write")
     parser.add_argument("--classes", nargs="+", default=["person", "car", "chair", "book"])
     parser.add_argument("--steps", type=int, default=150, help="of every arm; the start has twice as many")
     args = parser.parse_args()
+    if missing := [path for path in (args.data / "instances.json", args.data / "images", args.weights) if not path.exists()]:
+        parser.error(f"no such file or folder: {missing[0]}")
+    if args.steps < 1:
+        parser.error(f"--steps: {args.steps}")
     yaml = YAML()
     params = yaml.load((ROOT / "presets/own-data.yaml").read_text(encoding="utf-8"))
     local = {"train": {"annotations": "instances.json", "images": "images"}, "test_fraction": 0.4}
@@ -36,7 +41,7 @@ def main() -> None:
         "human-1": {"judge": "human", **arm}, "always-1": {"judge": "always", **arm},
         "draw-none": {"judge": "never", **arm, "batch": 0}, "ceiling": {"judge": "never", **arm},
     }  # fmt: skip
-    with (ROOT / "params.yaml").open("w", encoding="utf-8") as file:
+    with args.params.open("w", encoding="utf-8") as file:
         yaml.dump(params, file)
 
 

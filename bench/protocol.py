@@ -13,7 +13,7 @@ import hashlib
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from tabulate import tabulate
@@ -26,8 +26,8 @@ from vlm_itl.base.coco import first, subset
 from vlm_itl.base.files import read_json, write_json
 from vlm_itl.base.settings import Detector, Judge, ModelLabels, Run, Settings, Training, VlmJudge, load
 from vlm_itl.data.synthetic import write_dataset
-from vlm_itl.detector.prediction import predict_sets
-from vlm_itl.detector.training import train
+from vlm_itl.detectors.mask_rcnn.prediction import predict_sets
+from vlm_itl.detectors.mask_rcnn.training import train
 from vlm_itl.evaluation.cost import human_cost
 from vlm_itl.evaluation.detection import evaluate, numbers
 from vlm_itl.evaluation.judges import judge_quality
@@ -214,7 +214,18 @@ def table(out: Path, rows: list[dict[str, Any]], settings: Settings) -> str:
 
 def main() -> None:
     settings = load(ROOT / "params.yaml")
-    args = parser(settings).parse_args()
+    options = parser(settings)
+    args = options.parse_args()
+    if not 0 < args.initial < args.train:
+        options.error(f"--initial: {args.initial} of {args.train} training images")
+    policies_known = get_args(Run.model_fields["policy"].annotation)
+    for name in args.arms:
+        who, _, what = name.partition("+")[0].partition(":")
+        judge_name, *rates = who.split("@")
+        known = what.isdigit() or what == "all" if who == "draw" else what in policies_known
+        rated = judge_name == "noisy" and len(rates) == 2
+        if not known or not (who == "draw" or rated or (judge_name in settings.judges and len(rates) <= (judge_name == "human"))):
+            options.error(f"--arms: {name}: JUDGE:POLICY, draw:IMAGES or draw:all is expected; judges: {', '.join(settings.judges)}")
     made: list[dict[str, Any]] = []
     for seed in args.seeds:
         world = World(args.out, settings, args, seed)

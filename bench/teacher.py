@@ -111,9 +111,9 @@ def student(folder: Path, arguments: argparse.Namespace) -> tuple[Callable[[Any]
     from detectron2.modeling.backbone.resnet import BottleneckBlock
 
     from vlm_itl.base.settings import Detector
-    from vlm_itl.detector.config import build_config
-    from vlm_itl.detector.prediction import Predictor
-    from vlm_itl.detector.training import save
+    from vlm_itl.detectors.mask_rcnn.config import build_config
+    from vlm_itl.detectors.mask_rcnn.prediction import Predictor
+    from vlm_itl.detectors.mask_rcnn.training import save
 
     path = arguments.student
     if path is None:

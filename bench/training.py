@@ -31,10 +31,10 @@ from detectron2.utils.events import EventStorage
 from rates import show
 
 from vlm_itl.base.settings import Detector, Training
-from vlm_itl.detector import training as ours
-from vlm_itl.detector.config import build_config, make_deterministic
-from vlm_itl.detector.speed import faster
-from vlm_itl.detector.stream import batches, to_records
+from vlm_itl.detectors.mask_rcnn import training as ours
+from vlm_itl.detectors.mask_rcnn.config import build_config, make_deterministic
+from vlm_itl.detectors.mask_rcnn.speed import faster
+from vlm_itl.detectors.mask_rcnn.stream import batches, to_records
 
 STOCK_NMS = proposal_utils.batched_nms
 

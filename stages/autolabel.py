@@ -10,7 +10,7 @@ from vlm_itl.base import processor
 from vlm_itl.base.files import read_json, write_json
 from vlm_itl.base.redact import say
 from vlm_itl.base.stage import Stage
-from vlm_itl.detector.untrained import write_untrained
+from vlm_itl.untrained import write_untrained
 
 STAGE = Stage(
     reads={

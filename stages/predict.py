@@ -9,6 +9,7 @@ from vlm_itl.base import processor
 from vlm_itl.base.files import read_json
 from vlm_itl.base.redact import say
 from vlm_itl.base.stage import Stage
+from vlm_itl.detectors import ToPredict, detector
 
 STAGE = Stage(
     reads={
@@ -22,7 +23,7 @@ STAGE = Stage(
         "predictions": "COCO results on the test images",
     },
     optional=frozenset({"test", "predictions"}),
-    params=("processor", "predict", "detector.device", "detector.processes"),
+    params=("processor", "predict", "detector"),
 )
 
 
@@ -30,15 +31,13 @@ def main(
     model: Path, pool: Path, test: Path | None, images: Path, proposals: Path, predictions: Path | None, settings: dict[str, Any]
 ) -> None:  # fmt: skip
     processor.choose(settings["processor"])
-    from vlm_itl.detector.prediction import predict_sets
-    from vlm_itl.detector.processes import launch
-
-    s, device = settings["predict"], settings["detector.device"]
-    sets = [(read_json(pool), s.score_threshold, "predicting the pool", proposals)]
+    s = settings["predict"]
+    sets = [ToPredict(read_json(pool), s.score_threshold, "predicting the pool", proposals)]
     if test is not None and predictions is not None:
         # the test images' ground truth is not looked at
-        sets.append(({**read_json(test), "annotations": []}, s.test_score_threshold, "predicting test images", predictions))
-    nothing = launch(predict_sets, settings["detector.processes"], device, model, device, s.max_detections, s.batch_size, images, sets)
+        unlabelled = {**read_json(test), "annotations": []}
+        sets.append(ToPredict(unlabelled, s.test_score_threshold, "predicting test images", predictions))
+    nothing = detector(settings["detector"]).predict(model, images, sets, s)
     if nothing:
         say(f"{nothing}; a lower threshold (predict), a longer training (pretrain, train) or better weights (detector.init) may help")
 

@@ -1,4 +1,4 @@
-"""Train Mask R-CNN on a run's labels.
+"""Train the detector on a run's labels.
 
 `--schedule pretrain` starts from `detector.init`; `--schedule train` continues from `--previous`, the model of the run before, unless
 `train.start` is `restart`. Where nothing has been trained before, since the arm began without labels, the schedule is that of
@@ -13,6 +13,8 @@ from typing import Any
 from vlm_itl.base import processor
 from vlm_itl.base.files import read_json, write_json
 from vlm_itl.base.stage import Stage
+from vlm_itl.detectors import detector
+from vlm_itl.untrained import is_untrained
 
 STAGE = Stage(
     reads={
@@ -24,7 +26,7 @@ STAGE = Stage(
         "previous": "model folder to continue from",
     },
     writes={
-        "model": "folder for model.pth and config.yaml",
+        "model": "folder for the model",
         "curve": "loss, learning rate and validation AP by step",
         "metrics": "images trained on, optimiser steps, evaluations",
     },
@@ -43,22 +45,14 @@ def main(
     metrics: Path, schedule: str, untrained: str | None, settings: dict[str, Any],
 ) -> None:  # fmt: skip
     processor.choose(settings["processor"])
-    from vlm_itl.detector.processes import launch
-    from vlm_itl.detector.training import train
-    from vlm_itl.detector.untrained import is_untrained
-
-    s, detector = settings[schedule], settings["detector"]
+    s = settings[schedule]
     first = previous if s.start == "continue" else None
     if previous is not None and untrained is not None and is_untrained(previous):
         s, first = settings[untrained], None
-    done = launch(
-        train, detector.processes, detector.device,
-        read_json(labels), images, model, detector, s, settings["seed"], first, read_json(validation),
-    )  # fmt: skip
+    done = detector(settings["detector"]).train(read_json(labels), images, model, s, settings["seed"], first, read_json(validation))
     if done is not None:  # the first process of torchrun, or the only one
-        numbers, rows = done
-        write_json(curve, rows)
-        write_json(metrics, numbers)
+        write_json(curve, done.curve)
+        write_json(metrics, done.numbers)
 
 
 if __name__ == "__main__":

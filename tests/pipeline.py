@@ -41,7 +41,7 @@ def shrink(params: dict) -> None:
     params["data"]["synthetic"] = {"train_images": 20, "test_images": 6, "long_side": 64}
     params["select"]["min_area"] = 5
     params["split"]["initial_fraction"] = 0.4
-    params["detector"]["init"] = "scratch"
+    params["detector"].update(kind="blobs", init="scratch")  # test_own_data.py has Mask R-CNN
     params["pretrain"].update(schedule="fixed_epochs", epochs=1)
     params["train"].update(schedule="fixed_epochs", epochs=0.5)
     params["predict"].update(score_threshold=0.02, max_detections=3)  # an untrained detector is sure of nothing

@@ -21,10 +21,10 @@ from vlm_itl.base.errors import UserError
 from vlm_itl.base.settings import Detector, Training
 
 torch = pytest.importorskip("torch")
-from vlm_itl.detector import weights  # noqa: E402
-from vlm_itl.detector.config import build_config, load_config  # noqa: E402
-from vlm_itl.detector.training import train  # noqa: E402
-from vlm_itl.detector.weights import initial_weights, load_weights  # noqa: E402
+from vlm_itl.detectors.mask_rcnn import weights  # noqa: E402
+from vlm_itl.detectors.mask_rcnn.config import build_config, load_config  # noqa: E402
+from vlm_itl.detectors.mask_rcnn.training import train  # noqa: E402
+from vlm_itl.detectors.mask_rcnn.weights import initial_weights, load_weights  # noqa: E402
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 

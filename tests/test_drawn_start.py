@@ -17,9 +17,9 @@ from vlm_itl.base.settings import Detector
 from vlm_itl.data import drawn_things, synthetic
 from vlm_itl.data.drawn_things import WORLD
 from vlm_itl.data.instances import normalise, read_instances
-from vlm_itl.detector import drawn_start
-from vlm_itl.detector.config import build_config
-from vlm_itl.detector.weights import initial_weights, load_weights
+from vlm_itl.detectors.mask_rcnn import drawn_start
+from vlm_itl.detectors.mask_rcnn.config import build_config
+from vlm_itl.detectors.mask_rcnn.weights import initial_weights, load_weights
 
 CONFIG = ROOT / "configs/mask_rcnn_thin_R_18_FPN.yaml"
 FOUR = ("stop_sign", "perched_bird", "flying_bird", "wading_bird", "swimming_bird", "spine", "lying_book", "cover", "open_book")

@@ -63,6 +63,20 @@ def test_data_code_settings_and_commands_matter(change):
     assert of(change).key != of().key
 
 
+def test_data_inside_the_repository_named_absolutely():
+    """DVC writes its path relative to the repository, and as it is where an experiment runs in a folder of its own."""
+
+    def at(path: str):
+        def change(stages) -> None:
+            stages["split"]["params"]["params.yaml"]["data"] = {"root": "/home/anna/study/data"}
+            stages["split"]["deps"][0]["path"] = path
+
+        return of(change)
+
+    assert at("data") == at("/home/anna/study/data")
+    assert at("data").key != at("other").key
+
+
 def test_prices_do_not_part_seeds():
     """A stage that counts human hours stands between a model and its matches; what an hour costs changes neither."""
 

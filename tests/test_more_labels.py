@@ -44,7 +44,7 @@ def data(tmp_path_factory) -> tuple[Path, dict, dict]:
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_more_labels_are_better(schedule, data, tmp_path, monkeypatch):
-    from vlm_itl.detector.training import train
+    from vlm_itl.detectors.mask_rcnn.training import train
     from vlm_itl.evaluation.detection import average_precision
     from vlm_itl.splitting import split
 

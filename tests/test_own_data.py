@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import shutil
@@ -63,28 +64,34 @@ def work(tmp_path_factory) -> Clone:
         params["predict"].update(score_threshold=0.001, max_detections=2)  # an untrained detector is sure of nothing
         params["split"]["initial_fraction"] = 0.5
 
-    return Clone(folder, change)
+    return Clone(folder, change, audited=True)
 
 
 def repro(work: Clone) -> subprocess.CompletedProcess[str]:
     """What `make repro` does after the set-up."""
-    return work.run(sys.executable, "-m", "vlm_itl.repro", check=False, PYTHONPATH="src")
+    return work.run(sys.executable, "-m", "vlm_itl.repro", check=False, PYTHONPATH=os.pathsep.join(("src", work.env["PYTHONPATH"])))
 
 
 def test_it_runs_as_it_is(work):
     done = repro(work)
     assert done.returncode == 0, done.stdout
     summary = work.json("metrics/summary.json")
-    assert set(summary) == {"start", "human-1", "confidence-1", "always-1"}
+    assert set(summary) == {"start", "human-1", "confidence-1", "always-1", "draw-none", "supervised"}
     assert summary["always-1"]["approved"] == summary["always-1"]["asked"] > 0
     assert all(row["mask_AP"] is not None for row in summary.values())
-    assert set(work.json("metrics/comparison.json")["arms"]) == {"confidence-1", "always-1"}
+    assert set(work.json("metrics/comparison.json")["arms"]) == {"confidence-1", "always-1", "draw-none", "supervised"}
     assert {c["name"] for c in work.json("loop/start/labels.json")["categories"]} == {"wine glass", "Łódź's boat"}
     images = work.json("artifacts/data/train.json")["images"] + work.json("artifacts/data/test.json")["images"]
     assert len(images) == 24
     done = work.run(sys.executable, "-m", "vlm_itl.page", PYTHONPATH="src")
     assert "missing" not in done.stdout
     work.commit("ran")
+
+
+def test_stages_open_only_what_they_declare(work):
+    """With Mask R-CNN, which reads a config and may fetch weights."""
+    assert {stage for stage, _ in work.opened()} >= {"pretrain", "train@human-1", "predict@human-1"}
+    assert work.undeclared() == []
 
 
 def test_an_arm_that_fails_does_so_alone(work):
@@ -95,14 +102,14 @@ def test_an_arm_that_fails_does_so_alone(work):
         server = {"base_urls": [f"http://127.0.0.1:{port}/v1"], "retries": 0, "timeout": 5}
         params["judges"]["masks"] = {"kind": "vlm", "backend": "openai", "model": "none", "unit": "instance", "server": server}
         params["runs"] |= {"masks-1": {"judge": "masks", "prev": "start"}, "masks-2": {"judge": "masks", "prev": "masks-1"}}
-        params["runs"] |= {"supervised": {"judge": "never", "prev": "start", "policy": "annotate"}}
+        params["runs"] |= {"random-1": {"judge": "random", "prev": "start", "policy": "annotate"}}
 
     work.settings(change)
     done = repro(work)
     assert done.returncode not in (0, 130)
-    assert work.json("metrics/detection/supervised.json")["mask"]["AP"] is not None
+    assert work.json("metrics/detection/random-1.json")["mask"]["AP"] is not None
     *_, complete, incomplete, failed, then = done.stdout.splitlines()
-    assert complete == "complete: human-1, confidence-1, always-1, supervised"
+    assert complete == "complete: human-1, confidence-1, always-1, draw-none, supervised, random-1"
     assert incomplete == "not complete: masks-1, masks-2"
     assert failed.startswith("failed: judge@masks-1: ")
     assert f"127.0.0.1:{port}" in failed

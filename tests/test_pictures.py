@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vlm_itl.base.errors import UserError
 from vlm_itl.base.pictures import UnreadablePictureError, decode, read_picture, suffix
-from vlm_itl.detector.mapper import PictureMapper
+from vlm_itl.detectors.mask_rcnn.mapper import PictureMapper
 
 RANDOM = np.random.default_rng(0)
 RGB = RANDOM.integers(0, 256, (9, 13, 3), dtype=np.uint8)

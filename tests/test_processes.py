@@ -23,13 +23,13 @@ torch = pytest.importorskip("torch")
 from detectron2.modeling import build_model  # noqa: E402
 from detectron2.utils.events import EventStorage  # noqa: E402
 
-from vlm_itl.detector import prediction  # noqa: E402
-from vlm_itl.detector.config import build_config, make_deterministic  # noqa: E402
-from vlm_itl.detector.model_labels import Losses  # noqa: E402
-from vlm_itl.detector.processes import gathered, launch, rank, total, world  # noqa: E402
-from vlm_itl.detector.sharing import SharedBatchNorm, average_gradients, share  # noqa: E402
-from vlm_itl.detector.stream import batches, to_records  # noqa: E402
-from vlm_itl.detector.training import train  # noqa: E402
+from vlm_itl.detectors.mask_rcnn import prediction  # noqa: E402
+from vlm_itl.detectors.mask_rcnn.config import build_config, make_deterministic  # noqa: E402
+from vlm_itl.detectors.mask_rcnn.losses import Losses  # noqa: E402
+from vlm_itl.detectors.mask_rcnn.processes import gathered, launch, rank, total, world  # noqa: E402
+from vlm_itl.detectors.mask_rcnn.sharing import SharedBatchNorm, average_gradients, share  # noqa: E402
+from vlm_itl.detectors.mask_rcnn.stream import batches, to_records  # noqa: E402
+from vlm_itl.detectors.mask_rcnn.training import train  # noqa: E402
 
 # upright and lying pictures in one batch, so that each process alone would pad to another size
 BATCH = {"SOLVER.IMS_PER_BATCH": 4, "DATALOADER.ASPECT_RATIO_GROUPING": False, "INPUT.MIN_SIZE_TRAIN": [96, 120]}
@@ -75,7 +75,7 @@ def first_step(settings: Detector, data, believed: ModelLabels, at: int) -> dict
 
 def trained(folder: Path, *arguments: Any) -> tuple[dict, list]:
     """Train and check that all processes end with the same weights, in `folder/RANK.pth` too."""
-    from vlm_itl.detector import training
+    from vlm_itl.detectors.mask_rcnn import training
 
     save = training.State.row
 
@@ -264,8 +264,8 @@ sys.path[:0] = [{root!r} + "/src", {root!r} + "/tests"]
 from tiny_detector import detector
 from vlm_itl.base.errors import UserError
 from vlm_itl.base.settings import Training
-from vlm_itl.detector.processes import launch
-from vlm_itl.detector.training import train
+from vlm_itl.detectors.mask_rcnn.processes import launch
+from vlm_itl.detectors.mask_rcnn.training import train
 folder, work = Path(sys.argv[1]), Path(sys.argv[2])
 labels = json.loads((folder / "labels.json").read_text())
 settings = Training(schedule="fixed_steps", steps=40, learning_rate=0.002)

@@ -300,13 +300,13 @@ def test_the_table_by_hand_is_of_the_runs_of_params_yaml(tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     write_json(tmp_path / "metrics/summary.json", rows)
     shutil.copy(ROOT / "metrics/comparison.json", tmp_path / "metrics")
-    main()
+    main([])
     assert capsys.readouterr().out.startswith(table(rows) + "\n\n")
     last = list(rows)[-1]
     write_json(tmp_path / "metrics/summary.json", {name: row for name, row in rows.items() if name != last})
     with pytest.raises(SystemExit, match=rf"^error: metrics/summary.json: has the runs start, .*, and params.yaml start, .*, {last}: .*"):
-        main()
+        main([])
     (tmp_path / "metrics/summary.json").write_text(json.dumps(rows)[:-9])
     with pytest.raises(SystemExit, match=r"^error: metrics/summary\.json: cannot be read as JSON"):
-        main()
+        main([])
     assert capsys.readouterr().out == ""

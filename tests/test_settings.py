@@ -236,9 +236,6 @@ def test_the_shipped_project_can_start(project):
 
 
 MISSING = {  # what README's blocks once left out, and other defaults of ours that DVC does not know
-    "detector.device, detector.processes: .* add `device: \"auto\"` to detector, `processes: 1` to detector$": lambda p: p.update(
-        detector={"config": "configs/mask_rcnn_R_50_FPN.yaml", "init": "coco"}
-    ),
     "autolabels: .* add `autolabels: {}`$": lambda p: p.pop("autolabels"),
     "probes.consistency: .* add `consistency: 40` to probes$": lambda p: p["probes"].pop("consistency"),
     "evaluate.judge_iou: .* add `judge_iou: 0.6` to evaluate$": lambda p: p["evaluate"].pop("judge_iou"),

@@ -30,10 +30,10 @@ from detectron2.modeling import build_model  # noqa: E402
 from detectron2.utils.events import EventStorage  # noqa: E402
 
 from vlm_itl import checkpoint, progress  # noqa: E402
-from vlm_itl.detector import model_labels, prediction, training  # noqa: E402
-from vlm_itl.detector.config import build_config, make_deterministic  # noqa: E402
-from vlm_itl.detector.speed import nms_by_level, paste  # noqa: E402
-from vlm_itl.detector.stream import Samples, batches, order, to_records  # noqa: E402
+from vlm_itl.detectors.mask_rcnn import model_labels, prediction, training  # noqa: E402
+from vlm_itl.detectors.mask_rcnn.config import build_config, make_deterministic  # noqa: E402
+from vlm_itl.detectors.mask_rcnn.speed import nms_by_level, paste  # noqa: E402
+from vlm_itl.detectors.mask_rcnn.stream import Samples, batches, order, to_records  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_samples_kept_are_samples_made_anew(data, monkeypatch):
     cfg = build_config(detector(), 2)
     records = to_records(*data)
     keeping = Samples(records, cfg, 1)
-    monkeypatch.setattr("vlm_itl.detector.stream.KEPT_BYTES", 0)
+    monkeypatch.setattr("vlm_itl.detectors.mask_rcnn.stream.KEPT_BYTES", 0)
     not_keeping = Samples(records, cfg, 1)
     for place in range(60):
         a, b = keeping[place, place % 11], not_keeping[place, place % 11]
@@ -338,7 +338,7 @@ from pathlib import Path
 sys.path[:0] = [{root!r} + "/src", {root!r} + "/tests"]
 from tiny_detector import detector
 from vlm_itl.base.settings import Training
-from vlm_itl.detector.training import train
+from vlm_itl.detectors.mask_rcnn.training import train
 folder, work, settings = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 labels = json.loads((folder / "labels.json").read_text())
 numbers, curve = train(labels, folder, work / "model", detector(), Training(**settings), 1, None, labels)

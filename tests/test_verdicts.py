@@ -31,7 +31,7 @@ def models():
     """Models that find this share of what can be found; each keeps what a worse one finds."""
     truth, results = world(0, images=40, steps=10_000)
     kept = np.random.default_rng(0).random(len(results))
-    shares = {"start": 0.6, "draw-1": 0.8, "ceiling": 0.95, "human-1": 0.9, "vlm-1": 0.88, "always-1": 0.3}
+    shares = {"start": 0.4, "draw-1": 0.8, "ceiling": 0.95, "human-1": 0.9, "vlm-1": 0.88, "always-1": 0.2}
     return {run: matches_of(truth, [r for r, x in zip(results, kept) if x < share]) for run, share in shares.items()}
 
 
@@ -143,7 +143,7 @@ def test_arms_against_the_curve_under_each_price(judges, models):
 def test_where_the_control_is_not_below_every_answer_is_cannot_tell(judges, models):
     blind = made(plan(experiment(), judges, QUICK), models | {"always-1": models["ceiling"]})
     assert blind["assay"]["sensitive"] is False
-    assert blind["assay"]["reason"] == "always-1 is not below human-1 by more than its interval"
+    assert blind["assay"]["reason"] == "always-1 is not below human-1 by more than the margin, with its whole interval"
     for row in blind["arms"].values():
         assert row["answer"] == "cannot tell"
         assert row["answer_holm"] in ("cannot tell", None)
@@ -153,11 +153,20 @@ def test_where_the_control_is_not_below_every_answer_is_cannot_tell(judges, mode
     assert {row["answer"] for row in prices} == {"cannot tell"}
     assert all(row["AP_lost"]["low"] is not None for row in prices)
     same = made(plan(experiment(), judges, QUICK), models | {"start": models["human-1"]})
-    assert same["assay"]["reason"] == "human-1 is not above start by more than its interval (both predict the same)"
+    assert same["assay"]["reason"] == "human-1 is not above start by more than the margin, with its whole interval (both predict the same)"
     assert {row["reason"] for row in same["arms"].values()} == {BLIND}
     # a reason of an arm's own stays: it is why there is no interval
     own = made(plan(experiment(), judges, QUICK), models | {"start": models["human-1"], "vlm-1": models["human-1"]})
     assert (own["arms"]["vlm-1"]["reason"], own["arms"]["vlm-1"]["low"]) == ("both predict the same", None)
+
+
+def test_a_control_that_is_worse_by_less_than_the_margin_shows_nothing(judges, models):
+    """Else every judge would pass: also the control is then no worse by more than the margin."""
+    wide = QUICK.model_copy(update={"margin": 0.9})
+    blind = made(plan(experiment(), judges, wide), models, wide)
+    assert blind["assay"]["negative_control"]["high"] < 0
+    assert (blind["assay"]["sensitive"], blind["assay"]["negative_control"]["shown"]) == (False, False)
+    assert {row["answer"] for row in blind["arms"].values()} == {"cannot tell"}
 
 
 def test_a_part_that_is_missing_leaves_the_assay_open_unless_the_other_fails(judges, models):
@@ -168,7 +177,7 @@ def test_a_part_that_is_missing_leaves_the_assay_open_unless_the_other_fails(jud
     assert open_["arms"]["vlm-1"]["answer"] == compare({0: models["vlm-1"]}, {0: models["human-1"]}, QUICK)["answer"] == "yes"
     assert open_["arms"]["vlm-1"]["reason"] is None
     assert open_["curve"]["arms"] == {}
-    assert open_["curve"]["reason"].startswith("no run in which a human draws random images")
+    assert open_["curve"]["reason"].startswith("besides start no run in which a human draws random images")
     failed = made(plan(few, judges, QUICK), models | {"start": models["ceiling"]})
     assert failed["assay"]["sensitive"] is False
     assert assay(None, None, plan(runs(vlm_1=("vlm", "start")), judges, QUICK)).sensitive is None

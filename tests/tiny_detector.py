@@ -30,7 +30,7 @@ def steps(number: int, **more) -> Training:
 
 def predicted(model: Path, data: dict, images: Path, threshold: float, batch_size: int, most: int = 5, device: str = "cpu") -> list[dict]:
     """The rows that the predict stage would write."""
-    from vlm_itl.detector.prediction import predict_sets
+    from vlm_itl.detectors.mask_rcnn.prediction import predict_sets
 
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "rows.json"

@@ -36,6 +36,14 @@ def written(lock: Any) -> dict[str, str]:
     return {out["path"]: out["md5"] for stage in recorded(lock).values() for out in stage.get("outs") or [] if "md5" in out}
 
 
+def as_set(path: str, settings: Any) -> str:
+    """A path as the setting has it that names it. An absolute one inside the repository DVC writes relative to it, and as it is where an
+    experiment runs in a folder of its own."""
+    if isinstance(settings, dict):
+        return next((found for value in settings.values() if (found := as_set(path, value)) != path), path)
+    return settings if isinstance(settings, str) and settings.endswith(f"/{path}") else path
+
+
 def lineage(lock: Any, outputs: Iterable[str], tracked: Callable[[str], str]) -> Lineage | None:
     """What these outputs were made of. Prices (`PRICES`) are no part of it: a person's seconds leave every model as it is.
 
@@ -76,7 +84,7 @@ def lineage(lock: Any, outputs: Iterable[str], tracked: Callable[[str], str]) ->
                 todo += inside
                 facts.append([path, tracked(path)])
             else:
-                facts.append([path, dep.get("md5")])
+                facts.append([as_set(path, settings), dep.get("md5")])
         seen[name] = facts
     if len(seeds) > 1:
         return None

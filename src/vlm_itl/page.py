@@ -332,6 +332,8 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     except OSError as error:
         sys.exit(line(f"error: {error.filename or arguments.page}: {error.strerror}"))
+    except (KeyError, TypeError, AttributeError, jinja2.UndefinedError) as error:
+        sys.exit(line(f"error: a file in metrics or artifacts/report is not as this version writes it ({error!r}); `dvc repro` makes it"))
     say(f"{arguments.page} ({arguments.page.stat().st_size / 1e6:.1f} MB)")
     for path in content["missing"]:
         say(f"missing, and left out: {path} (dvc repro makes it)")

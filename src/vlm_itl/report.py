@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -306,15 +307,17 @@ def with_computing(
 
 def table(summary: dict[str, dict[str, Any]]) -> str:
     """The summary for a terminal; `-` where there is nothing to measure."""
-    headers = ["run", "mask AP", "box AP", "images by human", "by model", "by both", "human hours", "asked", "approved", "unparsed",
-               "judge recall", "specificity", "steps"]  # fmt: skip
-    rows = [
-        [called(name, r["simulated"]), r["mask_AP"], r["box_AP"], r["images_human"], r["images_model"], r["images_mixed"],
-         r["human_hours"], r["asked"], r["approved"], unparsed(r), r["judge_recall"], r["judge_specificity"], r["steps"]]
-        for name, r in summary.items()
-    ]  # fmt: skip
-    formats = ("", ".3f", ".3f", "", "", "", ".2f", "", "", "", ".2f", ".2f", "")
-    return tabulate(rows, headers=headers, floatfmt=formats, missingval="-")
+    mixed = any(r["images_mixed"] for r in summary.values())  # only under the policy `correct`
+    columns: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
+        "mask AP": (".3f", lambda r: r["mask_AP"]), "box AP": (".3f", lambda r: r["box_AP"]),
+        "images by human": ("", lambda r: r["images_human"]), "by model": ("", lambda r: r["images_model"]),
+        **({"by both": ("", lambda r: r["images_mixed"])} if mixed else {}), "human hours": (".2f", lambda r: r["human_hours"]),
+        "asked": ("", lambda r: r["asked"]), "approved": ("", lambda r: r["approved"]), "unparsed": ("", unparsed),
+        "judge recall": (".2f", lambda r: r["judge_recall"]), "specificity": (".2f", lambda r: r["judge_specificity"]),
+        "steps": ("", lambda r: r["steps"]),
+    }  # fmt: skip
+    rows = [[called(name, r["simulated"]), *(value(r) for _, value in columns.values())] for name, r in summary.items()]
+    return tabulate(rows, headers=["run", *columns], floatfmt=("", *(form for form, _ in columns.values())), missingval="-")
 
 
 def unparsed(row: dict[str, Any]) -> str | None:
@@ -322,8 +325,9 @@ def unparsed(row: dict[str, Any]) -> str | None:
     return None if row.get("unparsed") is None else f"{row['unparsed']:,} of {row['questions']:,}"
 
 
-def main() -> None:
-    """Print the table of the last summary, and the answers: `python -m vlm_itl.report`. Where a stage failed, that is of other runs'."""
+def main(argv: list[str] | None = None) -> None:
+    """Print the table of the last summary, and the answers. Where a stage failed, that is of other runs'."""
+    argparse.ArgumentParser(prog="python -m vlm_itl.report", description=main.__doc__).parse_args(argv)
     path = Path("metrics/summary.json")
     try:
         settings = load()

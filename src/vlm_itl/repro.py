@@ -20,6 +20,7 @@ from pathlib import Path
 
 import networkx as nx
 import psutil
+from dvc.lock import LockError
 from dvc.repo import Repo
 from tqdm import tqdm
 
@@ -32,6 +33,7 @@ from .base.stage import error_file
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 NAMED = re.compile(r"^(?:Running stage|Stage) '([^']+)'", re.MULTILINE)  # what DVC says of a stage that it runs or leaves out
 MEMORY = 2 * 2**30  # bytes that a stage may need
+PATIENCE = 10  # seconds after Ctrl-C in which a DVC may end what it does between two stages
 TAIL = 40  # lines of a log that are shown after an error
 
 
@@ -146,8 +148,8 @@ def run_jobs(jobs: Jobs, at_once: int = 1, look: Callable[[Collection[Job]], Non
     Returns:
         An exit status: 130 after Ctrl-C, that of a job that failed, else 0.
     """
-    interrupted: list[bool] = []
-    before = {number: signal.signal(number, lambda *_: interrupted.append(True)) for number in SIGNALS}
+    interrupted: list[float] = []  # when
+    before = {number: signal.signal(number, lambda *_: interrupted.append(time.monotonic())) for number in SIGNALS}
     running: dict[Job, psutil.Popen] = {}
     try:
         while True:
@@ -159,13 +161,13 @@ def run_jobs(jobs: Jobs, at_once: int = 1, look: Callable[[Collection[Job]], Non
             ended = [job for job, dvc in running.items() if dvc.poll() is not None]  # before the last look, which then sees its last words
             look(running)
             if interrupted:
-                end([dvc for dvc in running.values() if dvc.poll() is None])
+                end([dvc for dvc in running.values() if dvc.poll() is None], time.monotonic() < interrupted[0] + PATIENCE)
             for job in ended:
                 jobs.ended(job, 130 if interrupted else running[job].returncode)
                 del running[job]
     finally:
         while alive := [dvc for dvc in running.values() if dvc.poll() is None]:  # after an error of ours
-            end(alive)
+            end(alive, patient=False)
             time.sleep(0.05)
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -182,16 +184,20 @@ def start(job: Job) -> psutil.Popen:
         return psutil.Popen(words, start_new_session=True, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
 
 
-def end(running: Sequence[psutil.Popen]) -> None:
+def end(running: Sequence[psutil.Popen], patient: bool) -> None:
     """Interrupt the stages that DVCs run, wait for their ends, and end the DVCs.
 
-    One between two stages goes on, since it may be writing `dvc.lock`: the next call finds it in its next stage, or ended.
+    Args:
+        patient: let one between two stages go on, since it may be writing `dvc.lock`: the next call finds it in its next stage, or ended.
+            Otherwise it is interrupted, too: it waits for something.
     """
     for dvc in running:
         dvc.send_signal(signal.SIGSTOP)
     stages = {dvc.pid: [process for process in dvc.children(recursive=True) if runs(process)] for dvc in running}
     for dvc in running:
         if not stages[dvc.pid]:
+            if not patient:
+                dvc.send_signal(signal.SIGINT)
             dvc.send_signal(signal.SIGCONT)
     for process in (process for own in stages.values() for process in own):
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -235,9 +241,25 @@ def number_at_once(settings: Settings, wanted: int | None) -> int:
 
 
 def graph_and_changes() -> tuple[nx.DiGraph, set[str]]:
-    """The stages, with an edge from each to those that it depends on, and those of them that are not as `dvc.lock` records them."""
+    """The stages, with an edge from each to those that it depends on, and those of them that are not as `dvc.lock` records them.
+
+    Raises:
+        UserError: another DVC is at work in this repository.
+    """
     with Repo(str(Path())) as repo:
-        return nx.relabel_nodes(repo.index.graph, lambda stage: stage.addressing), set(repo.status(targets=["dvc.yaml"]))
+        return nx.relabel_nodes(repo.index.graph, lambda stage: stage.addressing), changed(repo)
+
+
+def changed(repo: Repo) -> set[str]:
+    """Stages that are not as `dvc.lock` records them.
+
+    Raises:
+        UserError: another DVC is at work in this repository.
+    """
+    try:
+        return set(repo.status(targets=["dvc.yaml"]))
+    except LockError:
+        raise UserError("another DVC is at work in this repository: wait until it has ended, or end it (ps -ef | grep dvc)") from None
 
 
 def watched(jobs: Jobs, at_once: int, stages: int, title: str) -> int:
@@ -264,7 +286,8 @@ def watched(jobs: Jobs, at_once: int, stages: int, title: str) -> int:
         bar.update(len(seen) - bar.n)
     for job in read:
         if jobs.status[job.name] not in (0, 130) and job.log:
-            for row in job.log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]:
+            rows = job.log.read_text(encoding="utf-8", errors="replace").splitlines()
+            for row in rows[-TAIL:] or [f"{job.name}: exit status {jobs.status[job.name]}, and nothing in {job.log}; is the disk full?"]:
                 say(row)
     return status
 
@@ -301,6 +324,8 @@ def main(argv: list[str] | None = None) -> None:
                 say(line)
     except UserError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {error.filename or scratch()}: {error.strerror}")
     sys.exit(status)
 
 

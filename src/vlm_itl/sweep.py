@@ -20,7 +20,7 @@ from .base.errors import UserError
 from .base.files import scratch
 from .base.redact import say
 from .base.settings import check
-from .repro import Job, Jobs, number_at_once, watched
+from .repro import Job, Jobs, changed, number_at_once, watched
 
 Row = dict[str, Any]
 
@@ -43,7 +43,7 @@ def up_to_date(repository: Path) -> bool:
     if clean.returncode:
         return False
     with Repo(str(repository)) as repo:
-        return not repo.status(targets=["dvc.yaml"])
+        return not changed(repo)
 
 
 def there(repository: Path) -> dict[int, str]:
@@ -96,6 +96,8 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(sweep(seeds_of(arguments.seeds), Path(), number_at_once(settings, arguments.at_once)))
     except UserError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {error.filename or scratch()}: {error.strerror}")
 
 
 if __name__ == "__main__":

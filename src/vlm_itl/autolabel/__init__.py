@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pycocotools import mask as mask_util
 from tqdm import tqdm
 
-from ..base.coco import Coco, encode
+from ..base.coco import Coco, result
 from ..base.errors import UserError
 from ..base.pictures import Pixels, read_picture
 from ..base.redact import say
@@ -118,10 +117,6 @@ def to_results(image_id: int, found: list[Found], ids: list[int]) -> list[Row]:
     for one in sorted(found, key=lambda one: -one.score):
         if not one.mask.any():
             continue
-        rle = encode(one.mask)
-        rows.append({
-            "image_id": image_id, "category_id": ids[one.index], "segmentation": rle,
-            "bbox": [float(n) for n in mask_util.toBbox(rle)], "area": float(mask_util.area(rle)), "score": round(one.score, 6),
-            **({} if one.mask_score is None else {"mask_score": round(one.mask_score, 6)}),
-        })  # fmt: skip
+        of_mask = {} if one.mask_score is None else {"mask_score": round(one.mask_score, 6)}
+        rows.append(result(image_id, ids[one.index], one.mask, one.score) | of_mask)
     return rows

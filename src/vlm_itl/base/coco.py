@@ -26,6 +26,15 @@ def decode(rle: Rle) -> NDArray[np.bool_]:
     return mask_util.decode(rle).astype(bool)
 
 
+def result(image_id: int, category_id: int, mask: NDArray[np.bool_], score: float) -> dict[str, Any]:
+    """A row of COCO results: what a model says of one instance. `bbox` is [x, y, w, h] of the mask, in pixels."""
+    rle = encode(mask)
+    return {
+        "image_id": image_id, "category_id": category_id, "segmentation": rle, "bbox": [float(n) for n in mask_util.toBbox(rle)],
+        "area": float(mask_util.area(rle)), "score": round(score, 6),
+    }  # fmt: skip
+
+
 def empty_like(data: Coco) -> Coco:
     """The same categories, no images and no annotations."""
     return {"images": [], "annotations": [], "categories": data["categories"]}

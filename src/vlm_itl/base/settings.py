@@ -116,6 +116,8 @@ class Split(Model):
 
 
 class Detector(Model):
+    # mask_rcnn: Detectron2's | blobs: patches of a class's colours, in seconds; finds little, has no other key, and is to try the graph out
+    kind: Literal["mask_rcnn", "blobs"] = "mask_rcnn"
     config: str  # a Detectron2 YAML
     # first weights; `drawn`: the .safetensors beside the config, learned on drawn pictures of other things (docs/model-card.md)
     init: Literal["scratch", "drawn", "imagenet", "coco"] = "scratch"
@@ -127,7 +129,7 @@ class Detector(Model):
 
     @property
     def drawn(self) -> str:
-        """The weights of `init: drawn`: the file of the config's name, which `vlm_itl.detector.drawn_start` makes."""
+        """The weights of `init: drawn`: the file of the config's name, which `vlm_itl.detectors.mask_rcnn.drawn_start` makes."""
         return str(PurePosixPath(self.config).with_suffix(".safetensors"))
 
 
@@ -612,6 +614,8 @@ class Settings(Model):
                     )
         if self.compare.reference not in self.judges:
             return "compare.reference", f"no judge '{self.compare.reference}' in judges (there are: {', '.join(self.judges)})"
+        if self.judges[self.compare.reference].kind == "never":
+            return "compare.reference", f"the judge '{self.compare.reference}' looks at nothing, so no arm can be held against it"
         if self.compare.negative_control is not None and self.compare.negative_control not in self.judges:
             return "compare.negative_control", f"no judge '{self.compare.negative_control}' in judges {known}; null: no such control"
         for name in self.runs:
@@ -770,7 +774,7 @@ def needed_files(settings: Settings) -> Iterator[tuple[str, str]]:
     if not Path(s.config).is_file():
         yield "detector.config", f"no such file: {s.config}"
     if s.init == "drawn" and not s.weights and not Path(s.drawn).is_file():
-        make = f"`python -m vlm_itl.detector.drawn_start --config {s.config}` makes it"
+        make = f"`python -m vlm_itl.detectors.mask_rcnn.drawn_start --config {s.config}` makes it"
         yield "detector.init", f"drawn: no such file: {s.drawn}; {make}, or use init: scratch"
     if s.weights and "://" not in s.weights and not Path(s.weights).is_file():
         yield "detector.weights", f"no such file: {s.weights}"

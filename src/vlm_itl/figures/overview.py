@@ -76,6 +76,8 @@ def overview(shown: list[tuple[Row, Pixels]], summary: dict[str, Row], compariso
     axes.plot(*zip(*line), label=DRAWING, zorder=1, **CURVE)
     start = summary["start"]["human_hours"], summary["start"]["mask_AP"]
     axes.plot(*start, color=SOFT, marker=CURVE["marker"], ms=CURVE["ms"], ls="none")
+    if not comparison["arms"]:
+        raise UserError("metrics/comparison.json: no arm is held against a reference arm, so there is nothing to draw")
     compared = next(iter(comparison["arms"].values()))
     reference = compared["against"]
     level = summary[reference]["mask_AP"]
@@ -110,12 +112,20 @@ def main() -> None:
     """`python -m vlm_itl.figures.overview`."""
     try:
         settings = load()
+        if RUN not in settings.runs:
+            raise UserError(f"params.yaml: runs: the picture shows the answers of '{RUN}', and there is no such run")
         proposals = read_json(Path("loop", settings.runs[RUN].prev, "proposals.json"))
         answers = examples(read_jsonl(Path("loop", RUN, "verdicts.jsonl")), proposals, settings.gallery.seed)
-        write_json(ANSWERS, answers)
+        if len(answers) < 2:
+            raise UserError(f"loop/{RUN}/verdicts.jsonl: no approved, or no rejected image with three masks or more to show")
         draw(Path(), answers, SVG)
-    except (UserError, OSError) as error:
-        sys.exit(f"error: {error}; `make repro` makes what is missing")
+        write_json(ANSWERS, answers)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {error.filename}: {error.strerror}; `make repro` makes it")
+    except (KeyError, TypeError) as error:
+        sys.exit(f"error: a file in loop, metrics or artifacts/data is not that of params.yaml's runs ({error!r}); `make repro` makes it")
     say(f"wrote {SVG} and {ANSWERS}")
 
 

@@ -87,7 +87,7 @@ class Contrast:
     difference: float | None
     low: float | None
     high: float | None
-    shown: bool  # that it lies on its side of 0 by more than its interval
+    shown: bool  # that its whole interval lies on its side of 0, beyond the margin
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,9 @@ class Assay:
     """Assay sensitivity (ICH E10, 2000, section 1.5): could this experiment have told a good judge from a bad one?
 
     Attributes:
-        sensitive: the reference is above the run that draws nothing and the negative control below the reference, each by more than its
-            interval. False where one of them is not; None where none fails and one is missing: then it was not shown.
+        sensitive: the reference is above the run that draws nothing and the negative control below the reference, each by more than the
+            margin, with its whole interval. An experiment that cannot show so much would pass a useless judge, too. False where one of them
+            is not; None where none fails and one is missing: then it was not shown.
         reason: why it is not, or was not shown, in words.
         reference, negative_control: the two; None where one is missing.
     """
@@ -181,11 +182,13 @@ def assay(reference: Row | None, control: Row | None, plan: Plan) -> Assay:
     """Judge by the rows of `compare` of the reference against `plan.drawing[0]` and of the control against the reference."""
     gain = loss = None
     if reference is not None and plan.reference is not None:
-        gain = _contrast(plan.reference, plan.drawing[0], reference, reference["low"] is not None and reference["low"] > 0)
+        shown = reference["low"] is not None and reference["low"] > reference["margin"]
+        gain = _contrast(plan.reference, plan.drawing[0], reference, shown)
     if control is not None and plan.control is not None:
-        loss = _contrast(plan.control, plan.arms[plan.control], control, control["high"] is not None and control["high"] < 0)
+        shown = control["high"] is not None and control["high"] < -control["margin"]
+        loss = _contrast(plan.control, plan.arms[plan.control], control, shown)
     failed = [
-        f"{one.run} is not {word} {one.against} by more than its interval{_because(row)}"
+        f"{one.run} is not {word} {one.against} by more than the margin, with its whole interval{_because(row)}"
         for one, word, row in ((gain, "above", reference), (loss, "below", control))
         if one and not one.shown
     ]
@@ -278,7 +281,9 @@ def against_drawing(
                    for run in plan.drawing},
     }  # fmt: skip
     if len(plan.drawing) < 2:
-        found["reason"] = "no run in which a human draws random images (judge of kind never, policy annotate, from start)"
+        found["reason"] = (
+            f"besides {plan.drawing[0]} no run in which a human draws random images (judge of kind never, policy annotate, from start)"
+        )
         return found
     if any(np.isnan(sampled[run].ap).any() for run in plan.drawing):
         found["reason"] = "no test image shows an instance"

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch.multiprocessing import _prctl_pr_set_pdeathsig  # type: ignore[attr-defined]
 from torch.multiprocessing.spawn import ProcessException, ProcessRaisedException, spawn
 
-from ..base.errors import UserError
+from ...base.errors import UserError
 from .config import choose_device
 
 # tensors of a GPU go over NCCL, Python objects and counts over gloo

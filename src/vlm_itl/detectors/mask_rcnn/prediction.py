@@ -19,12 +19,11 @@ from detectron2.config import CfgNode
 from detectron2.data import MapDataset
 from detectron2.modeling import build_model
 from detectron2.structures import ImageList, Instances
-from pycocotools import mask as mask_util
 from tqdm import tqdm
 
-from ..base.coco import Coco, encode
-from ..base.files import write_json_list
-from ..progress import value_of
+from ...base.coco import Coco, result
+from ...base.files import write_json_list
+from ...progress import value_of
 from .checkpoint import Progress, key_of
 from .config import load_config, make_deterministic
 from .mapper import PictureMapper
@@ -189,9 +188,5 @@ def to_results(image_id: int, instances: Instances, ids: list[int], score_thresh
         score = round(score, 6)
         if score < score_threshold or not np.any(mask):
             continue
-        rle = encode(mask)
-        rows.append({
-            "image_id": image_id, "category_id": ids[index], "segmentation": rle,
-            "bbox": [float(n) for n in mask_util.toBbox(rle)], "area": float(mask_util.area(rle)), "score": score,
-        })  # fmt: skip
+        rows.append(result(image_id, ids[index], mask, score))
     return rows

@@ -10,8 +10,8 @@ import torch
 import yaml
 from detectron2.config import CfgNode, get_cfg
 
-from ..base.errors import UserError
-from ..base.settings import Detector
+from ...base.errors import UserError
+from ...base.settings import Detector
 from . import backbone  # noqa: F401  (registers the small backbone)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..progress import digest_of, line_of, reopened, state_folder, whole_lines
+from ...progress import digest_of, line_of, reopened, state_folder, whole_lines
 from .processes import gathered, world
 
 

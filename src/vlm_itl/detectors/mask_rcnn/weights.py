@@ -25,10 +25,10 @@ from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import HTTPURLHandler, OneDrivePathHandler, file_lock, get_cache_dir
 from safetensors.torch import load_file
 
-from ..base.errors import UserError
-from ..base.redact import say
-from ..base.settings import Detector
-from ..data.fetch import download
+from ...base.errors import UserError
+from ...base.redact import say
+from ...base.settings import Detector
+from ...data.fetch import download
 from .config import default_config, merge_file
 
 # Detectron2's names; its checkpointer downloads them on first use

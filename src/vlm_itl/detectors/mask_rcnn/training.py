@@ -20,16 +20,17 @@ from detectron2.solver.build import get_default_optimizer_params
 from detectron2.utils.events import EventStorage
 from tqdm import tqdm
 
-from ..base.coco import Coco
-from ..base.errors import UserError
-from ..base.files import replacing
-from ..base.redact import say
-from ..base.settings import Detector, EarlyStopping, Training
-from ..checkpoint import Checkpoint, save_torch
-from ..evaluation.detection import average_precision
+from ...base.coco import Coco
+from ...base.errors import UserError
+from ...base.files import replacing
+from ...base.redact import say
+from ...base.settings import Detector, EarlyStopping, Training
+from ...checkpoint import Checkpoint, save_torch
+from ...evaluation.detection import average_precision
+from ..labels import believed, check
 from .checkpoint import key_of
 from .config import build_config, make_deterministic
-from .model_labels import Losses, believed
+from .losses import Losses
 from .prediction import predict
 from .processes import of_first, rank, total, world
 from .sharing import average_gradients, share
@@ -63,8 +64,7 @@ def train(
         OSError: a checkpoint or the model cannot be written.
     """
     learned = believed(labels, training.model_labels)
-    if not any(not a["iscrowd"] for a in learned["annotations"]):
-        raise UserError("there is no labelled instance to train on; in an arm that began without labels: its judge has approved none")
+    check(learned)
     stopping = training.early_stopping
     if stopping and (validation is None or not any(not a["iscrowd"] for a in validation["annotations"])):
         raise UserError("early_stopping needs validation images with instances; set split.validation_fraction higher")

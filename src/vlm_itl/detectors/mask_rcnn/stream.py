@@ -15,7 +15,7 @@ from detectron2.data import transforms as T
 from detectron2.data.detection_utils import build_augmentation
 from detectron2.structures import BoxMode
 
-from ..base.coco import Coco, by_image
+from ...base.coco import Coco, by_image
 from .mapper import PictureMapper
 from .processes import rank, world
 

@@ -1,6 +1,6 @@
 """Make the weights that `detector.init: drawn` begins with, from nothing, on drawn pictures of things that are none of the four classes.
 
-    python -m vlm_itl.detector.drawn_start
+    python -m vlm_itl.detectors.mask_rcnn.drawn_start
 
 The counterpart of what weights of COCO's learned from 860,000 instances that somebody drew: here thousands of drawn instances by nobody.
 The predictors of class, box and mask, which belong to the classes, are left out of the file. docs/model-card.md says more.
@@ -16,11 +16,11 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from ..base.redact import say
-from ..base.settings import Detector, Training
-from ..data.drawn_things import WORLD
-from ..data.synthetic import write_dataset
-from ..evaluation.detection import average_precision
+from ...base.redact import say
+from ...base.settings import Detector, Training
+from ...data.drawn_things import WORLD
+from ...data.synthetic import write_dataset
+from ...evaluation.detection import average_precision
 from .prediction import Predictor, predict
 from .training import train
 

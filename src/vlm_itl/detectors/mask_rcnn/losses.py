@@ -1,4 +1,4 @@
-"""The losses of a batch, and how much the detector believes labels that a model made: what it learns from, as what, and how strongly."""
+"""The losses of a batch, where the detector may believe labels that a model made less than a human's."""
 
 from __future__ import annotations
 
@@ -9,21 +9,10 @@ import torch
 from detectron2.modeling.roi_heads.mask_head import mask_rcnn_loss
 from detectron2.structures import Boxes, Instances
 
-from ..base.coco import Coco
-from ..base.settings import ModelLabels
+from ...base.settings import ModelLabels
 from .processes import total, world
 from .sharing import SharedBatchNorm
 from .stream import Sample, derived_seed
-
-
-def believed(labels: Coco, settings: ModelLabels) -> Coco:
-    """The labels without a model's annotations below `min_score`; an image that loses one is marked `incomplete`."""
-    doubted = {a["image_id"] for a in labels["annotations"] if a.get("source") == "model" and a["score"] < settings.min_score}
-    return {
-        **labels,
-        "images": [{**i, "incomplete": True} if i["id"] in doubted else i for i in labels["images"]],
-        "annotations": [a for a in labels["annotations"] if a.get("source") != "model" or a["score"] >= settings.min_score],
-    }
 
 
 class Losses:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..base.files import write_text
+from .base.files import write_text
 
 MARK = "untrained"
 

@@ -1,0 +1,82 @@
+"""Detectors: they learn from labels, and propose masks. A new kind is a class with the methods of `Detector`, and a place in `KINDS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from ..base import settings
+from ..base.coco import Coco
+
+Row = dict[str, Any]
+
+
+class Trained(NamedTuple):
+    """Attributes:
+    numbers: `images` learned from, `steps` taken of those `planned`; with early stopping `evaluations`, `best_step` and
+        `validation_mask_AP` of the weights that were kept, otherwise 0 and null.
+    curve: rows of `step`, `loss` (mean since the row before), `learning_rate`, `mask_AP` on the validation images (null where not
+        evaluated).
+    """
+
+    numbers: Row
+    curve: list[Row]
+
+
+class ToPredict(NamedTuple):
+    """Images to predict: from which score on an instance counts, what the progress bar says, and where the COCO results go."""
+
+    data: Coco
+    score_threshold: float
+    desc: str
+    target: Path
+
+
+class Detector(Protocol):
+    """What the stages `train` and `predict` ask of a kind. The same arguments give the same bytes."""
+
+    def __init__(self, chosen: settings.Detector) -> None: ...
+
+    def train(
+        self, labels: Coco, images: Path, model: Path, training: settings.Training, seed: int, previous: Path | None = None,
+        validation: Coco | None = None,
+    ) -> Trained | None:  # fmt: skip
+        """Train and write a model folder; None where another process of the same training says it.
+
+        Args:
+            labels: COCO instances; may hold images without annotations (they teach background).
+            images: the folder of the images.
+            previous: a model folder of the same kind to continue from; None starts from `detector.init`.
+            validation: COCO instances that early stopping looks at.
+
+        Raises:
+            UserError: labels or settings are of no use, or the training fails.
+        """
+
+    def predict(self, model: Path, images: Path, sets: list[ToPredict], predict: settings.Predict) -> str | None:
+        """Predict each of the sets.
+
+        Returns:
+            In words, how far the scores are from the threshold, where images have nothing that reaches it.
+        """
+
+
+def _mask_rcnn() -> type[Detector]:
+    from .mask_rcnn.detector import MaskRcnn
+
+    return MaskRcnn
+
+
+def _blobs() -> type[Detector]:
+    from .blobs import Blobs
+
+    return Blobs
+
+
+KINDS: dict[str, Callable[[], type[Detector]]] = {"mask_rcnn": _mask_rcnn, "blobs": _blobs}  # imported when asked for: torch takes seconds
+
+
+def detector(chosen: settings.Detector) -> Detector:
+    """The detector of these settings."""
+    return KINDS[chosen.kind]()(chosen)

@@ -1,0 +1,34 @@
+"""Mask R-CNN as one of the detectors: its training and prediction, in as many processes as the settings say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...base import settings
+from ...base.coco import Coco
+from .. import ToPredict, Trained
+from .prediction import predict_sets
+from .processes import launch
+from .training import train
+
+
+class MaskRcnn:
+    """See `vlm_itl.detectors.Detector`. A model folder holds `model.pth`, a checkpoint of Detectron2, and `config.yaml`."""
+
+    def __init__(self, chosen: settings.Detector) -> None:
+        self.settings = chosen
+
+    def train(
+        self, labels: Coco, images: Path, model: Path, training: settings.Training, seed: int, previous: Path | None = None,
+        validation: Coco | None = None,
+    ) -> Trained | None:  # fmt: skip
+        s = self.settings
+        done = launch(train, s.processes, s.device, labels, images, model, s, training, seed, previous, validation)
+        return None if done is None else Trained(*done)
+
+    def predict(self, model: Path, images: Path, sets: list[ToPredict], predict: settings.Predict) -> str | None:
+        s = self.settings
+        said: str | None = launch(
+            predict_sets, s.processes, s.device, model, s.device, predict.max_detections, predict.batch_size, images, sets
+        )
+        return said
