@@ -119,17 +119,17 @@ def test_an_arm_that_fails_does_so_alone(work):
 
 def test_a_run_that_was_tried_and_thrown_away_leaves_nothing(work):
     """Its files lie in folders that others depend on; a colleague's clone, with the cache, has nothing to do."""
-    assert (work.folder / "artifacts/matches/supervised.npz").exists()
+    assert (work.folder / "artifacts/matches/random-1.npz").exists()
     work.run("git", "checkout", "-q", "params.yaml", "dvc.lock")
     # a slightly other state, so that all of the report is made anew beside the leftovers
     work.settings(lambda p: p["compare"].update(replicates=100))
     done = repro(work)
     assert done.returncode == 0, done.stdout
-    assert "removed artifacts/matches/supervised.npz: params.yaml has no such run" in done.stdout
-    assert not [path for path in (work.folder / "metrics").rglob("supervised.json")]
+    assert "removed artifacts/matches/random-1.npz: params.yaml has no such run" in done.stdout
+    assert not [path for path in (work.folder / "metrics").rglob("random-1.json")]
     recorded = yaml.load(work.text("dvc.lock"))["stages"]
     (matches,) = (dep for dep in recorded["compare"]["deps"] if dep["path"] == "artifacts/matches")
-    assert matches["nfiles"] == 4
+    assert matches["nfiles"] == 6
     work.commit("another comparison")
     clone = work.folder.parent / "colleague"
     shutil.copytree(work.folder / ".git", clone / ".git")
