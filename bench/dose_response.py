@@ -67,27 +67,28 @@ def means(rows: list[Row], key: str) -> dict[tuple[float, float], list[float]]:
 
 
 def draw(rows: list[Row], vlm: Row, target: Path) -> None:
-    """Two panels over specificity and recall: mask AP and human hours, means over seeds; crosses are measured judges."""
-    figure, panels = figures.canvas(7.4, 3.6, 1, 2, sharey=True)
+    """Two panels over specificity and recall: mask AP and human hours, means over seeds; letters are measured judges."""
+    figure, panels = figures.canvas(7.4, 4.2, 1, 2, sharey=True)
+    judges = {**MEASURED, "the default's VLM, calibrated": (vlm["judge_specificity"], vlm["judge_recall"])}
     seeds = len({row["seed"] for row in rows})
     for axes, key, title, form in zip(panels, ("mask_AP", "hours"), ("mask AP on the test images", "human hours"), ("{:.3f}", "{:.0f}")):
         found = means(rows, key)
         r, s = np.array(list(found)).T
         values = np.array([np.mean(v) for v in found.values()])
-        axes.scatter(s, r, c=values, s=620, marker="s", cmap="viridis", alpha=0.85, lw=0)
+        axes.scatter(s, r, c=values, s=430, marker="s", cmap="viridis", alpha=0.85, lw=0)
         dark = values < (values.min() + values.max()) / 2
         for x, y, value, light in zip(s, r, values, dark):
             text = form.format(value).removeprefix("0")
             axes.annotate(text, (x, y), ha="center", va="center", fontsize=7, color="white" if light else "black")
-        for name, (x, y) in {**MEASURED, "small VLM, calibrated": (vlm["judge_specificity"], vlm["judge_recall"])}.items():
-            axes.plot(x, y, "X", color=figures.COLOURS[2], mec="white", ms=8)
-            if axes is panels[0]:
-                axes.annotate(name, (x, y), xytext=(4, -13), textcoords="offset points", fontsize=6.5, color=figures.COLOURS[2])
+        for letter, (name, (x, y)) in zip("ABCDE", judges.items()):
+            axes.plot(x, y, "o", color=figures.COLOURS[2], mec="white", ms=11, label=f"{letter}: {name}")
+            axes.annotate(letter, (x, y), ha="center", va="center", fontsize=7, weight="bold", color="white")
         axes.set_title(f"{title}, mean of {seeds} seeds")
         axes.set_xlabel("specificity: wrong images rejected")
         axes.grid(visible=False)
         axes.margins(0.1)
     panels[0].set_ylabel("recall: right images approved")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7, handlelength=0, markerscale=0)
     figure.set_facecolor("white")
     figures.save(figure, target)
 
