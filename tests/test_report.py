@@ -302,6 +302,10 @@ def test_the_table_by_hand_is_of_the_runs_of_params_yaml(tmp_path, monkeypatch, 
     shutil.copy(ROOT / "metrics/comparison.json", tmp_path / "metrics")
     main([])
     assert capsys.readouterr().out.startswith(table(rows) + "\n\n")
+    nothing = {name: row if row["asked"] is None else row | {"asked": 0} for name, row in rows.items()}
+    write_json(tmp_path / "metrics/summary.json", nothing)
+    main([])
+    assert "\n\nNo judge saw a proposal: no score reached predict.score_threshold (0.5)" in capsys.readouterr().out
     last = list(rows)[-1]
     write_json(tmp_path / "metrics/summary.json", {name: row for name, row in rows.items() if name != last})
     with pytest.raises(SystemExit, match=rf"^error: metrics/summary.json: has the runs start, .*, and params.yaml start, .*, {last}: .*"):

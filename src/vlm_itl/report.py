@@ -338,6 +338,10 @@ def main(argv: list[str] | None = None) -> None:
                 "run `make repro`, whose last lines say what failed"
             )
         said = answers(read_comparison(Path("metrics/comparison.json")), labels(settings.runs, settings.judges))
+        asked = [row["asked"] for row in summary.values() if row["asked"] is not None]
+        if asked and not any(asked):
+            said.insert(0, f"No judge saw a proposal: no score reached predict.score_threshold ({settings.predict.score_threshold}), "
+                           "or the pool is empty; a longer training or a lower threshold may help")  # fmt: skip
     except UserError as error:
         sys.exit(f"error: {error}")
     for row in [*table(summary).splitlines(), "", *said]:
