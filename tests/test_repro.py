@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -112,6 +113,17 @@ def test_arms_run_side_by_side(project):
     assert process.returncode == 0, said
     assert "14 stages, 2 at once" in said
     assert (project.folder / "report").exists()
+
+
+def test_where_another_dvc_works_it_says_so(project):
+    project("true").communicate(timeout=120)
+    with (project.folder / ".dvc/tmp/lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        process = project("echo changed", 2)
+        said, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert said.startswith("error: another DVC is at work in this repository: ")
+    assert said.count("\n") == 1
 
 
 def in_jobs() -> Stages:

@@ -1,4 +1,4 @@
-"""How far a judge agrees with an oracle, with intervals that know that decisions on one picture hang together."""
+"""How far a judge agrees with an oracle, with intervals that know that decisions on one picture are correlated."""
 
 from __future__ import annotations
 
