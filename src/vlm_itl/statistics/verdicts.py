@@ -45,6 +45,11 @@ class Plan:
     no_control: str | None = None
 
     @property
+    def nothing_drawn(self) -> str:
+        """The run that adds no labels; the reference has to end above it."""
+        return self.drawing[0]
+
+    @property
     def runs(self) -> list[str]:
         """All runs whose models are needed."""
         named = [*self.arms, *self.arms.values(), *([self.reference] if self.reference else []), *self.drawing, *self.judged]
@@ -179,11 +184,11 @@ def is_comparison(content: Any) -> bool:
 
 
 def assay(reference: Row | None, control: Row | None, plan: Plan) -> Assay:
-    """Judge by the rows of `compare` of the reference against `plan.drawing[0]` and of the control against the reference."""
+    """Judge by the rows of `compare` of the reference against `plan.nothing_drawn` and of the control against the reference."""
     gain = loss = None
     if reference is not None and plan.reference is not None:
         shown = reference["low"] is not None and reference["low"] > reference["margin"]
-        gain = _contrast(plan.reference, plan.drawing[0], reference, shown)
+        gain = _contrast(plan.reference, plan.nothing_drawn, reference, shown)
     if control is not None and plan.control is not None:
         shown = control["high"] is not None and control["high"] < -control["margin"]
         loss = _contrast(plan.control, plan.arms[plan.control], control, shown)
@@ -225,7 +230,7 @@ def verdicts(
     sampled = {run: Sampled(models[run], settings) for run in plan.runs}
     compared = tqdm(plan.arms.items(), desc="comparing", unit="arm", disable=None)
     rows = {run: compare(sampled[run], sampled[other], settings) for run, other in compared}
-    gain = compare(sampled[plan.reference], sampled[plan.drawing[0]], settings) if plan.reference else None
+    gain = compare(sampled[plan.reference], sampled[plan.nothing_drawn], settings) if plan.reference else None
     sensitive = assay(gain, rows[plan.control] if plan.control else None, plan)
     correct(rows, [run for run in rows if run in plan.judged and run != plan.control], settings.level)
     curve = against_drawing(plan, sampled, costs, settings, seconds, sorted({seconds.verify, *verify_seconds}))
@@ -266,7 +271,7 @@ def against_drawing(
 
     `points` are the curve's runs as they came out, means over seeds; `paid` is the price at which the hours of all other files are.
     """
-    nothing = sampled[plan.drawing[0]]
+    nothing = sampled[plan.nothing_drawn]
     seeds = nothing.seeds
 
     def hours(run: str, verify: float) -> np.ndarray:
@@ -282,7 +287,7 @@ def against_drawing(
     }  # fmt: skip
     if len(plan.drawing) < 2:
         found["reason"] = (
-            f"besides {plan.drawing[0]} no run in which a human draws random images (judge of kind never, policy annotate, from start)"
+            f"besides {plan.nothing_drawn} no run in which a human draws random images (judge of kind never, policy annotate, from start)"
         )
         return found
     if any(np.isnan(sampled[run].ap).any() for run in plan.drawing):
