@@ -17,7 +17,7 @@ setup: $(VENV)/.ready  ## make .venv from the locked, hashed requirements (about
 # uv installs everything; pip only brings uv. Bytecode is compiled here, since many images forbid Python to keep what it compiles.
 # Detectron2's wheel is tagged for Python 3.10 but is plain Python where its compiled part does not load, which Mask R-CNN does not need:
 # hence --python-version and --target.
-$(VENV)/.ready: requirements.lock requirements-detectron2.lock Makefile
+$(VENV)/.ready: requirements.lock requirements-detectron2.lock Makefile pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' || \
 	  { echo "error: $(PYTHON) is $$($(PYTHON) --version); Python 3.10 to 3.12 is needed: make PYTHON=python3.11 ..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -25,29 +25,30 @@ $(VENV)/.ready: requirements.lock requirements-detectron2.lock Makefile
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements.lock
 	site=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
 	  $(BIN)/uv pip install --quiet --compile-bytecode --no-deps --require-hashes --python-version 3.10 --target "$$site" -r requirements-detectron2.lock
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
 repro: setup  ## run the whole experiment (what is cached is not run again, an arm that fails does so alone) and print the table
-	@PYTHONPATH=src python -m vlm_itl.repro
-	@PYTHONPATH=src python -m vlm_itl.report
+	@vlm-itl repro
+	@vlm-itl report
 
 picture: setup  ## draw README's picture again from the outputs that are there (docs/overview.svg)
-	@PYTHONPATH=src python -m vlm_itl.figures.overview
+	@vlm-itl picture
 
 STUDY := artifacts/report/study.csv
 POOLED := artifacts/report/pooled.json
 COMMITS ?= 1
 
 report: setup  ## write artifacts/report/index.html from the outputs that are there, with the sweep if `make study` has run
-	@PYTHONPATH=src python -m vlm_itl.page $(if $(wildcard $(STUDY)),--study $(STUDY)) $(if $(wildcard $(POOLED)),--pooled $(POOLED))
+	@vlm-itl page $(if $(wildcard $(STUDY)),--study $(STUDY)) $(if $(wildcard $(POOLED)),--pooled $(POOLED))
 
 study: setup  ## experiments of the last commit (COMMITS=-1: of all) to artifacts/report/study.csv, arms over seeds to pooled.csv
-	@PYTHONPATH=src python -m vlm_itl.study --csv $(STUDY) --arms $(POOLED:.json=.csv) --pooled $(POOLED) --commits $(COMMITS)
+	@vlm-itl study --csv $(STUDY) --arms $(POOLED:.json=.csv) --pooled $(POOLED) --commits $(COMMITS)
 
 SEEDS ?= 1,2,3
 
 sweep: setup  ## the experiment for each of SEEDS (1,2,3) that is not there yet, then the page with the answer over seeds
-	@PYTHONPATH=src python -m vlm_itl.sweep --seeds "$(SEEDS)"
+	@vlm-itl sweep --seeds "$(SEEDS)"
 	@$(MAKE) --no-print-directory study
 	@$(MAKE) --no-print-directory report
 

@@ -3,5 +3,5 @@
 import sys
 from pathlib import Path
 
-# The library is not installed: `dvc exp run --temp` works in a copy of the repository and must run the copy's code.
+# Not the installed library: `dvc exp run --temp` works in a copy of the repository and must run the copy's code.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))

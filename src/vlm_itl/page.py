@@ -316,9 +316,7 @@ def render(content: Row) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m vlm_itl.page", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(prog="vlm-itl page", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--page", type=Path, default=Path("artifacts/report/index.html"), metavar="FILE", help="what to write (default %(default)s)"
     )

@@ -327,7 +327,7 @@ def unparsed(row: dict[str, Any]) -> str | None:
 
 def main(argv: list[str] | None = None) -> None:
     """Print the table of the last summary, and the answers. Where a stage failed, that is of other runs'."""
-    argparse.ArgumentParser(prog="python -m vlm_itl.report", description=main.__doc__).parse_args(argv)
+    argparse.ArgumentParser(prog="vlm-itl report", description=main.__doc__).parse_args(argv)
     path = Path("metrics/summary.json")
     try:
         settings = load()

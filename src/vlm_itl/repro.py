@@ -310,9 +310,7 @@ def repro(settings: Settings, at_once: int) -> int:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m vlm_itl.repro", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(prog="vlm-itl repro", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--at-once", type=int, metavar="N", help="arms side by side; none: as many as processors and memory allow")
     arguments = parser.parse_args(argv)
     try:

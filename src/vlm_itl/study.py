@@ -473,9 +473,7 @@ def sweep_points(rows: list[Row]) -> list[Row]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m vlm_itl.study", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(prog="vlm-itl study", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table as CSV")
     parser.add_argument("--parquet", type=Path, metavar="FILE", help="write it as Parquet (needs pyarrow)")
     parser.add_argument("--arms", type=Path, metavar="FILE", help="write the arms compared over seeds as CSV")

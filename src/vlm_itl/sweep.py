@@ -85,9 +85,7 @@ def sweep(seeds: list[int], repository: Path, at_once: int = 1) -> int:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m vlm_itl.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(prog="vlm-itl sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", required=True, metavar="N,N,...", help="the seeds, with commas between them")
     parser.add_argument("--at-once", type=int, metavar="N", help="seeds side by side; none: as many as processors and memory allow")
     arguments = parser.parse_args(argv)

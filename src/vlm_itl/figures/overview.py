@@ -6,6 +6,7 @@ The answers lie beside it (`docs/overview.json`), since the outputs that they co
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,8 @@ def draw(root: Path, answers: list[Row], target: Path) -> None:
     save(overview(shown, *numbers, names, drawing_runs(settings.runs, settings.judges)), target)
 
 
-def main() -> None:
-    """`python -m vlm_itl.figures.overview`."""
+def main(argv: list[str] | None = None) -> None:
+    argparse.ArgumentParser(prog="vlm-itl picture", description=__doc__).parse_args(argv)
     try:
         settings = load()
         if RUN not in settings.runs:

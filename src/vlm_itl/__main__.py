@@ -1,0 +1,28 @@
+"""The command `vlm-itl`: what a user runs besides DVC's own commands."""
+
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+
+COMMANDS = {  # name: module with `main(argv)`, and what it does
+    "repro": ("repro", "run the experiment, stages side by side"),
+    "report": ("report", "print the table and the answers"),
+    "page": ("page", "write the page of the outputs that are there"),
+    "study": ("study", "tables of all experiments of a commit, and verdicts over seeds"),
+    "sweep": ("sweep", "run the experiment for several seeds"),
+    "picture": ("figures.overview", "draw README's picture again"),
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="vlm-itl", description=__doc__, epilog="vlm-itl COMMAND --help: the options of one")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (_, words) in COMMANDS.items():
+        commands.add_parser(name, help=words, add_help=False)
+    chosen, rest = parser.parse_known_args(argv)
+    import_module(f"{__package__}.{COMMANDS[chosen.command][0]}").main(rest)
+
+
+if __name__ == "__main__":
+    main()
