@@ -21,6 +21,7 @@ def test_arms_without_initial_labels(tmp_path):
 
     def change(params: dict) -> None:
         shrink(params)
+        params["detector"]["kind"] = "mask_rcnn"  # its steps tell which schedule it had
         params["runs"] = {}
         params["judges"]["vlm-sim"].update(recall=0.9, specificity=0.3)
         params["pretrain"]["epochs"] = 1.5

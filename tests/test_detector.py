@@ -89,7 +89,7 @@ def test_threshold_and_batches(model, data):
     assert len(high) < len(low)
     single = predict(model, data, 0.05, batch_size=1)
     assert [(r["image_id"], r["category_id"]) for r in single] == [(r["image_id"], r["category_id"]) for r in low]
-    assert [r["score"] for r in single] == pytest.approx([r["score"] for r in low], abs=2e-6)
+    assert [r["score"] for r in single] == pytest.approx([r["score"] for r in low], abs=1e-5)  # rounding differs by batch
 
 
 def test_same_seed_same_bytes(data, tmp_path):

@@ -303,7 +303,7 @@ def killed(clone: Clone, target: str, module: str, ready) -> str:
 
 def test_killed_stages_go_on_through_dvc(first):
     """Training and prediction, really killed: `dvc repro` goes on, ends with the bytes of an unbroken run, and cleans up."""
-    first.settings(lambda p: p["pretrain"].update(epochs=15))
+    first.settings(lambda p: (p["detector"].update(kind="mask_rcnn"), p["pretrain"].update(epochs=15)))
     scratch = first.folder / "scratch"
     lock = first.text("dvc.lock")
     killed(first, "pretrain", "stages.train", lambda: list(scratch.glob("training/*/checkpoint.pth")))
@@ -328,6 +328,7 @@ def test_restart_and_other_schedules_reach_the_training(first):
         p["train"] = {"schedule": "fixed_steps", "steps": 3, "start": "restart", "learning_rate": 0.001,
                       "early_stopping": {"every": 2, "patience": 5}}  # fmt: skip
         p["split"]["validation_fraction"] = 0.3
+        p["detector"]["kind"] = "mask_rcnn"
 
     first.settings(change)
     first.run("dvc", "repro", "train@human-1", "train@vlm-sim-1")

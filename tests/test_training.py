@@ -30,8 +30,10 @@ from detectron2.modeling import build_model  # noqa: E402
 from detectron2.utils.events import EventStorage  # noqa: E402
 
 from vlm_itl import checkpoint, progress  # noqa: E402
-from vlm_itl.detectors.mask_rcnn import model_labels, prediction, training  # noqa: E402
+from vlm_itl.detectors.labels import believed  # noqa: E402
+from vlm_itl.detectors.mask_rcnn import prediction, training  # noqa: E402
 from vlm_itl.detectors.mask_rcnn.config import build_config, make_deterministic  # noqa: E402
+from vlm_itl.detectors.mask_rcnn.losses import Losses  # noqa: E402
 from vlm_itl.detectors.mask_rcnn.speed import nms_by_level, paste  # noqa: E402
 from vlm_itl.detectors.mask_rcnn.stream import Samples, batches, order, to_records  # noqa: E402
 
@@ -263,8 +265,8 @@ def losses_of(data, labels: dict, settings: ModelLabels) -> dict[str, float]:
     make_deterministic(0)
     cfg = build_config(detector(options={"SOLVER.IMS_PER_BATCH": 4}), 2)
     model = build_model(cfg).train()
-    records = [r for r in to_records(model_labels.believed(labels, settings), data[1]) if r["image_id"] in (1, 3, 5, 7)]
-    losses = model_labels.Losses(model, settings)
+    records = [r for r in to_records(believed(labels, settings), data[1]) if r["image_id"] in (1, 3, 5, 7)]
+    losses = Losses(model, settings)
     torch.manual_seed(0)
     with EventStorage():
         return {name: value.item() for name, value in losses(next(batches(records, cfg, 0, 0, 1))).items()}
@@ -294,18 +296,18 @@ def test_mask_weight_scales_the_mask_loss_of_a_models_instances_alone(data):
 def test_doubted_annotations_are_left_out_and_their_images_teach_no_background(data):
     labels = by_model(data, {1: 0.9, 3: 0.2})
     settings = ModelLabels(min_score=0.5)
-    believed = model_labels.believed(labels, settings)
-    assert {a["image_id"] for a in believed["annotations"]} == {a["image_id"] for a in labels["annotations"]} - {3}
-    assert [i["id"] for i in believed["images"] if i.get("incomplete")] == [3]
-    assert model_labels.believed(labels, ModelLabels()) == labels
+    kept = believed(labels, settings)
+    assert {a["image_id"] for a in kept["annotations"]} == {a["image_id"] for a in labels["annotations"]} - {3}
+    assert [i["id"] for i in kept["images"] if i.get("incomplete")] == [3]
+    assert believed(labels, ModelLabels()) == labels
 
     def labelled(settings: ModelLabels) -> tuple[list, list]:
         """(RPN labels, ROI classes) of image 3, whose one annotation is doubted."""
         make_deterministic(0)
         cfg = build_config(detector(options={"SOLVER.IMS_PER_BATCH": 1}), 2)
         model = build_model(cfg).train()
-        record = next(r for r in to_records(model_labels.believed(labels, settings), data[1]) if r["image_id"] == 3)
-        losses = model_labels.Losses(model, settings)
+        record = next(r for r in to_records(believed(labels, settings), data[1]) if r["image_id"] == 3)
+        losses = Losses(model, settings)
         seen: tuple[list, list] = ([], [])
         rpn, heads = model.proposal_generator, model.roi_heads
         anchors, proposals = rpn.label_and_sample_anchors, heads.label_and_sample_proposals

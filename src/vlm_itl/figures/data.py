@@ -40,7 +40,8 @@ def split(statistics: dict[str, Any]) -> Figure:
     axes[2].set_ylim(max(1, len(sizes)) - 0.5, -0.5)
     if sizes:
         axes[2].set_xscale("log")
-        axes[2].xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        wide = max(area["p95"] for _, area in sizes) > 100 * min(area["p05"] for _, area in sizes)
+        axes[2].xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 3)))  # or the labels run into each other
         axes[2].xaxis.set_major_formatter("{x:,.0f}")
         axes[2].xaxis.set_minor_formatter(NullFormatter())
     axes[2].set_title("area of a mask")
