@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import networkx as nx
+import psutil
 import pytest
 from conftest import ROOT
 
@@ -124,6 +125,25 @@ def test_where_another_dvc_works_it_says_so(project):
     assert process.returncode == 1
     assert said.startswith("error: another DVC is at work in this repository: ")
     assert said.count("\n") == 1
+
+
+def test_what_a_killed_one_left_is_not_joined(project):
+    """Its DVC and the stage run on, in sessions of their own."""
+    process = project("touch started-${key}; sleep 60", 2)
+    wait_for_stages(project, 2)
+    process.kill()
+    process.wait(timeout=60)
+    left = [one for one in psutil.process_iter(["cwd"]) if one.info["cwd"] == str(project.folder)]
+    try:
+        said, _ = project("true", 2).communicate(timeout=120)
+        assert said.startswith("error: another `make repro` is at work here, or a DVC that a killed one left: ")
+        assert said.count("\n") == 1
+    finally:
+        for one in left:
+            one.kill()
+        psutil.wait_procs(left, timeout=60)
+    said, _ = (process := project("true", 2)).communicate(timeout=240)
+    assert process.returncode == 0, said
 
 
 def in_jobs() -> Stages:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,6 +132,27 @@ class Stages(Jobs):
         self.stages = [stage for stage in in_order(self.depends) if stage in waiting]
 
 
+@contextlib.contextmanager
+def alone(name: str) -> Iterator[None]:
+    """Hold a lock of this repository. The DVCs that are started meanwhile hold it, too, also when this process is killed.
+
+    Raises:
+        UserError: somebody else holds it.
+    """
+    path = scratch() / f"{name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"another `make {name}` is at work here, or a DVC that a killed one left: wait until it has ended, or end it "
+                "(ps -ef | grep dvc)"
+            ) from None
+        os.set_inheritable(file.fileno(), True)
+        yield
+
+
 def run_dvc(*words: str) -> int:
     """Run a command of DVC to its end, or until Ctrl-C has ended its stage. Returns its exit status; 130 after Ctrl-C."""
     return run_jobs(Jobs([Job("dvc", words)]))
@@ -177,11 +199,13 @@ def run_jobs(jobs: Jobs, at_once: int = 1, look: Callable[[Collection[Job]], Non
 def start(job: Job) -> psutil.Popen:
     words = ["dvc", "--wait-for-lock", *job.words]  # which another DVC holds between its stages
     if job.log is None:
-        return psutil.Popen(words, start_new_session=True)
+        return psutil.Popen(words, start_new_session=True, close_fds=False)
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}  # what DVC says is looked for as it comes
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with job.log.open("wb") as log:
-        return psutil.Popen(words, start_new_session=True, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+        return psutil.Popen(
+            words, start_new_session=True, close_fds=False, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+        )
 
 
 def end(running: Sequence[psutil.Popen], patient: bool) -> None:
@@ -315,7 +339,8 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     try:
         settings = check()
-        status = repro(settings, number_at_once(settings, arguments.at_once))
+        with alone("repro"):
+            status = repro(settings, number_at_once(settings, arguments.at_once))
         if status not in (0, 130):
             depends, changed = graph_and_changes()
             for line in outcome(list(settings.runs), changed, depends):

@@ -20,7 +20,7 @@ from .base.errors import UserError
 from .base.files import scratch
 from .base.redact import say
 from .base.settings import check
-from .repro import Job, Jobs, changed, number_at_once, watched
+from .repro import Job, Jobs, alone, changed, number_at_once, watched
 
 Row = dict[str, Any]
 
@@ -90,12 +90,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--at-once", type=int, metavar="N", help="seeds side by side; none: as many as processors and memory allow")
     arguments = parser.parse_args(argv)
     try:
-        settings = check()
-        sys.exit(sweep(seeds_of(arguments.seeds), Path(), number_at_once(settings, arguments.at_once)))
+        settings, seeds = check(), seeds_of(arguments.seeds)
+        with alone("sweep"):
+            status = sweep(seeds, Path(), number_at_once(settings, arguments.at_once))
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
         sys.exit(f"error: {error.filename or scratch()}: {error.strerror}")
+    sys.exit(status)
 
 
 if __name__ == "__main__":
