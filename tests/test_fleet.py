@@ -138,12 +138,10 @@ def test_a_server_that_fails_everything_does_not_take_the_others_questions(serve
 
 def test_a_busy_server_is_left_alone_for_as_long_as_it_asks(server):
     with VlmServer() as busy:
-        busy.faults = [(429, "1")]
-        server.latency = 0.02
-        start = time.monotonic()
+        busy.faults = [(429, "600")]  # longer than the test may take
         assert len(ask(backend(busy, server, concurrency=2), many(30))) == 30
-        assert len(busy.requests) == 1 or time.monotonic() - start > 1
-        assert len(server.requests) >= 28
+        assert len(busy.requests) == 1
+        assert len(server.requests) == 30
 
 
 def test_the_least_busy_is_asked():

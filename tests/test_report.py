@@ -292,6 +292,15 @@ def test_the_readme_shows_the_committed_numbers():
             assert row[column] == str(numbers[key]), (name, column)
 
 
+def test_committed_metrics_are_of_runs_that_there_are():
+    """Files of runs that are gone would lie in folders that stages depend on."""
+    settings = load(ROOT / "params.yaml")
+    for folder in ("asking", "cost", "detection", "judge", "training"):
+        kept = {path.stem for path in (ROOT / "metrics" / folder).glob("*.json")}
+        assert kept <= {"start", *settings.runs}, folder
+    assert {path.stem for path in (ROOT / "metrics/probes").glob("*.json")} <= set(settings.probed)
+
+
 def test_the_table_by_hand_is_of_the_runs_of_params_yaml(tmp_path, monkeypatch, capsys):
     """After a failed stage the summary that lies there is the committed one's."""
     settings = load(ROOT / "params.yaml")
