@@ -344,6 +344,17 @@ def test_limits_name_the_labels_hidden_in_weights(project, init):
     assert said[init] in words(made())
 
 
+def test_another_detector_is_not_described_as_mask_rcnn(project):
+    params = YAML(typ="safe").load(Path("params.yaml").read_text())
+    params["detector"]["kind"] = "blobs"
+    with open("params.yaml", "w") as stream:
+        YAML(typ="safe").dump(params, stream)
+    said = words(made())
+    assert "Detector: blobs , which is there to try the graph out" in said.replace("blobs,", "blobs ,")
+    assert "Mask R-CNN," not in said
+    assert "Hidden" not in said
+
+
 def test_strangers_text_is_text(project):
     parsed = Tables(made())
     assert "script" not in {tag for tag, _ in parsed.tags}
