@@ -24,10 +24,9 @@ sys.path.insert(0, str(ROOT / "src"))
 from vlm_itl import labels as policies
 from vlm_itl.base.coco import first, subset
 from vlm_itl.base.files import read_json, write_json
-from vlm_itl.base.settings import Detector, Judge, ModelLabels, Run, Settings, Training, VlmJudge, load
+from vlm_itl.base.settings import Judge, ModelLabels, Run, Settings, Training, VlmJudge, load
 from vlm_itl.data.synthetic import write_dataset
-from vlm_itl.detectors.mask_rcnn.prediction import predict_sets
-from vlm_itl.detectors.mask_rcnn.training import train
+from vlm_itl.detectors import ToPredict, detector
 from vlm_itl.evaluation.cost import human_cost
 from vlm_itl.evaluation.detection import evaluate, numbers
 from vlm_itl.evaluation.judges import judge_quality
@@ -55,8 +54,7 @@ class World:
             write_dataset(data, args.train, args.test, settings.data.synthetic.long_side, settings.data.seed)
         self.images = data / "images"
         training, self.test = read_json(data / "train.json"), read_json(data / "test.json")
-        rest = args.train - round(settings.split.validation_fraction * args.train)
-        fractions = settings.split.model_copy(update={"initial_fraction": args.initial / rest})
+        fractions = settings.split.model_copy(update={"initial_fraction": args.initial / to_label(args.train, settings)})
         initial, pool, validation = split(training, fractions)
         self.labels, pool_images, self.ledger = policies.initial(training, initial, pool, validation)
         self.pool, self.truth = queue(pool_images, settings.split.seed), subset(training, pool | initial)
@@ -70,13 +68,14 @@ class World:
             return
         a = self.args
         s = Training(schedule="fixed_steps", steps=steps, learning_rate=rate, model_labels=ModelLabels(**model_labels))
-        detector: Detector = self.settings.detector.model_copy(update={"init": a.init, "weights": a.weights, "config": a.config})
-        train(labels, self.images, folder / "model", detector, s, self.seed, previous)
+        given = {"init": a.init, "weights": a.weights, "config": a.config, "device": "cpu", "processes": 1}
+        one = detector(self.settings.detector.model_copy(update=given))
+        one.train(labels, self.images, folder / "model", s, self.seed, previous)
         p = self.settings.predict
-        sets = [({**self.test, "annotations": []}, p.test_score_threshold, "test", folder / "predictions.json")]
+        sets = [ToPredict({**self.test, "annotations": []}, p.test_score_threshold, "test", folder / "predictions.json")]
         if pool is not None:
-            sets.append((pool, p.score_threshold, "pool", folder / "proposals.json"))
-        predict_sets(folder / "model", "cpu", 100, p.batch_size, self.images, sets)
+            sets.append(ToPredict(pool, p.score_threshold, "pool", folder / "proposals.json"))
+        one.predict(folder / "model", self.images, sets, p)
         evaluations = evaluate(self.test, read_json(folder / "predictions.json"))
         save(from_coco(evaluations["mask"], policies.fingerprint(labels)), folder / "matches.npz")
         write_json(folder / "numbers.json", numbers(evaluations))
@@ -162,6 +161,11 @@ def refined(labels: Any, better: list[dict[str, Any]]) -> Any:
     return {**labels, "annotations": rows}
 
 
+def to_label(images: int, settings: Settings) -> int:
+    """Training images that are not for validation."""
+    return images - round(settings.split.validation_fraction * images)
+
+
 def parser(settings: Settings) -> argparse.ArgumentParser:
     s, drawn = settings, settings.data.synthetic
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -169,7 +173,7 @@ def parser(settings: Settings) -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--train", type=int, default=drawn.train_images, help="drawn training images")
     parser.add_argument("--test", type=int, default=drawn.test_images, help="drawn test images")
-    initial = round(s.split.initial_fraction * (drawn.train_images - round(s.split.validation_fraction * drawn.train_images)))
+    initial = round(s.split.initial_fraction * to_label(drawn.train_images, settings))
     parser.add_argument("--initial", type=int, default=initial, help="labelled images at the start")
     parser.add_argument("--pretrain", type=int, default=s.pretrain.steps, help="steps of the start")
     parser.add_argument("--rate", type=float, default=s.pretrain.learning_rate, help="learning rate of the start")

@@ -44,7 +44,7 @@ def lines(axes) -> dict:
 
 
 def test_hours_of_other_prices():
-    panels = arms.prices(POINTS, [1.6, 3.0, 9.0], 2.0).axes
+    panels = arms.prices(POINTS, [1.6, 3.0, 9.0], (2.0, 3.0)).axes
     assert [lines(p)["human"][1] for p in panels] == [pytest.approx((600 * s / 3600, 0.25)) for s in (1.6, 3, 9, 3)]
     assert [lines(p)["vlm"][1][0] for p in panels] == pytest.approx([0, 0, 0, 2 * 1800 / 3600])
     assert "sim" in lines(panels[0])
@@ -56,7 +56,7 @@ def test_hours_of_other_prices():
 def test_other_prices_count_from_the_initial_labels_whatever_an_arm_begins_with():
     """An arm without them is left of 0; one whose first own run drew 20 hours does not lose them."""
     points = [*POINTS, point("zero", 1, 0.1, -4.2, drawn=-4.2), point("drawn", 2, 0.3, 20, 3600, run="drawn", drawn=20.0)]
-    for axes, hours in zip(arms.prices(points, [1.0, 3.0, 9.0], 2.0).axes, (21, 23, 29, 23)):
+    for axes, hours in zip(arms.prices(points, [1.0, 3.0, 9.0], (2.0, 3.0)).axes, (21, 23, 29, 23)):
         assert lines(axes)["zero"] == [pytest.approx((-4.2, 0.1))]
         assert lines(axes)["drawn"] == [pytest.approx((hours, 0.3))]
         assert axes.get_xlim()[0] < -4.2
@@ -70,7 +70,7 @@ def test_drawing_random_images_is_a_line_in_every_panel():
     assert DRAWING in [t.get_text() for t in right.get_legend().get_texts()]
     assert [t.get_text() for t in left.get_xticklabels()] == ["vlm", "sim"]
     assert [0.2, 0.2] in [list(line.get_ydata()) for line in left.lines]  # for no hours: start's level
-    for panel in arms.prices(POINTS, [1.6, 3.0, 9.0], 2.0).axes:
+    for panel in arms.prices(POINTS, [1.6, 3.0, 9.0], (2.0, 3.0)).axes:
         assert lines(panel)[DRAWING] == [(0, 0.2), (6, 0.35), (20, 0.4)]
     assert lines(arms.hours([p for p in POINTS if p["drawing"]]).axes[1])[DRAWING]  # though no arm is there
 
@@ -154,7 +154,7 @@ def test_answers_that_the_assay_takes_away_are_said_once():
 def test_nothing_to_draw_is_no_error(tmp_path):
     drawn = [
         arms.hours([]),
-        arms.prices([], [3.0], 1.0),
+        arms.prices([], [3.0], (1.0, 3.0)),
         judges.crowding({}),
         judges.rounds({}),
         comparison.differences({}, {}),

@@ -175,8 +175,8 @@ def prices_figure(points: list[Row], settings: Settings) -> Figure:
         ", and with the judge's computing counted as if it were human time: wall time times machines of its questions, of the probes that "
         "its thresholds come from, and of its training, as measured on this machine."
     )  # fmt: skip
-    paid = settings.evaluate.seconds.verify
-    drawn = arm_figures.prices(points, settings.report.verify_seconds, settings.report.compute_price, paid)
+    computing = settings.report.compute_price, settings.evaluate.seconds.verify
+    drawn = arm_figures.prices(points, settings.report.verify_seconds, computing)
     return Figure("prices", caption, inline(drawn))
 
 

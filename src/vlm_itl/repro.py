@@ -271,10 +271,10 @@ def graph_and_changes() -> tuple[nx.DiGraph, set[str]]:
         UserError: another DVC is at work in this repository.
     """
     with Repo(str(Path())) as repo:
-        return nx.relabel_nodes(repo.index.graph, lambda stage: stage.addressing), changed(repo)
+        return nx.relabel_nodes(repo.index.graph, lambda stage: stage.addressing), not_as_recorded(repo)
 
 
-def changed(repo: Repo) -> set[str]:
+def not_as_recorded(repo: Repo) -> set[str]:
     """Stages that are not as `dvc.lock` records them.
 
     Raises:

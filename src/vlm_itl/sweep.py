@@ -20,7 +20,7 @@ from .base.errors import UserError
 from .base.files import scratch
 from .base.redact import say
 from .base.settings import check
-from .repro import Job, Jobs, alone, changed, number_at_once, watched
+from .repro import Job, Jobs, alone, not_as_recorded, number_at_once, watched
 
 Row = dict[str, Any]
 
@@ -43,7 +43,7 @@ def up_to_date(repository: Path) -> bool:
     if clean.returncode:
         return False
     with Repo(str(repository)) as repo:
-        return not changed(repo)
+        return not not_as_recorded(repo)
 
 
 def there(repository: Path) -> dict[int, str]:

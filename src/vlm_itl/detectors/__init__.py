@@ -24,6 +24,9 @@ class Trained(NamedTuple):
     curve: list[Row]
 
 
+NO_STOPPING = {"evaluations": 0, "best_step": None, "validation_mask_AP": None}  # of numbers, without early stopping
+
+
 class ToPredict(NamedTuple):
     """Images to predict: from which score on an instance counts, what the progress bar says, and where the COCO results go."""
 

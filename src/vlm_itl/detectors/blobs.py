@@ -20,7 +20,7 @@ from ..base.coco import Coco, by_image, decode, result
 from ..base.errors import UserError
 from ..base.files import read_json, write_json
 from ..base.pictures import read_picture
-from . import Row, ToPredict, Trained
+from . import NO_STOPPING, Row, ToPredict, Trained
 from .labels import believed, check
 
 SIDE = 160  # pixels of the longer side, in which patches are looked for
@@ -59,8 +59,7 @@ class Blobs:
             np.add.at(counts, (where.ravel(), colours.ravel()), 1)
         write_json(model / FILE, {"categories": categories, "counts": counts.tolist()})
         steps = len(learned["images"])
-        numbers = {"images": steps, "steps": steps, "planned": steps, "evaluations": 0, "best_step": None, "validation_mask_AP": None}
-        return Trained(numbers, [])
+        return Trained({"images": steps, "steps": steps, "planned": steps, **NO_STOPPING}, [])
 
     def predict(self, model: Path, images: Path, sets: list[ToPredict], predict: settings.Predict) -> str | None:
         said = None

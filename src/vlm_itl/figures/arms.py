@@ -86,19 +86,18 @@ def hours(points: list[Row]) -> Figure:
     return figure
 
 
-def prices(points: list[Row], verify_seconds: list[float], compute_price: float | None = None, verify: float = 3) -> Figure:
+def prices(points: list[Row], verify_seconds: list[float], computing: tuple[float, float] | None = None) -> Figure:
     """mAP against hours, one panel a price.
 
     Hours of a point, after the initial labels: drawing hours - those of `start` + (decisions x v + computing x c) / 3600, with v seconds
     a decision, the judges' computing in machine seconds, and c human hours an hour of it. Below 0 they are hours that an arm without
-    initial labels did not need. c is 0, and `compute_price` in one more panel where that is given, with v = `verify`.
+    initial labels did not need. c is 0, but for one more panel where `computing` is given.
     An arm of which the computing is not known is not in that one.
 
     Args:
-        points: rows of `report.curve`, with a `compute_price` those of `report.with_computing`.
+        points: rows of `report.curve`, with `computing` those of `report.with_computing`.
         verify_seconds: of a person, a decision.
-        compute_price: human hours that an hour of computing is worth.
-        verify: seconds of a person that a decision takes, as it is paid.
+        computing: c, and the v that is paid.
     """
     arms, drawn = by_arm(points)
     look = styles(arms)
@@ -111,8 +110,9 @@ def prices(points: list[Row], verify_seconds: list[float], compute_price: float 
         return cost
 
     panels = [(f"{v:g} s a decision", at(v)) for v in verify_seconds]
-    if compute_price is not None:
-        panels.append((f"{verify:g} s, and {compute_price:g} h for an hour of computing", at(verify, compute_price)))
+    if computing is not None:
+        price, paid = computing
+        panels.append((f"{paid:g} s, and {price:g} h for an hour of computing", at(paid, price)))
     figure, grid = canvas(7.4, 5.4, 2, 2, sharey=True, sharex=False)
     ends = [0.0]
     for axes, (title, cost) in zip(grid.flat, panels):

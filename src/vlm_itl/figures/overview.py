@@ -61,6 +61,8 @@ def overview(shown: list[tuple[Row, Pixels]], summary: dict[str, Row], compariso
         names: how a run is called.
         drawn: the drawing runs.
     """
+    if not comparison["arms"]:
+        raise UserError("metrics/comparison.json: no arm is held against a reference arm, so there is nothing to draw")
     figure, _ = canvas(7.4, 3.5)
     figure.clear()
     grid = figure.add_gridspec(2, 2, width_ratios=(1, 2.1))
@@ -77,8 +79,6 @@ def overview(shown: list[tuple[Row, Pixels]], summary: dict[str, Row], compariso
     axes.plot(*zip(*line), label=DRAWING, zorder=1, **CURVE)
     start = summary["start"]["human_hours"], summary["start"]["mask_AP"]
     axes.plot(*start, color=SOFT, marker=CURVE["marker"], ms=CURVE["ms"], ls="none")
-    if not comparison["arms"]:
-        raise UserError("metrics/comparison.json: no arm is held against a reference arm, so there is nothing to draw")
     compared = next(iter(comparison["arms"].values()))
     reference = compared["against"]
     level = summary[reference]["mask_AP"]

@@ -15,10 +15,12 @@ import torch
 from ...progress import digest_of, line_of, reopened, state_folder, whole_lines
 from .processes import gathered, world
 
+HERE = Path(__file__).parent
+CODE = [*sorted(HERE.glob("*.py")), HERE.parent / "labels.py", HERE.parents[1] / "evaluation" / "detection.py"]  # that results depend on
+
 
 def key_of(settings: Any, files: Iterable[Path | None]) -> str:
-    """sha256 over settings (JSON), contents of files (None and what is not there count too), this package, versions, threads, processes."""
-    package = [*sorted(Path(__file__).parent.glob("*.py")), Path(__file__).parents[1] / "evaluation" / "detection.py"]
+    """sha256 over settings (JSON), contents of files (None and what is not there count too), `CODE`, versions, threads, processes."""
     return digest_of(
         [
             settings,
@@ -26,7 +28,7 @@ def key_of(settings: Any, files: Iterable[Path | None]) -> str:
             # float sums depend on how they are shared out
             torch.get_num_threads(), world(), torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         ],
-        [*package, *files],
+        [*CODE, *files],
     )  # fmt: skip
 
 

@@ -23,8 +23,8 @@ class MaskRcnn:
         validation: Coco | None = None,
     ) -> Trained | None:  # fmt: skip
         s = self.settings
-        done = launch(train, s.processes, s.device, labels, images, model, s, training, seed, previous, validation)
-        return None if done is None else Trained(*done)
+        done: Trained | None = launch(train, s.processes, s.device, labels, images, model, s, training, seed, previous, validation)
+        return done
 
     def predict(self, model: Path, images: Path, sets: list[ToPredict], predict: settings.Predict) -> str | None:
         s = self.settings

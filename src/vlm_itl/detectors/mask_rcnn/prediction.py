@@ -24,6 +24,7 @@ from tqdm import tqdm
 from ...base.coco import Coco, result
 from ...base.files import write_json_list
 from ...progress import value_of
+from .. import ToPredict
 from .checkpoint import Progress, key_of
 from .config import load_config, make_deterministic
 from .mapper import PictureMapper
@@ -78,10 +79,8 @@ class Predictor:
         )
 
 
-def predict_sets(
-    model: Path, device: str, max_detections: int, batch_size: int, images: Path, sets: list[tuple[Coco, float, str, Path]]
-) -> str | None:
-    """Predict each of the `sets` (data, score threshold, what the progress bar says, where the rows go); for `launch`.
+def predict_sets(model: Path, device: str, max_detections: int, batch_size: int, images: Path, sets: list[ToPredict]) -> str | None:
+    """Predict each of the `sets`; for `launch`.
 
     Returns:
         `nothing_found` of the first set whose images have nothing that reaches the threshold.

@@ -27,6 +27,7 @@ from ...base.redact import say
 from ...base.settings import Detector, EarlyStopping, Training
 from ...checkpoint import Checkpoint, save_torch
 from ...evaluation.detection import average_precision
+from .. import NO_STOPPING, Trained
 from ..labels import believed, check
 from .checkpoint import key_of
 from .config import build_config, make_deterministic
@@ -44,7 +45,7 @@ POINTS = 100  # of the curve, at most
 def train(
     labels: Coco, images: Path, model_folder: Path, detector: Detector, training: Training, seed: int, previous: Path | None = None,
     validation: Coco | None = None,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:  # fmt: skip
+) -> Trained:  # fmt: skip
     """Train and write `model_folder/model.pth` (a Detectron2 checkpoint) and `config.yaml`; `launch` it to share it.
 
     Args:
@@ -52,11 +53,6 @@ def train(
         images: the folder of the images.
         previous: a model folder to continue from; None starts from `detector.init`.
         validation: COCO instances that early stopping looks at.
-
-    Returns:
-        Numbers: `images` learned from, `steps` taken of those `planned`; with early stopping
-        `evaluations`, `best_step` and `validation_mask_AP` of the weights that were kept, otherwise 0 and null. And the curve: rows of
-        `step`, `loss` (mean since the row before), `learning_rate`, `mask_AP` on the validation images (null where not evaluated).
 
     Raises:
         UserError: no labels, no validation instances for early stopping, unusable weights, a batch that the processes cannot share
@@ -124,7 +120,7 @@ def train(
         save(model, cfg, model_folder)
         state.checkpoint.clear()
     numbers = {"images": len(records), "steps": state.step, "planned": steps, **(stop.numbers() if stop else NO_STOPPING)}
-    return numbers, state.curve
+    return Trained(numbers, state.curve)
 
 
 def scale_schedule(cfg: CfgNode, steps: int, learning_rate: float | None) -> None:
@@ -205,9 +201,6 @@ def optimise(state: State, losses_of: Losses, inputs: list[Sample]) -> float:
     if state.step % max(1, state.steps // POINTS) == 0 or state.step == state.steps:
         state.row()
     return loss
-
-
-NO_STOPPING = {"evaluations": 0, "best_step": None, "validation_mask_AP": None}
 
 
 class Stopping:
