@@ -54,10 +54,10 @@ def write_file(path: Path) -> None:
 def ours(path: Path) -> int:
     import hashlib
 
-    from vlm_itl.base.settings import Select
     from vlm_itl.data.coco2017 import check_archive, read_member
     from vlm_itl.data.instances import normalise, parse_instances
-    from vlm_itl.selection import category_ids, select
+    from vlm_itl.data.selection import category_ids, select
+    from vlm_itl.settings import Select
 
     md5 = hashlib.md5(path.with_suffix(".zip").read_bytes()).hexdigest()
     choice = Select(categories=[f"class {i}" for i in (13, 16, 24, 70)])

@@ -24,10 +24,10 @@ from pycocotools.cocoeval import COCOeval
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from vlm_itl.base.coco import encode
-from vlm_itl.statistics.ap import average_precision, mean_ap
-from vlm_itl.statistics.compare import multiplicities
-from vlm_itl.statistics.matches import from_coco
+from vlm_itl.core.coco import encode
+from vlm_itl.metrics.ap import average_precision, mean_ap
+from vlm_itl.metrics.compare import multiplicities
+from vlm_itl.metrics.matches import from_coco
 
 CLASSES = 4
 SIDE = 64

@@ -16,10 +16,10 @@ from made_up import model, world
 from scipy.stats import norm
 from tqdm import tqdm
 
-from vlm_itl.statistics.ap import average_precision, mean_ap
-from vlm_itl.statistics.compare import bootstrap, confidence, hierarchical, resampled
-from vlm_itl.statistics.curve import Curve, against
-from vlm_itl.statistics.matches import Matches
+from vlm_itl.metrics.ap import average_precision, mean_ap
+from vlm_itl.metrics.compare import bootstrap, confidence, hierarchical, resampled
+from vlm_itl.metrics.curve import Curve, against
+from vlm_itl.metrics.matches import Matches
 
 CLASSES = 2
 SKILLS = (0.70, 0.68)  # mean IoU of the two arms

@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT / "src"))
 
 from tabulate import tabulate
 
-from vlm_itl import figures
+from vlm_itl.report import figures
 
 RECALL = (0.25, 0.5, 0.75, 0.9, 1.0)
 SPECIFICITY = (0.0, 0.25, 0.5, 0.8, 1.0)
@@ -41,7 +41,7 @@ Row = dict[str, Any]
 def run(out: Path, seeds: list[int]) -> list[Row]:
     import protocol
 
-    from vlm_itl.base.settings import load
+    from vlm_itl.settings import load
 
     settings = load(ROOT / "params.yaml")
     args = protocol.parser(settings).parse_args(["--out", str(out)])
@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--draw", action="store_true", help="draw docs/dose-response.svg from the CSV, and run nothing")
     args = parser.parse_args()
-    from vlm_itl.base.files import read_json
+    from vlm_itl.core.files import read_json
 
     if not args.draw:
         made = run(args.out, args.seeds)

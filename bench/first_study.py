@@ -26,10 +26,10 @@ from tabulate import tabulate
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from vlm_itl.base.errors import UserError
-from vlm_itl.evaluation.judges import size_bin as size_of
-from vlm_itl.judging.vlm.reading import read
-from vlm_itl.statistics.agreement import RATES, Estimate, agreement
+from vlm_itl.core.errors import UserError
+from vlm_itl.judges.vlm.reading import read
+from vlm_itl.metrics.judges import size_bin as size_of
+from vlm_itl.tools.first_study import RATES, Estimate, agreement
 
 Row = dict[str, Any]
 NEEDED = {"image", "prop", "prompt", "answer", "approved", "n_pred", "n_gt", "gt_classes", "pred_classes", "iou"}

@@ -29,9 +29,9 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
 import tiny_vlm
 
-from vlm_itl.base.settings import VlmJudge
-from vlm_itl.judging.vlm.questions import Question
-from vlm_itl.judging.vlm.transformers_backend import TransformersBackend
+from vlm_itl.judges.vlm.questions import Question
+from vlm_itl.judges.vlm.transformers_backend import TransformersBackend
+from vlm_itl.settings import VlmJudge
 
 PROMPT = (ROOT / "judges" / "basic/prompt.txt").read_text().replace("{pred_class_names_str}", "zebra, zebra, bird")
 LAYERS = {"text": 28, "vision": 32}  # of Qwen2.5-VL-7B

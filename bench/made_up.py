@@ -13,7 +13,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from vlm_itl.statistics.matches import Matches
+from vlm_itl.metrics.matches import Matches
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 

@@ -23,8 +23,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from vlm_itl.base.coco import encode
-from vlm_itl.progress import line_of
+from vlm_itl.core.coco import encode
+from vlm_itl.resume.progress import line_of
 
 DONE = "scratch/predictions/bench/images.jsonl"
 
@@ -53,7 +53,7 @@ def write(folder: Path, number: int) -> None:
 
 def merge(folder: Path) -> None:
     """What predict does when the last batch is done; the file must be `proposals.json` over again."""
-    from vlm_itl.base.files import read_json, write_json_list
+    from vlm_itl.core.files import read_json, write_json_list
     from vlm_itl.detectors.mask_rcnn.checkpoint import Progress
     from vlm_itl.detectors.mask_rcnn.prediction import in_order
 

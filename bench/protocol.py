@@ -21,25 +21,25 @@ from tabulate import tabulate
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from vlm_itl import labels as policies
-from vlm_itl.base.coco import first, subset
-from vlm_itl.base.files import read_json, write_json
-from vlm_itl.base.settings import Judge, ModelLabels, Run, Settings, Training, VlmJudge, load
+from vlm_itl.core.coco import first, subset
+from vlm_itl.core.files import read_json, write_json
+from vlm_itl.core.matching import partners
+from vlm_itl.data.splitting import queue, split
 from vlm_itl.data.synthetic import write_dataset
 from vlm_itl.detectors import ToPredict, detector
-from vlm_itl.evaluation.cost import human_cost
-from vlm_itl.evaluation.detection import evaluate, numbers
-from vlm_itl.evaluation.judges import judge_quality
-from vlm_itl.evaluation.probes import calibrate, observations
-from vlm_itl.judging import judge, vlm
-from vlm_itl.judging.probes import make_probes
-from vlm_itl.matching import partners
-from vlm_itl.splitting import queue, split
-from vlm_itl.statistics.compare import Sampled
-from vlm_itl.statistics.curve import Curve, against
-from vlm_itl.statistics.matches import from_coco, save
-from vlm_itl.statistics.matches import load as load_matches
-from vlm_itl.verifier.parts import parts
+from vlm_itl.judges import judge, vlm
+from vlm_itl.loop import labels as policies
+from vlm_itl.metrics.compare import Sampled
+from vlm_itl.metrics.cost import human_cost
+from vlm_itl.metrics.curve import Curve, against
+from vlm_itl.metrics.detection import evaluate, numbers
+from vlm_itl.metrics.judges import judge_quality
+from vlm_itl.metrics.matches import from_coco, save
+from vlm_itl.metrics.matches import load as load_matches
+from vlm_itl.probes.making import make_probes
+from vlm_itl.probes.metrics import calibrate, observations
+from vlm_itl.settings import Judge, ModelLabels, Run, Settings, Training, VlmJudge, load
+from vlm_itl.verifier.held_back import parts
 
 IGNORED = ("out", "seeds", "arms")  # options that change no arm's result
 

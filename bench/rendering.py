@@ -18,9 +18,9 @@ from scipy import ndimage
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from vlm_itl.base.coco import encode
-from vlm_itl.base.settings import Render
-from vlm_itl.judging.vlm import rendering
+from vlm_itl.core.coco import encode
+from vlm_itl.judges.vlm import rendering
+from vlm_itl.settings import Render
 
 
 def scene() -> tuple[np.ndarray, list[dict]]:

@@ -24,10 +24,10 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "bench")]
 
 from rates import show
 
-from vlm_itl.base.settings import VlmJudge
-from vlm_itl.judging.vlm import Asker, Store
-from vlm_itl.judging.vlm.openai_backend import OpenAIBackend
-from vlm_itl.judging.vlm.questions import Question
+from vlm_itl.judges.vlm import Asker, Store
+from vlm_itl.judges.vlm.openai_backend import OpenAIBackend
+from vlm_itl.judges.vlm.questions import Question
+from vlm_itl.settings import VlmJudge
 
 
 @contextmanager

@@ -88,8 +88,8 @@ def random_teacher(folder: Path, size: str) -> tuple[str, str]:
 
 def teacher(detector: str, segmenter: str, arguments: argparse.Namespace) -> tuple[Callable[[Any], int], str]:
     """(what draws a picture's masks and counts them, a description)"""
-    from vlm_itl.autolabel.grounded_sam2 import GroundedSam2Teacher
-    from vlm_itl.base.settings import GroundedSam2
+    from vlm_itl.settings import GroundedSam2
+    from vlm_itl.teachers.grounded_sam2 import GroundedSam2Teacher
 
     settings = GroundedSam2(
         kind="grounded-sam2", detector=detector, segmenter=segmenter, detector_revision=arguments.detector_revision,
@@ -110,10 +110,10 @@ def student(folder: Path, arguments: argparse.Namespace) -> tuple[Callable[[Any]
     from detectron2.modeling import build_model
     from detectron2.modeling.backbone.resnet import BottleneckBlock
 
-    from vlm_itl.base.settings import Detector
     from vlm_itl.detectors.mask_rcnn.config import build_config
     from vlm_itl.detectors.mask_rcnn.prediction import Predictor
     from vlm_itl.detectors.mask_rcnn.training import save
+    from vlm_itl.settings import Detector
 
     path = arguments.student
     if path is None:

@@ -30,11 +30,11 @@ from detectron2.solver.build import get_default_optimizer_params, maybe_add_grad
 from detectron2.utils.events import EventStorage
 from rates import show
 
-from vlm_itl.base.settings import Detector, Training
 from vlm_itl.detectors.mask_rcnn import training as ours
 from vlm_itl.detectors.mask_rcnn.config import build_config, make_deterministic
 from vlm_itl.detectors.mask_rcnn.speed import faster
 from vlm_itl.detectors.mask_rcnn.stream import batches, to_records
+from vlm_itl.settings import Detector, Training
 
 STOCK_NMS = proposal_utils.batched_nms
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl import labels as policies
-from vlm_itl.base import processor
-from vlm_itl.base.files import read_json, write_json
-from vlm_itl.base.redact import say
-from vlm_itl.base.stage import Stage
-from vlm_itl.untrained import write_untrained
+from vlm_itl.core import processor
+from vlm_itl.core.files import read_json, write_json
+from vlm_itl.core.redact import say
+from vlm_itl.detectors.untrained import write_untrained
+from vlm_itl.loop import labels as policies
+from vlm_itl.pipeline.stage import Stage
 
 STAGE = Stage(
     reads={
@@ -36,7 +36,7 @@ def main(
     identity: Path, name: str, settings: dict[str, Any],
 ) -> None:  # fmt: skip
     processor.choose(settings["processor"])
-    from vlm_itl.autolabel import label
+    from vlm_itl.teachers import label
 
     everything = read_json(unlabelled)
     rows, who = label(everything, images, settings[f"autolabels.{name}"])

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl.base.files import read_json, read_jsonl, write_json
-from vlm_itl.base.stage import Stage
-from vlm_itl.evaluation.probes import measure
+from vlm_itl.core.files import read_json, read_jsonl, write_json
+from vlm_itl.pipeline.stage import Stage
+from vlm_itl.probes.metrics import measure
 
 STAGE = Stage(
     reads={"pool": "the probes", "proposals": "their masks", "truth": "their true masks", "verdicts": "what the judge said of them"},

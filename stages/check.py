@@ -5,7 +5,7 @@ Not a stage. dvc.yaml has it as the first command of each stage with such names;
 
 from __future__ import annotations
 
-from vlm_itl.base.settings import main
+from vlm_itl.settings import main
 
 if __name__ == "__main__":
     main()

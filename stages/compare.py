@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl.base.files import read_json, write_json
-from vlm_itl.base.redact import say
-from vlm_itl.base.stage import Stage
-from vlm_itl.statistics.matches import load
-from vlm_itl.statistics.verdicts import plan, verdicts
+from vlm_itl.core.files import read_json, write_json
+from vlm_itl.core.redact import say
+from vlm_itl.metrics.matches import load
+from vlm_itl.metrics.verdicts import plan, verdicts
+from vlm_itl.pipeline.stage import Stage
 
 STAGE = Stage(
     reads={"matches": "folder of matches on the test images, one file a run", "cost": "folder of labels and hours, one file a run"},

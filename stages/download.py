@@ -9,11 +9,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from vlm_itl.base.coco import originals
-from vlm_itl.base.files import read_json, write_json
-from vlm_itl.base.redact import say
-from vlm_itl.base.stage import Stage
-from vlm_itl.selection import left_out, select
+from vlm_itl.core.coco import originals
+from vlm_itl.core.files import read_json, write_json
+from vlm_itl.core.redact import say
+from vlm_itl.data.selection import left_out, select
+from vlm_itl.pipeline.stage import Stage
 
 STAGE = Stage(
     reads={"root": "data.root of params.yaml: the user's data, COCO's annotations, or for `synthetic` a folder with a note"},

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl.base.files import read_json, read_jsonl, write_json
-from vlm_itl.base.stage import Stage
-from vlm_itl.evaluation.cost import human_cost
-from vlm_itl.evaluation.detection import evaluate, numbers
-from vlm_itl.evaluation.judges import judge_quality
-from vlm_itl.labels import counts, fingerprint
-from vlm_itl.statistics.matches import from_coco, save
+from vlm_itl.core.files import read_json, read_jsonl, write_json
+from vlm_itl.loop.labels import counts, fingerprint
+from vlm_itl.metrics.cost import human_cost
+from vlm_itl.metrics.detection import evaluate, numbers
+from vlm_itl.metrics.judges import judge_quality
+from vlm_itl.metrics.matches import from_coco, save
+from vlm_itl.pipeline.stage import Stage
 
 STAGE = Stage(
     reads={

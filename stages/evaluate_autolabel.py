@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl.base.files import read_json, write_json
-from vlm_itl.base.stage import Stage
-from vlm_itl.evaluation.pseudo_labels import quality
+from vlm_itl.core.files import read_json, write_json
+from vlm_itl.metrics.pseudo_labels import quality
+from vlm_itl.pipeline.stage import Stage
 
 STAGE = Stage(
     reads={"proposals": "the pseudo-labels", "truth": "ground truth of the images that they were drawn on"},

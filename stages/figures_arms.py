@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl import figures
-from vlm_itl.base.files import read_json
-from vlm_itl.base.stage import Stage
-from vlm_itl.figures import arms
+from vlm_itl.core.files import read_json
+from vlm_itl.pipeline.stage import Stage
+from vlm_itl.report import figures
+from vlm_itl.report.figures import arms
 
 STAGE = Stage(
     reads={"curve": "mAP and what it cost, a row a run and arm"},

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl import gallery
-from vlm_itl.base.files import read_json, read_jsonl, write_json, write_text
-from vlm_itl.base.redact import say
-from vlm_itl.base.stage import Stage
+from vlm_itl.core.files import read_json, read_jsonl, write_json, write_text
+from vlm_itl.core.redact import say
+from vlm_itl.pipeline.stage import Stage
+from vlm_itl.report import gallery
 
 STAGE = Stage(
     reads={

@@ -6,16 +6,15 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from vlm_itl import timing
-from vlm_itl.base import processor
-from vlm_itl.base.coco import first
-from vlm_itl.base.files import read_json, scratch, write_json, write_jsonl
-from vlm_itl.base.redact import say
-from vlm_itl.base.settings import VlmJudge
-from vlm_itl.base.stage import Stage
-from vlm_itl.judging import judge as ask
-from vlm_itl.judging import question
-from vlm_itl.judging.simple import simulated_person
+from vlm_itl.core import processor, timing
+from vlm_itl.core.coco import first
+from vlm_itl.core.files import read_json, scratch, write_json, write_jsonl
+from vlm_itl.core.redact import say
+from vlm_itl.judges import judge as ask
+from vlm_itl.judges import question
+from vlm_itl.judges.simple import simulated_person
+from vlm_itl.pipeline.stage import Stage
+from vlm_itl.settings import VlmJudge
 
 STAGE = Stage(
     reads={
@@ -45,7 +44,7 @@ def main(
     batch = first(read_json(pool), settings[f"runs.{run}"].batch if run else None)
     text, calibration = question(folder, s)
     if isinstance(s, VlmJudge):
-        from vlm_itl.judging import vlm
+        from vlm_itl.judges import vlm
 
         store = vlm.Store(scratch() / "answers")
         person = simulated_person(read_json(truth), s.human) if s.human else None

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl.base import processor
-from vlm_itl.base.files import read_json
-from vlm_itl.base.redact import say
-from vlm_itl.base.stage import Stage
+from vlm_itl.core import processor
+from vlm_itl.core.files import read_json
+from vlm_itl.core.redact import say
 from vlm_itl.detectors import ToPredict, detector
+from vlm_itl.pipeline.stage import Stage
 
 STAGE = Stage(
     reads={

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl.base.files import read_json, write_json
-from vlm_itl.base.redact import say
-from vlm_itl.base.stage import Stage
-from vlm_itl.judging.probes import make_probes
+from vlm_itl.core.files import read_json, write_json
+from vlm_itl.core.redact import say
+from vlm_itl.pipeline.stage import Stage
+from vlm_itl.probes.making import make_probes
 
 STAGE = Stage(
     reads={"labels": "images that a human has drawn"},

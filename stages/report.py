@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl import report
-from vlm_itl.base.files import write_json
-from vlm_itl.base.stage import Stage
+from vlm_itl.core.files import write_json
+from vlm_itl.pipeline.stage import Stage
+from vlm_itl.report import summary as report
 
 STAGE = Stage(
     reads={

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl.base.files import read_json, replacing
-from vlm_itl.base.stage import Stage
-from vlm_itl.sheet import draw
+from vlm_itl.core.files import read_json, replacing
+from vlm_itl.pipeline.stage import Stage
+from vlm_itl.report.contact_sheet import draw
 
 STAGE = Stage(
     reads={

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl import labels as policies
-from vlm_itl.base.coco import subset
-from vlm_itl.base.files import read_json, write_json
-from vlm_itl.base.stage import Stage
-from vlm_itl.splitting import queue, split, statistics, table
+from vlm_itl.core.coco import subset
+from vlm_itl.core.files import read_json, write_json
+from vlm_itl.data.splitting import queue, split, statistics, table
+from vlm_itl.loop import labels as policies
+from vlm_itl.pipeline.stage import Stage
 
 STAGE = Stage(
     reads={"train": "the selected training images", "test": "the selected test images"},

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl.base.files import read_json, read_jsonl, write_json
-from vlm_itl.base.redact import say
-from vlm_itl.base.stage import Stage
-from vlm_itl.calibration import probability
-from vlm_itl.evaluation.probes import calibrate, observations
+from vlm_itl.core.files import read_json, read_jsonl, write_json
+from vlm_itl.core.redact import say
+from vlm_itl.judges.calibration import probability
+from vlm_itl.pipeline.stage import Stage
+from vlm_itl.probes.metrics import calibrate, observations
 
 STAGE = Stage(
     reads={

@@ -10,11 +10,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl.base import processor
-from vlm_itl.base.files import read_json, write_json
-from vlm_itl.base.stage import Stage
+from vlm_itl.core import processor
+from vlm_itl.core.files import read_json, write_json
 from vlm_itl.detectors import detector
-from vlm_itl.untrained import is_untrained
+from vlm_itl.detectors.untrained import is_untrained
+from vlm_itl.pipeline.stage import Stage
 
 STAGE = Stage(
     reads={

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl import timing
-from vlm_itl.base import processor
-from vlm_itl.base.errors import UserError
-from vlm_itl.base.files import read_json, read_text, write_json
-from vlm_itl.base.redact import say
-from vlm_itl.base.settings import VlmJudge
-from vlm_itl.base.stage import Stage
+from vlm_itl.core import processor, timing
+from vlm_itl.core.errors import UserError
+from vlm_itl.core.files import read_json, read_text, write_json
+from vlm_itl.core.redact import say
+from vlm_itl.pipeline.stage import Stage
+from vlm_itl.settings import VlmJudge
 
 STAGE = Stage(
     reads={

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl import labels as policies
-from vlm_itl.base.files import read_json, read_jsonl, write_json
-from vlm_itl.base.stage import Stage
+from vlm_itl.core.files import read_json, read_jsonl, write_json
+from vlm_itl.loop import labels as policies
+from vlm_itl.pipeline.stage import Stage
 
 STAGE = Stage(
     reads={

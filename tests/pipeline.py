@@ -16,7 +16,7 @@ from pathlib import Path
 from conftest import ROOT
 from ruamel.yaml import YAML
 
-from vlm_itl.base.settings import load, pick
+from vlm_itl.settings import load, pick
 
 yaml = YAML()
 AUDIT = '''

@@ -11,10 +11,10 @@ from conftest import instance
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from vlm_itl.base.errors import UserError
-from vlm_itl.evaluation.detection import evaluate
-from vlm_itl.statistics.ap import average_precision, mean_ap, swapped
-from vlm_itl.statistics.matches import from_coco, load, same_images, save
+from vlm_itl.core.errors import UserError
+from vlm_itl.metrics.ap import average_precision, mean_ap, swapped
+from vlm_itl.metrics.detection import evaluate
+from vlm_itl.metrics.matches import from_coco, load, same_images, save
 
 CLASSES = [{"id": 3, "name": "bird"}, {"id": 5, "name": "book"}, {"id": 9, "name": "zebra"}]
 
@@ -105,7 +105,7 @@ def test_blocks_do_not_show(monkeypatch):
     truth, results = world(5)
     times = np.random.default_rng(0).multinomial(12, np.full(12, 1 / 12), size=50)
     whole = average_precision(matches_of(truth, results), times)
-    monkeypatch.setattr("vlm_itl.statistics.ap.CELLS", 100)
+    monkeypatch.setattr("vlm_itl.metrics.ap.CELLS", 100)
     np.testing.assert_array_equal(average_precision(matches_of(truth, results), times), whole)
 
 
@@ -161,9 +161,9 @@ def test_files_hold_the_same_matches_and_are_the_same_bytes(tmp_path):
 
 def test_matches_know_their_models_labels_and_those_of_earlier_commits_do_not(tmp_path):
     from stages.evaluate import main
-    from vlm_itl.base.files import write_json
-    from vlm_itl.base.settings import Seconds
-    from vlm_itl.labels import fingerprint
+    from vlm_itl.core.files import write_json
+    from vlm_itl.loop.labels import fingerprint
+    from vlm_itl.settings import Seconds
 
     truth, results = world(4)
     own = {**truth, "images": [{**i, "source": "human"} for i in truth["images"]],

@@ -27,12 +27,12 @@ from transformers import (
     Sam3Processor,
 )
 
-from vlm_itl import autolabel
-from vlm_itl.autolabel.found import Found, suppress
-from vlm_itl.autolabel.grounded_sam2 import GroundedSam2Teacher, sentence
-from vlm_itl.base.coco import decode, encode
-from vlm_itl.base.errors import UserError
-from vlm_itl.base.settings import GroundedSam2, Sam3
+from vlm_itl import teachers as autolabel
+from vlm_itl.core.coco import decode, encode
+from vlm_itl.core.errors import UserError
+from vlm_itl.settings import GroundedSam2, Sam3
+from vlm_itl.teachers.grounded_sam2 import GroundedSam2Teacher, sentence
+from vlm_itl.teachers.pseudo_labels import Found, suppress
 
 CAPTIONS = {"bird": "a Red bird", "book": "book."}
 
@@ -277,9 +277,9 @@ def test_published_weights_of_sam3_hold_the_video_model(models, data, tmp_path):
 CHILD = """
 import json, sys, time
 from pathlib import Path
-from vlm_itl import autolabel
-from vlm_itl.autolabel.grounded_sam2 import GroundedSam2Teacher
-from vlm_itl.base.settings import GroundedSam2
+from vlm_itl import teachers as autolabel
+from vlm_itl.teachers.grounded_sam2 import GroundedSam2Teacher
+from vlm_itl.settings import GroundedSam2
 
 find = GroundedSam2Teacher.find
 GroundedSam2Teacher.find = lambda *words: (time.sleep(0.3), find(*words))[1]
@@ -428,7 +428,7 @@ def test_results_fall_by_score_and_leave_empty_masks_out():
 
 
 def test_quality_of_pseudo_labels_by_hand():
-    from vlm_itl.evaluation.pseudo_labels import quality
+    from vlm_itl.metrics.pseudo_labels import quality
 
     truth = {
         "images": [{"id": k, "file_name": f"{k}.jpg", "height": 40, "width": 50} for k in (1, 2, 3, 4)],
@@ -458,9 +458,9 @@ def test_quality_of_pseudo_labels_by_hand():
 
 
 def test_sheet_shows_each_class_and_gives_pairs_one_colour(tmp_path):
-    from vlm_itl.base.settings import Gallery
-    from vlm_itl.judging.vlm.rendering import colour
-    from vlm_itl.sheet import WIDTH, choose, draw
+    from vlm_itl.judges.vlm.rendering import colour
+    from vlm_itl.report.contact_sheet import WIDTH, choose, draw
+    from vlm_itl.settings import Gallery
 
     images = [{"id": k, "file_name": f"{k}.png", "height": 40, "width": 50} for k in range(1, 8)]
     for image in images:

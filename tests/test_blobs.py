@@ -9,11 +9,11 @@ import pytest
 from conftest import ROOT, instance
 from PIL import Image
 
-from vlm_itl.base.errors import UserError
-from vlm_itl.base.files import read_json
-from vlm_itl.base.settings import EarlyStopping, load
+from vlm_itl.core.errors import UserError
+from vlm_itl.core.files import read_json
 from vlm_itl.detectors import KINDS, ToPredict, detector
-from vlm_itl.evaluation.detection import evaluate, numbers
+from vlm_itl.metrics.detection import evaluate, numbers
+from vlm_itl.settings import EarlyStopping, load
 
 SETTINGS = load(ROOT / "params.yaml")
 COLOURS = {1: (220, 40, 40), 2: (40, 40, 220)}

@@ -20,11 +20,11 @@ from coco_server import CocoServer, jpeg, md5, write_coco
 from conftest import ROOT, clear_proxies, hearing_ctrl_c
 from ruamel.yaml import YAML
 
-from vlm_itl.base.coco import originals
-from vlm_itl.base.errors import UserError
-from vlm_itl.base.files import scratch
-from vlm_itl.base.settings import Coco2017, Select
+from vlm_itl.core.coco import originals
+from vlm_itl.core.errors import UserError
+from vlm_itl.core.files import scratch
 from vlm_itl.data import coco2017, fetch
+from vlm_itl.settings import Coco2017, Select
 
 CHOICE = Select()
 SELECTED = 20  # of the 24 images; the rest shows a person only

@@ -42,6 +42,6 @@ def test_stages_of_a_copy_run_the_copys_code(tmp_path):
     """`dvc exp run --temp` works in one, with the installed library's own environment."""
     for name in ("stages", "src"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    code = "import stages.split, vlm_itl.splitting; print(vlm_itl.splitting.__file__)"
+    code = "import stages.split, vlm_itl.data.splitting; print(vlm_itl.data.splitting.__file__)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=ENV, text=True, capture_output=True, check=True, timeout=120)
     assert Path(done.stdout.strip()).is_relative_to(tmp_path)

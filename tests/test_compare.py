@@ -13,11 +13,10 @@ from scipy.stats import nct
 from scipy.stats import t as student
 from test_ap import matches_of, world
 
-from vlm_itl.base.errors import UserError
-from vlm_itl.base.settings import Compare, Run
-from vlm_itl.statistics import compare as statistics
-from vlm_itl.statistics.ap import average_precision, mean_ap
-from vlm_itl.statistics.compare import (
+from vlm_itl.core.errors import UserError
+from vlm_itl.metrics import compare as statistics
+from vlm_itl.metrics.ap import average_precision, mean_ap
+from vlm_itl.metrics.compare import (
     Interval,
     bootstrap,
     compare,
@@ -30,6 +29,7 @@ from vlm_itl.statistics.compare import (
     quantile_of_sum,
     sign_flip,
 )
+from vlm_itl.settings import Compare, Run
 
 QUICK = Compare(replicates=300)
 

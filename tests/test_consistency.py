@@ -13,12 +13,12 @@ import torch
 from conftest import instance
 from scipy.special import logit
 
-from vlm_itl.base.settings import VlmJudge
-from vlm_itl.judging import vlm
-from vlm_itl.judging.vlm import consistency
-from vlm_itl.judging.vlm.consistency import NOTHING, VARIANTS, sample
-from vlm_itl.judging.vlm.questions import Answer
-from vlm_itl.judging.vlm.transformers_backend import TransformersBackend
+from vlm_itl.judges import vlm
+from vlm_itl.judges.vlm.questions import Answer
+from vlm_itl.judges.vlm.transformers_backend import TransformersBackend
+from vlm_itl.probes import consistency
+from vlm_itl.probes.consistency import NOTHING, VARIANTS, sample
+from vlm_itl.settings import VlmJudge
 
 PROMPT = "Detected: {pred_class_names_str}. Is it right?"
 OPEN = PROMPT + " Answer {options}."

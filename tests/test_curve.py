@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vlm_itl.statistics.compare import confidence
-from vlm_itl.statistics.curve import Curve, against, hours_at, price_name
+from vlm_itl.metrics.compare import confidence
+from vlm_itl.metrics.curve import Curve, against, hours_at, price_name
 
 HOURS = np.array([2.0, 6.0, 12.0, 24.0])
 AP = np.array([0.40, 0.45, 0.47, 0.49])

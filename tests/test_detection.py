@@ -12,12 +12,12 @@ from conftest import instance
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from vlm_itl.base.errors import UserError
-from vlm_itl.evaluation.detection import average_precision, evaluate
-from vlm_itl.evaluation.pseudo_labels import quality
-from vlm_itl.statistics.ap import average_precision as ap_of_matches
-from vlm_itl.statistics.ap import mean_ap
-from vlm_itl.statistics.matches import from_coco
+from vlm_itl.core.errors import UserError
+from vlm_itl.metrics.ap import average_precision as ap_of_matches
+from vlm_itl.metrics.ap import mean_ap
+from vlm_itl.metrics.detection import average_precision, evaluate
+from vlm_itl.metrics.matches import from_coco
+from vlm_itl.metrics.pseudo_labels import quality
 
 BOX, FAR = (5, 5, 20, 20), (30, 20, 15, 15)
 

@@ -17,8 +17,8 @@ from conftest import ROOT, clear_proxies
 from loopback import LoopbackServer
 from tiny_detector import detector, pictures, predicted
 
-from vlm_itl.base.errors import UserError
-from vlm_itl.base.settings import Detector, Training
+from vlm_itl.core.errors import UserError
+from vlm_itl.settings import Detector, Training
 
 torch = pytest.importorskip("torch")
 from vlm_itl.detectors.mask_rcnn import weights  # noqa: E402
@@ -66,7 +66,7 @@ def test_shipped_configs_build(config, init):
 
 def test_learns_and_predicts(model, data):
     """Bright rectangles on dark ground: AP50 was .55 to .90 over three seeds; a broken loop or mapper finds none of them."""
-    from vlm_itl.evaluation.detection import average_precision
+    from vlm_itl.metrics.detection import average_precision
 
     rows = predict(model, data)
     truth = {**data[0], "annotations": [{**a, "iscrowd": 0} for a in data[0]["annotations"]]}

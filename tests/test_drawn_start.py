@@ -12,14 +12,14 @@ from conftest import ROOT
 from safetensors.torch import load_file, save_file
 from tiny_detector import SMALL
 
-from vlm_itl.base.errors import UserError
-from vlm_itl.base.settings import Detector
+from vlm_itl.core.errors import UserError
 from vlm_itl.data import drawn_things, synthetic
 from vlm_itl.data.drawn_things import WORLD
 from vlm_itl.data.instances import normalise, read_instances
-from vlm_itl.detectors.mask_rcnn import drawn_start
 from vlm_itl.detectors.mask_rcnn.config import build_config
 from vlm_itl.detectors.mask_rcnn.weights import initial_weights, load_weights
+from vlm_itl.settings import Detector
+from vlm_itl.tools import drawn_start
 
 CONFIG = ROOT / "configs/mask_rcnn_thin_R_18_FPN.yaml"
 FOUR = ("stop_sign", "perched_bird", "flying_bird", "wading_bird", "swimming_bird", "spine", "lying_book", "cover", "open_book")

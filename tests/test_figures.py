@@ -12,11 +12,12 @@ import PIL.Image
 import pytest
 from conftest import ROOT
 
-from vlm_itl import figures
-from vlm_itl.base.files import read_json, write_json
-from vlm_itl.base.settings import DRAWING, load
+from vlm_itl.core.files import read_json, write_json
+from vlm_itl.core.runs import DRAWING
 from vlm_itl.data.synthetic import draw_scene
-from vlm_itl.figures import arms, comparison, data, judges, overview
+from vlm_itl.report import figures
+from vlm_itl.report.figures import arms, comparison, data, judges, overview
+from vlm_itl.settings import load
 
 HOSTILE = "$\\frac{1}{$ <b>&"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from vlm_itl.base.errors import UserError
-from vlm_itl.base.files import read_json, read_regular, read_text, write_json, write_json_list
+from vlm_itl.core.errors import UserError
+from vlm_itl.core.files import read_json, read_regular, read_text, write_json, write_json_list
 
 ROWS = [
     [], [{}], [[]], [1, "two", None, 0.1, True],

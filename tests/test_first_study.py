@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from vlm_itl.evaluation.judges import confusion
-from vlm_itl.statistics.agreement import agreement
+from vlm_itl.metrics.judges import confusion
+from vlm_itl.tools.first_study import agreement
 
 VERDICTS = ROOT.parent / "shared" / "data" / "ovis2-verdicts" / "verdicts.jsonl.gz"
 

@@ -14,10 +14,10 @@ from conftest import clear_proxies
 from test_openai_backend import QUESTIONS, ask, backend
 from vlm_server import VlmServer
 
-from vlm_itl.base.errors import UserError
-from vlm_itl.judging.vlm import Asker, Store
-from vlm_itl.judging.vlm.openai_backend import OpenAIBackend
-from vlm_itl.judging.vlm.questions import Question
+from vlm_itl.core.errors import UserError
+from vlm_itl.judges.vlm import Asker, Store
+from vlm_itl.judges.vlm.openai_backend import OpenAIBackend
+from vlm_itl.judges.vlm.questions import Question
 
 
 @pytest.fixture(autouse=True)

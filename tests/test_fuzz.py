@@ -30,17 +30,18 @@ from pycocotools import mask as mask_util
 from ruamel.yaml import YAML
 from vlm_server import VlmServer
 
-from vlm_itl.base.errors import UserError
-from vlm_itl.base.files import read_json, read_jsonl, read_text, write_jsonl
-from vlm_itl.base.pictures import FORMATS
-from vlm_itl.base.settings import Settings, VlmJudge, check, load
-from vlm_itl.calibration import readable
+from vlm_itl.core.errors import UserError
+from vlm_itl.core.files import read_json, read_jsonl, read_text, write_jsonl
+from vlm_itl.core.pictures import FORMATS
 from vlm_itl.data.instances import normalise, parse_instances, picture_path, picture_problem, renumbered, to_rle
-from vlm_itl.judging.vlm import Asker
-from vlm_itl.judging.vlm.openai_backend import OpenAIBackend
-from vlm_itl.judging.vlm.questions import Answer, Question, fill, sections
-from vlm_itl.judging.vlm.reading import read
-from vlm_itl.judging.vlm.store import Store
+from vlm_itl.detectors.mask_rcnn.schedule import optimiser_steps
+from vlm_itl.judges.calibration import readable
+from vlm_itl.judges.vlm import Asker
+from vlm_itl.judges.vlm.openai_backend import OpenAIBackend
+from vlm_itl.judges.vlm.questions import Answer, Question, asking, fill, sections
+from vlm_itl.judges.vlm.reading import read
+from vlm_itl.judges.vlm.store import Store
+from vlm_itl.settings import Settings, VlmJudge, check, load
 
 EXAMPLES = int(os.environ.get("VLM_ITL_FUZZ_EXAMPLES", "0"))
 SLOW = timedelta(seconds=60)  # an input that takes longer is a fault; most take milliseconds
@@ -566,10 +567,10 @@ def use(found: Settings) -> None:
     """What any stage makes of settings."""
     for training in (found.pretrain, found.train):
         for images, batch in ((1, 64), (10**5, 1)):
-            assert training.optimiser_steps(images, batch) >= 1
+            assert optimiser_steps(training, images, batch) >= 1
     for judge in found.judges.values():
         if isinstance(judge, VlmJudge):
-            json.dumps(judge.asking(), allow_nan=False)
+            json.dumps(asking(judge), allow_nan=False)
     json.dumps(found.model_dump(mode="json"), allow_nan=False)
 
 

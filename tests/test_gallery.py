@@ -20,13 +20,13 @@ import pytest
 from browser import PROGRAM, Browser
 from conftest import ROOT, instance
 
-from vlm_itl import gallery
-from vlm_itl.base.errors import UserError
-from vlm_itl.base.files import write_json, write_jsonl
-from vlm_itl.base.settings import ConfidenceJudge, Gallery, HumanJudge, NoisyJudge, Render, VlmJudge
-from vlm_itl.evaluation.judges import judge_quality
+from vlm_itl.core.errors import UserError
+from vlm_itl.core.files import write_json, write_jsonl
+from vlm_itl.metrics.judges import judge_quality
+from vlm_itl.report import gallery
+from vlm_itl.settings import ConfidenceJudge, Gallery, HumanJudge, NoisyJudge, Render, VlmJudge
 
-TEMPLATE = (ROOT / "src/vlm_itl/gallery.html.jinja").read_text()
+TEMPLATE = (ROOT / "src/vlm_itl/report/gallery.html.jinja").read_text()
 A, B, C = (2, 2, 12, 12), (20, 2, 12, 12), (2, 22, 12, 12)
 HOSTILE = "<script>document.title='owned'</script>\"><img src=x onerror=\"document.title='owned'\">\n  </pre>{{ 7 * 7 }} &amp; 'a'"
 MAYBE = "\n\n\tmaybe " + HOSTILE + "\u202e" * 9
@@ -308,7 +308,7 @@ def test_the_stage_gives_equal_bytes_anywhere_and_no_paths(tmp_path):
         files = [f"--{n}={n}.json" for n in ("truth", "pool", "proposals")]
         done = subprocess.run(
             [sys.executable, "-m", "stages.gallery", "--run=human-1", "--judge=human", *files, "--verdicts=verdicts.jsonl",
-             "--images=images", f"--template={ROOT / 'src/vlm_itl/gallery.html.jinja'}", "--page=out/gallery.html",
+             "--images=images", f"--template={ROOT / 'src/vlm_itl/report/gallery.html.jinja'}", "--page=out/gallery.html",
              "--examples=out/examples.json"],
             cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
         )  # fmt: skip

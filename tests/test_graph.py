@@ -19,7 +19,7 @@ from conftest import ROOT
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from vlm_itl.base.settings import Settings, VlmJudge, check, load, wanted
+from vlm_itl.settings import Settings, VlmJudge, check, load, wanted
 
 GRAPH = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
 STAGES = {name: stage.get("do", stage) for name, stage in GRAPH["stages"].items()}

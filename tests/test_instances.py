@@ -13,12 +13,12 @@ from conftest import dataset, rectangle
 from PIL import Image
 from pycocotools import mask as mask_util
 
-from vlm_itl.base.coco import decode
-from vlm_itl.base.errors import UserError
-from vlm_itl.base.settings import Local, Select
+from vlm_itl.core.coco import decode
+from vlm_itl.core.errors import UserError
 from vlm_itl.data import local
 from vlm_itl.data.instances import normalise, parse_instances, picture_problem, read_instances, renumbered, to_rle
-from vlm_itl.selection import category_ids
+from vlm_itl.data.selection import category_ids
+from vlm_itl.settings import Local, Select
 
 
 def read(path):

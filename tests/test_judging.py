@@ -9,11 +9,11 @@ import math
 import pytest
 from conftest import ROOT, instance
 
-from vlm_itl.base.settings import ConfidenceJudge, ConstantJudge, HumanJudge, NoisyJudge, RandomJudge
-from vlm_itl.calibration import finite_log_odds
-from vlm_itl.evaluation.judges import confusion, judge_quality
-from vlm_itl.judging import judge
-from vlm_itl.matching import all_right, rightness
+from vlm_itl.core.matching import all_right, rightness
+from vlm_itl.judges import judge
+from vlm_itl.judges.calibration import finite_log_odds
+from vlm_itl.metrics.judges import confusion, judge_quality
+from vlm_itl.settings import ConfidenceJudge, ConstantJudge, HumanJudge, NoisyJudge, RandomJudge
 
 BOX, FAR = (5, 5, 20, 20), (30, 20, 15, 15)
 CASES = {
@@ -189,8 +189,8 @@ def test_default_error_rates_are_those_of_the_first_study():
     """docs/method.md quotes both: over all answers, and over the answers where objects were declared (the oracle: IoU 0.6)."""
     import numpy as np
 
-    from vlm_itl.base.settings import load
-    from vlm_itl.matching import _matching_size
+    from vlm_itl.core.matching import _matching_size
+    from vlm_itl.settings import load
 
     pairs, declared = [], []
     with gzip.open(VERDICTS, "rt") as stream:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from conftest import instance
 
-from vlm_itl import labels
-from vlm_itl.base.errors import UserError
-from vlm_itl.base.settings import HumanJudge, Run, Seconds
-from vlm_itl.evaluation.cost import human_cost
-from vlm_itl.judging import judge
+from vlm_itl.core.errors import UserError
+from vlm_itl.judges import judge
+from vlm_itl.loop import labels
+from vlm_itl.metrics.cost import human_cost
+from vlm_itl.settings import HumanJudge, Run, Seconds
 
 BOX, FAR = (5, 5, 20, 20), (30, 20, 15, 15)
 

@@ -14,9 +14,9 @@ from conftest import ROOT, rectangle
 from PIL import Image
 from ruamel.yaml import YAML
 
-from vlm_itl.base.errors import UserError
-from vlm_itl.base.settings import Local, Select
+from vlm_itl.core.errors import UserError
 from vlm_itl.data import local
+from vlm_itl.settings import Local, Select
 
 CHOICE = Select(categories=["bird", "book"], min_area=0)
 

@@ -8,8 +8,8 @@ import random
 import numpy as np
 from conftest import instance
 
-from vlm_itl.labels import taken
-from vlm_itl.matching import all_right, iou_matrix, on_crowd, partners, rightness, same_class
+from vlm_itl.core.matching import all_right, iou_matrix, on_crowd, partners, rightness, same_class
+from vlm_itl.loop.labels import taken
 
 IOU = 0.4  # below .5 a mask may fit several
 

@@ -10,8 +10,8 @@ import pytest
 from conftest import ROOT
 from tiny_detector import predicted
 
-from vlm_itl.base.coco import subset
-from vlm_itl.base.settings import Training, load
+from vlm_itl.core.coco import subset
+from vlm_itl.settings import Training, load
 
 pytestmark = [
     pytest.mark.timeout(3600),
@@ -28,10 +28,10 @@ SCHEDULES = {
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> tuple[Path, dict, dict]:
     """(images, training images that are not validation, test images) of the shipped settings."""
-    from vlm_itl.base.files import read_json
+    from vlm_itl.core.files import read_json
     from vlm_itl.data import synthetic
-    from vlm_itl.selection import select
-    from vlm_itl.splitting import split
+    from vlm_itl.data.selection import select
+    from vlm_itl.data.splitting import split
 
     settings = load(ROOT / "params.yaml")
     folder = tmp_path_factory.mktemp("data")
@@ -44,9 +44,9 @@ def data(tmp_path_factory) -> tuple[Path, dict, dict]:
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_more_labels_are_better(schedule, data, tmp_path, monkeypatch):
+    from vlm_itl.data.splitting import split
     from vlm_itl.detectors.mask_rcnn.training import train
-    from vlm_itl.evaluation.detection import average_precision
-    from vlm_itl.splitting import split
+    from vlm_itl.metrics.detection import average_precision
 
     monkeypatch.setenv("VLM_ITL_SCRATCH", str(tmp_path / "scratch"))
     settings = load(ROOT / "params.yaml")

@@ -23,11 +23,11 @@ import tiny_vlm
 from conftest import clear_proxies
 from vlm_server import VlmServer
 
-from vlm_itl.base.errors import UserError
-from vlm_itl.base.settings import VlmJudge
-from vlm_itl.judging.vlm import Asker, Store
-from vlm_itl.judging.vlm.openai_backend import OpenAIBackend, first_position
-from vlm_itl.judging.vlm.questions import Question
+from vlm_itl.core.errors import UserError
+from vlm_itl.judges.vlm import Asker, Store
+from vlm_itl.judges.vlm.openai_backend import OpenAIBackend, first_position
+from vlm_itl.judges.vlm.questions import Question
+from vlm_itl.settings import VlmJudge
 
 
 def picture(seed: int = 0) -> PIL.Image.Image:
@@ -482,7 +482,7 @@ def serving(tmp_path_factory):
 
 
 def test_judging_through_transformers_serve(serving):
-    from vlm_itl.judging.vlm.transformers_backend import TransformersBackend
+    from vlm_itl.judges.vlm.transformers_backend import TransformersBackend
 
     url, model = serving
     questions = [Question(f"zebra {k}", (picture(k),)) for k in range(3)]

@@ -69,7 +69,9 @@ def work(tmp_path_factory) -> Clone:
 
 def repro(work: Clone) -> subprocess.CompletedProcess[str]:
     """What `make repro` does after the set-up."""
-    return work.run(sys.executable, "-m", "vlm_itl.repro", check=False, PYTHONPATH=os.pathsep.join(("src", work.env["PYTHONPATH"])))
+    return work.run(
+        sys.executable, "-m", "vlm_itl.experiments.repro", check=False, PYTHONPATH=os.pathsep.join(("src", work.env["PYTHONPATH"]))
+    )
 
 
 def test_it_runs_as_it_is(work):
@@ -83,7 +85,7 @@ def test_it_runs_as_it_is(work):
     assert {c["name"] for c in work.json("loop/start/labels.json")["categories"]} == {"wine glass", "Łódź's boat"}
     images = work.json("artifacts/data/train.json")["images"] + work.json("artifacts/data/test.json")["images"]
     assert len(images) == 24
-    done = work.run(sys.executable, "-m", "vlm_itl.page", PYTHONPATH="src")
+    done = work.run(sys.executable, "-m", "vlm_itl.report.page", PYTHONPATH="src")
     assert "missing" not in done.stdout
     work.commit("ran")
 

@@ -19,12 +19,14 @@ from browser import PROGRAM, Browser
 from conftest import ROOT
 from ruamel.yaml import YAML
 
-from vlm_itl import figures, page, study, timing
-from vlm_itl.base.errors import UserError
-from vlm_itl.base.files import read_json, write_json
-from vlm_itl.base.settings import load
-from vlm_itl.figures import arms
-from vlm_itl.figures import comparison as drawing
+from vlm_itl.core import timing
+from vlm_itl.core.errors import UserError
+from vlm_itl.core.files import read_json, write_json
+from vlm_itl.experiments import study
+from vlm_itl.report import figures, page
+from vlm_itl.report.figures import arms
+from vlm_itl.report.figures import comparison as drawing
+from vlm_itl.settings import load
 
 HOSTILE = "<script>document.title='owned'</script>\"><img src=x onerror=\"document.title='owned'\">"
 RUNS = {"human-1": {"judge": "human", "prev": "start"}, "looks-1": {"judge": "masks", "prev": "start"},
@@ -416,7 +418,7 @@ def test_a_page_that_cannot_be_written_is_one_line(project):
 
 def test_a_disk_without_room_is_one_line(project):
     """The kernel lets no file grow beyond 512 bytes or 1 KiB, whichever `ulimit -f 1` means."""
-    words = ["sh", "-c", 'ulimit -f 1; exec "$@"', "sh", sys.executable, "-m", "vlm_itl.page", "--page", "small/index.html"]
+    words = ["sh", "-c", 'ulimit -f 1; exec "$@"', "sh", sys.executable, "-m", "vlm_itl.report.page", "--page", "small/index.html"]
     done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT / "src")})
     assert done.returncode == 1
     assert done.stdout == ""

@@ -14,9 +14,9 @@ from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 from ruamel.yaml import YAML
 
-from vlm_itl.base.settings import Local, Select, load
 from vlm_itl.data import local
 from vlm_itl.data.instances import normalise, picture_problem, read_instances
+from vlm_itl.settings import Local, Select, load
 
 pytestmark = pytest.mark.skipif(not PHOTOS.exists(), reason=f"no COCO photographs in ../{PHOTOS.relative_to(ROOT.parent)}")
 CLASSES = ["person", "chair", "car", "book", "bird"]
@@ -92,7 +92,7 @@ def test_split_keeps_crowds_as_regions_to_ignore(work):
 
 def test_judging_real_instances(work):
     """Ground truth as proposals is right; one instance fewer is not, unless it is a region to ignore."""
-    from vlm_itl.judging import judge
+    from vlm_itl.judges import judge
 
     truth, pool = read(work / "truth.json"), read(work / "pool.json")
     settings = load(ROOT / "params.yaml").judges["human"]

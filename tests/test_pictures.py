@@ -15,8 +15,8 @@ from detectron2.data import DatasetMapper
 from detectron2.data.detection_utils import read_image
 from numpy.typing import NDArray
 
-from vlm_itl.base.errors import UserError
-from vlm_itl.base.pictures import UnreadablePictureError, decode, read_picture, suffix
+from vlm_itl.core.errors import UserError
+from vlm_itl.core.pictures import UnreadablePictureError, decode, read_picture, suffix
 from vlm_itl.detectors.mask_rcnn.mapper import PictureMapper
 
 RANDOM = np.random.default_rng(0)

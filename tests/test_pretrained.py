@@ -15,12 +15,12 @@ import tiny_autolabel
 import tiny_vlm
 from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor, Sam2Model, Sam2Processor
 
-from vlm_itl.autolabel.found import load_model, load_processor
-from vlm_itl.base.errors import UserError
-from vlm_itl.base.settings import VlmJudge
-from vlm_itl.judging.vlm.questions import Question
-from vlm_itl.judging.vlm.transformers_backend import TransformersBackend
-from vlm_itl.pretrained import identity
+from vlm_itl.core.errors import UserError
+from vlm_itl.core.pretrained import identity
+from vlm_itl.judges.vlm.questions import Question
+from vlm_itl.judges.vlm.transformers_backend import TransformersBackend
+from vlm_itl.settings import VlmJudge
+from vlm_itl.teachers.pseudo_labels import load_model, load_processor
 
 
 @pytest.fixture

@@ -9,11 +9,13 @@ from pycocotools import mask as mask_util
 from scipy.special import expit, logit
 from scipy.stats import mannwhitneyu
 
-from vlm_itl.base.coco import decode
-from vlm_itl.base.errors import UserError
-from vlm_itl.base.settings import HumanJudge, Prices
-from vlm_itl.calibration import Fitted, finite_log_odds
-from vlm_itl.evaluation.probes import (
+from vlm_itl.core.coco import decode
+from vlm_itl.core.errors import UserError
+from vlm_itl.core.matching import all_right
+from vlm_itl.judges import judge
+from vlm_itl.judges.calibration import Fitted, finite_log_odds
+from vlm_itl.probes.making import GRADED, KINDS, grow, iou, make_probes, shift
+from vlm_itl.probes.metrics import (
     FOLDS,
     Probed,
     auroc,
@@ -26,9 +28,7 @@ from vlm_itl.evaluation.probes import (
     threshold_numbers,
     too_few_probes,
 )
-from vlm_itl.judging import judge
-from vlm_itl.judging.probes import GRADED, KINDS, grow, iou, make_probes, shift
-from vlm_itl.matching import all_right
+from vlm_itl.settings import HumanJudge, Prices
 
 CATEGORIES = [{"id": 1, "name": "bird"}, {"id": 2, "name": "book"}]
 

@@ -16,8 +16,8 @@ import pytest
 from conftest import ROOT
 from tiny_detector import detector, pictures, steps
 
-from vlm_itl.base.errors import UserError
-from vlm_itl.base.settings import Detector, EarlyStopping, ModelLabels, Training
+from vlm_itl.core.errors import UserError
+from vlm_itl.settings import Detector, EarlyStopping, ModelLabels, Training
 
 torch = pytest.importorskip("torch")
 from detectron2.modeling import build_model  # noqa: E402
@@ -262,8 +262,8 @@ from pathlib import Path
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # as shells have it in what they start in the background
 sys.path[:0] = [{root!r} + "/src", {root!r} + "/tests"]
 from tiny_detector import detector
-from vlm_itl.base.errors import UserError
-from vlm_itl.base.settings import Training
+from vlm_itl.core.errors import UserError
+from vlm_itl.settings import Training
 from vlm_itl.detectors.mask_rcnn.processes import launch
 from vlm_itl.detectors.mask_rcnn.training import train
 folder, work = Path(sys.argv[1]), Path(sys.argv[2])

@@ -18,8 +18,8 @@ import tiny_detector
 from conftest import ROOT
 from ruamel.yaml import YAML
 
-from vlm_itl.base import processor
-from vlm_itl.base.files import write_json
+from vlm_itl.core import processor
+from vlm_itl.core.files import write_json
 
 STAGES = """
 import sys
@@ -100,7 +100,7 @@ def test_a_processor_without_avx2_is_left_alone(monkeypatch, capsys):
 
 
 def test_work_done_with_other_instructions_is_not_gone_on_with(monkeypatch):
-    from vlm_itl.progress import digest_of
+    from vlm_itl.resume.progress import digest_of
 
     keys = {digest_of("settings", [])}
     for name, value in processor.TORCH.items():
@@ -113,7 +113,7 @@ def test_work_done_with_other_instructions_is_not_gone_on_with(monkeypatch):
 
 
 @avx2
-@pytest.mark.parametrize("module", ["stages.train", "stages.compare", "stages.figures_arms", "vlm_itl.page"])
+@pytest.mark.parametrize("module", ["stages.train", "stages.compare", "stages.figures_arms", "vlm_itl.report.page"])
 def test_numpy_is_pinned_before_it_is_loaded(module):
     code = (
         f"import sys, {module}; from numpy._core._multiarray_umath import __cpu_features__ as f; "

@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 from conftest import ROOT
 
-from vlm_itl.judging.vlm.reading import opened, read
+from vlm_itl.judges.vlm.reading import opened, read
 
 VERDICTS = ROOT.parent / "shared" / "data" / "ovis2-verdicts" / "verdicts.jsonl.gz"
 

@@ -9,9 +9,9 @@ import logging
 import pytest
 from conftest import ROOT
 
-from vlm_itl.base.errors import UserError
-from vlm_itl.base.redact import hide, line, printable, redact, say
-from vlm_itl.base.settings import load
+from vlm_itl.core.errors import UserError
+from vlm_itl.core.redact import hide, line, printable, redact, say
+from vlm_itl.settings import load
 
 
 @pytest.mark.parametrize(("text", "shown"), [

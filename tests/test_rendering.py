@@ -7,9 +7,9 @@ import pytest
 from conftest import instance
 from scipy import ndimage
 
-from vlm_itl.base.coco import encode
-from vlm_itl.base.settings import Render
-from vlm_itl.judging.vlm import rendering
+from vlm_itl.core.coco import encode
+from vlm_itl.judges.vlm import rendering
+from vlm_itl.settings import Render
 
 PLAIN = np.full((40, 50, 3), 100, dtype=np.uint8)
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from vlm_itl import timing
-from vlm_itl.base.errors import UserError
-from vlm_itl.base.files import write_json
-from vlm_itl.base.settings import DRAWING, Calibration, NoisyJudge, Run, Settings, Verifier, VlmJudge, load
-from vlm_itl.report import (
+from vlm_itl.core import timing
+from vlm_itl.core.errors import UserError
+from vlm_itl.core.files import write_json
+from vlm_itl.core.runs import DRAWING
+from vlm_itl.report.summary import (  # fmt: skip
     answers,
     computing,
     curve,
@@ -25,7 +25,8 @@ from vlm_itl.report import (
     summarise,
     table,
     with_computing,
-)  # fmt: skip
+)
+from vlm_itl.settings import Calibration, NoisyJudge, Run, Settings, Verifier, VlmJudge, load
 
 
 def summary_of(tmp_path, runs, judges, asking=None):

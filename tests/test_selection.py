@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from conftest import dataset, instance
 
-from vlm_itl.base.errors import UserError
-from vlm_itl.base.settings import Select
-from vlm_itl.selection import left_out, select
+from vlm_itl.core.errors import UserError
+from vlm_itl.data.selection import left_out, select
+from vlm_itl.settings import Select
 
 
 def settings(**more) -> Select:

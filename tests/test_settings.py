@@ -13,8 +13,9 @@ import pytest
 from conftest import ROOT
 from ruamel.yaml import YAML
 
-from vlm_itl.base.errors import UserError
-from vlm_itl.base.settings import arm_of, chain, check, load, pick, read_yaml, wanted
+from vlm_itl.core.errors import UserError
+from vlm_itl.core.runs import arm_of, chain
+from vlm_itl.settings import check, load, pick, read_yaml, wanted
 
 yaml = YAML(typ="safe")
 

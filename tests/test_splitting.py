@@ -5,9 +5,9 @@ from collections import Counter
 import pytest
 from conftest import dataset
 
-from vlm_itl.base.errors import UserError
-from vlm_itl.base.settings import Split
-from vlm_itl.splitting import queue, split, statistics, table
+from vlm_itl.core.errors import UserError
+from vlm_itl.data.splitting import queue, split, statistics, table
+from vlm_itl.settings import Split
 
 
 def settings(**more) -> Split:

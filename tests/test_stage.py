@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, dataset
 
-from vlm_itl.base import stage as stage_module
-from vlm_itl.base.errors import UserError
-from vlm_itl.base.files import write_json
-from vlm_itl.base.stage import Stage
+from vlm_itl.core.errors import UserError
+from vlm_itl.core.files import write_json
+from vlm_itl.pipeline import stage as stage_module
+from vlm_itl.pipeline.stage import Stage
 
 STAGE = Stage(
     reads={"source": "text", "extra": "text or folder"},
@@ -185,7 +185,7 @@ sys.addaudithook(hook)
 """
 
 
-@pytest.mark.parametrize("module", ["stages/hold_back.py", "src/vlm_itl/verifier/parts.py", "src/vlm_itl/base/stage.py", None])
+@pytest.mark.parametrize("module", ["stages/hold_back.py", "src/vlm_itl/verifier/held_back.py", "src/vlm_itl/pipeline/stage.py", None])
 def test_module_edited_under_way_discards_the_result(here, module):
     """The project's own code is an input like any other: a real stage, in a copy of the repository, edited while it writes."""
     for name in ("src", "stages"):
@@ -251,7 +251,7 @@ def test_a_path_that_a_setting_names_is_read_and_watched(here):
 
 
 def test_an_error_is_kept_for_the_last_words(here, monkeypatch):
-    """`vlm_itl.repro` says it again; a stage that then succeeds, or dies otherwise, leaves none."""
+    """`vlm_itl.experiments.repro` says it again; a stage that then succeeds, or dies otherwise, leaves none."""
     monkeypatch.setenv("DVC_STAGE", "judge@human-1")
     monkeypatch.delenv("VLM_ITL_SCRATCH", raising=False)
 

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from vlm_itl import study
-from vlm_itl.base.errors import UserError
-from vlm_itl.base.files import write_json
-from vlm_itl.base.settings import load
-from vlm_itl.statistics import matches
-from vlm_itl.statistics.verdicts import Plan, verdicts
+from vlm_itl.core.errors import UserError
+from vlm_itl.core.files import write_json
+from vlm_itl.experiments import study
+from vlm_itl.metrics import matches
+from vlm_itl.metrics.verdicts import Plan, verdicts
+from vlm_itl.settings import load
 
 GRAPH = """
 stages:
@@ -165,7 +165,7 @@ def test_which_experiments_are_this_trees(project):
 def test_a_file_that_cannot_be_written_is_one_line(project, tmp_path):
     (tmp_path / "file").write_text("")
     done = subprocess.run(
-        [sys.executable, "-m", "vlm_itl.study", "--csv", str(tmp_path / "file/x.csv")], cwd=project.folder, capture_output=True, text=True,
+        [sys.executable, "-m", "vlm_itl.experiments.study", "--csv", str(tmp_path / "file/x.csv")], cwd=project.folder, capture_output=True, text=True,
         env={**project.env, "PYTHONPATH": str(Path(study.__file__).parents[1])},
     )  # fmt: skip
     assert done.returncode == 1

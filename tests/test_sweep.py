@@ -15,8 +15,8 @@ import pytest
 from conftest import ROOT
 from ruamel.yaml import YAML
 
-from vlm_itl import sweep
-from vlm_itl.base.errors import UserError
+from vlm_itl.core.errors import UserError
+from vlm_itl.experiments import sweep
 
 GRAPH = """
 stages:
@@ -63,7 +63,7 @@ def project(tmp_path):
 
         def start(self, seeds: str, at_once: int = 2) -> subprocess.Popen:
             started.append(subprocess.Popen(
-                [sys.executable, "-m", "vlm_itl.sweep", "--seeds", seeds, f"--at-once={at_once}"], cwd=folder, env=env, text=True,
+                [sys.executable, "-m", "vlm_itl.experiments.sweep", "--seeds", seeds, f"--at-once={at_once}"], cwd=folder, env=env, text=True,
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             ))  # fmt: skip

@@ -12,12 +12,12 @@ from conftest import clear_proxies
 from scipy.special import expit
 from vlm_server import VlmServer
 
-from vlm_itl.base.errors import UserError
-from vlm_itl.base.settings import VlmJudge
-from vlm_itl.judging.vlm import PREFLIGHT, Asker, Store
-from vlm_itl.judging.vlm.openai_backend import OpenAIBackend
-from vlm_itl.judging.vlm.questions import Answer, Question
-from vlm_itl.judging.vlm.transformers_backend import TransformersBackend
+from vlm_itl.core.errors import UserError
+from vlm_itl.judges.vlm import PREFLIGHT, Asker, Store
+from vlm_itl.judges.vlm.openai_backend import OpenAIBackend
+from vlm_itl.judges.vlm.questions import Answer, Question, asking
+from vlm_itl.judges.vlm.transformers_backend import TransformersBackend
+from vlm_itl.settings import VlmJudge
 
 QUESTIONS = [
     Question(f"is it right {k}", (PIL.Image.fromarray(np.random.default_rng(k).integers(0, 255, (40, 40, 3), dtype=np.uint8)),))
@@ -130,7 +130,7 @@ def test_samples_are_read_after_their_thoughts(folders, tmp_path):
 
 def test_settings_are_part_of_the_identity_where_they_are_used(folders):
     plain = VlmJudge(kind="vlm", model="m")
-    assert plain.asking() == {"answer": "probability"}  # what was answered before there were such settings is found again
+    assert asking(plain) == {"answer": "probability"}  # what was answered before there were such settings is found again
     identities = [backend(folders["glm"], **more).identity for more in ({}, *HELP["glm"], {"template": OFF}, {"answer": "text"})]
     assert len({str(i) for i in identities}) == len(identities)
     assert identities[1]["template"] == OFF

@@ -9,7 +9,8 @@ import pytest
 from conftest import ROOT
 from ruamel.yaml import YAML
 
-from vlm_itl import study, timing
+from vlm_itl.core import timing
+from vlm_itl.experiments import study
 
 
 def test_machine_seconds_by_hand(tmp_path, monkeypatch):

@@ -20,16 +20,16 @@ from conftest import ROOT, hearing_ctrl_c, rectangle
 from PIL import Image
 from tiny_detector import detector, pictures, predicted, steps
 
-from vlm_itl.base.coco import decode
-from vlm_itl.base.errors import UserError
-from vlm_itl.base.settings import EarlyStopping, ModelLabels, Training
+from vlm_itl.core.coco import decode
+from vlm_itl.core.errors import UserError
+from vlm_itl.detectors.mask_rcnn.schedule import optimiser_steps
+from vlm_itl.settings import EarlyStopping, ModelLabels, Training
 
 torch = pytest.importorskip("torch")
 from detectron2.layers.mask_ops import paste_masks_in_image  # noqa: E402  (before `faster` replaces it)
 from detectron2.modeling import build_model  # noqa: E402
 from detectron2.utils.events import EventStorage  # noqa: E402
 
-from vlm_itl import checkpoint, progress  # noqa: E402
 from vlm_itl.detectors.labels import believed  # noqa: E402
 from vlm_itl.detectors.mask_rcnn import prediction, training  # noqa: E402
 from vlm_itl.detectors.mask_rcnn.checkpoint import CODE  # noqa: E402
@@ -37,6 +37,7 @@ from vlm_itl.detectors.mask_rcnn.config import build_config, make_deterministic 
 from vlm_itl.detectors.mask_rcnn.losses import Losses  # noqa: E402
 from vlm_itl.detectors.mask_rcnn.speed import nms_by_level, paste  # noqa: E402
 from vlm_itl.detectors.mask_rcnn.stream import Samples, batches, order, to_records  # noqa: E402
+from vlm_itl.resume import checkpoint, progress  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +55,13 @@ def scratch(tmp_path, monkeypatch) -> Path:
 
 
 def test_steps_by_hand():
-    assert Training(epochs=30).optimiser_steps(11, 2) == 165
-    assert Training(epochs=0.01).optimiser_steps(1, 8) == 1
-    assert [steps(300).optimiser_steps(n, 8) for n in (1, 72, 5000)] == [300] * 3
+    assert optimiser_steps(Training(epochs=30), 11, 2) == 165
+    assert optimiser_steps(Training(epochs=0.01), 1, 8) == 1
+    assert [optimiser_steps(steps(300), n, 8) for n in (1, 72, 5000)] == [300] * 3
     adaptive = Training(schedule="adaptive", steps=240, images=72)
-    assert [adaptive.optimiser_steps(n, 8) for n in (72, 4 * 72, 18, 360)] == [240, 480, 120, 537]  # times the root of n / 72
+    assert [optimiser_steps(adaptive, n, 8) for n in (72, 4 * 72, 18, 360)] == [240, 480, 120, 537]  # times the root of n / 72
     linear = Training(schedule="adaptive", steps=90, images=20, growth=1)
-    assert [linear.optimiser_steps(n, 2) for n in (20, 40, 10)] == [Training(epochs=9).optimiser_steps(n, 2) for n in (20, 40, 10)]
+    assert [optimiser_steps(linear, n, 2) for n in (20, 40, 10)] == [optimiser_steps(Training(epochs=9), n, 2) for n in (20, 40, 10)]
 
 
 def test_warm_up_and_decay_scale_with_the_steps():
@@ -346,7 +347,7 @@ import json, sys
 from pathlib import Path
 sys.path[:0] = [{root!r} + "/src", {root!r} + "/tests"]
 from tiny_detector import detector
-from vlm_itl.base.settings import Training
+from vlm_itl.settings import Training
 from vlm_itl.detectors.mask_rcnn.training import train
 folder, work, settings = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 labels = json.loads((folder / "labels.json").read_text())
@@ -590,7 +591,7 @@ def test_what_nobody_went_on_with_is_removed(scratch):
 
 
 def test_what_another_process_uses_is_kept_however_old_a_wrong_clock_makes_it(scratch):
-    code = "from vlm_itl import progress; print(progress.state_folder('training', 'theirs'), flush=True); input()"
+    code = "from vlm_itl.resume import progress; print(progress.state_folder('training', 'theirs'), flush=True); input()"
     past = time.time() - 15 * 86400
     with subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT / "src", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -12,10 +12,10 @@ import pytest
 import tiny_vlm
 import torch
 
-from vlm_itl.base.errors import UserError
-from vlm_itl.base.settings import VlmJudge
-from vlm_itl.judging.vlm.questions import Question, option_of
-from vlm_itl.judging.vlm.transformers_backend import TransformersBackend
+from vlm_itl.core.errors import UserError
+from vlm_itl.judges.vlm.questions import Question, option_of
+from vlm_itl.judges.vlm.transformers_backend import TransformersBackend
+from vlm_itl.settings import VlmJudge
 
 
 def picture(width: int, height: int, seed: int = 0) -> PIL.Image.Image:
@@ -219,7 +219,7 @@ TEMPLATES = {
 
 @pytest.mark.parametrize("said", TEMPLATES)
 def test_templates_that_are_of_no_use(tmp_path, said, monkeypatch):
-    monkeypatch.setattr("vlm_itl.judging.vlm.transformers_backend.RENDERING", 0.5)
+    monkeypatch.setattr("vlm_itl.judges.vlm.transformers_backend.RENDERING", 0.5)
     folder = tiny_vlm.llava(tmp_path / "m")
     (folder / "chat_template.jinja").write_text(TEMPLATES[said])
     with pytest.raises(UserError, match=said) as error:

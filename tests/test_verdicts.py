@@ -9,11 +9,12 @@ import pytest
 from test_ap import matches_of, world
 from test_compare import ap_at, runs
 
-from vlm_itl.base.errors import UserError
-from vlm_itl.base.settings import Compare, Run, Seconds, drawing_nothing, drawing_runs, load
-from vlm_itl.statistics.compare import compare
-from vlm_itl.statistics.matches import save
-from vlm_itl.statistics.verdicts import BLIND, Plan, assay, correct, plan, planned, verdicts
+from vlm_itl.core.errors import UserError
+from vlm_itl.core.runs import drawing_nothing, drawing_runs
+from vlm_itl.metrics.compare import compare
+from vlm_itl.metrics.matches import save
+from vlm_itl.metrics.verdicts import BLIND, Plan, assay, correct, plan, planned, verdicts
+from vlm_itl.settings import Compare, Run, Seconds, load
 
 QUICK = Compare(replicates=300)
 COUNTS = {"start": 90, "draw-1": 270, "ceiling": 900, "human-1": 300, "vlm-1": 240, "always-1": 90}

@@ -19,15 +19,15 @@ from conftest import ROOT, instance
 from PIL import Image
 from scipy.special import expit, logit
 
-from vlm_itl.base.coco import decode, encode
-from vlm_itl.base.errors import UserError
-from vlm_itl.base.settings import HoldBack, Lora, Prices, Run, Verifier, VlmJudge
-from vlm_itl.calibration import Calibrated, Fitted, weakest
-from vlm_itl.evaluation.probes import choose_thresholds, expected_calibration_error, fit_calibration
-from vlm_itl.labels import update
-from vlm_itl.matching import all_right, rightness
+from vlm_itl.core.coco import decode, encode
+from vlm_itl.core.errors import UserError
+from vlm_itl.core.matching import all_right, rightness
+from vlm_itl.judges.calibration import Calibrated, Fitted, weakest
+from vlm_itl.loop.labels import update
+from vlm_itl.probes.metrics import choose_thresholds, expected_calibration_error, fit_calibration
+from vlm_itl.settings import HoldBack, Lora, Prices, Run, Verifier, VlmJudge
 from vlm_itl.verifier.examples import Examples, shown
-from vlm_itl.verifier.parts import check, parts, together
+from vlm_itl.verifier.held_back import check, parts, together
 
 CATEGORIES = [{"id": 1, "name": "bird"}, {"id": 2, "name": "book"}]
 PROMPT = "[mask]\nIs this one {pred_class_names_str}? {options}\n[missing]\nFound: {pred_class_names_str}. Is nothing missing? {options}"
@@ -219,7 +219,7 @@ class Sure:
         self.p, self.identity = iter(p), {"backend": "told"}
 
     def ask(self, questions):
-        from vlm_itl.judging.vlm.questions import Answer
+        from vlm_itl.judges.vlm.questions import Answer
 
         for number, _ in questions:
             yield number, Answer(None, float(logit(next(self.p))), 1.0, 10, 1, 0.01)
@@ -227,7 +227,7 @@ class Sure:
 
 @pytest.mark.parametrize("person", [None, lambda i, rows: i == 2])
 def test_thresholds_and_a_person_between_them(tmp_path, pictures, person):
-    from vlm_itl.judging.vlm import Store, judge
+    from vlm_itl.judges.vlm import Store, judge
 
     data = {**labels(), "annotations": [a for a in labels()["annotations"] if a["image_id"] <= 4 and a["category_id"] == 1]}
     data["annotations"] = [a for a in data["annotations"] if a["bbox"][1] < 20]
@@ -270,7 +270,7 @@ def fitted(settings: VlmJudge, backend, prompt: str = PROMPT, mask: tuple = (1, 
 
 def one_bird(p: list[float], pictures: Path, store: Path, **more):
     """The verdict of a calibrated judge on an image with one proposal, told what to say of the mask and of completeness."""
-    from vlm_itl.judging.vlm import Store, judge
+    from vlm_itl.judges.vlm import Store, judge
 
     pool = {**labels(), "images": labels()["images"][1:2], "annotations": []}
     mine = [row for row in proposals(labels()) if row["image_id"] == 2]
@@ -310,7 +310,7 @@ def test_thresholds_of_a_judge_that_is_very_sure(tmp_path, pictures):
     ],
 )  # fmt: skip
 def test_thresholds_of_another_question_are_refused(tmp_path, pictures, change, named):
-    from vlm_itl.judging.vlm import Store, judge
+    from vlm_itl.judges.vlm import Store, judge
 
     settings = VlmJudge(kind="vlm", model="told", unit="instance", calibrated=True)
     backend = Sure([0.9, 0.9])
@@ -321,7 +321,7 @@ def test_thresholds_of_another_question_are_refused(tmp_path, pictures, change, 
 
 
 def test_a_calibrated_judge_asks_what_its_thresholds_were_fitted_on(tmp_path):
-    from vlm_itl.judging import question
+    from vlm_itl.judges import question
 
     plain = VlmJudge(kind="vlm", model="told", unit="instance")
     calibrated = plain.model_copy(update={"calibrated": True})
@@ -381,7 +381,7 @@ def test_a_model_learns_and_is_a_model_folder(few, pictures, base, tmp_path):
     one, two = ((tmp_path / n / "model.safetensors").read_bytes() for n in ("one", "two"))
     assert one == two
     assert one != (base / "model.safetensors").read_bytes()
-    from vlm_itl.judging.vlm import Store, judge
+    from vlm_itl.judges.vlm import Store, judge
 
     settings = VlmJudge(kind="vlm", model=str(tmp_path / "one"), unit="instance", dtype="float32", device="cpu")
     data = labels(13, 2)
@@ -489,10 +489,10 @@ def test_a_loss_that_is_not_finite_ends_it(few, pictures, base, tmp_path):
 
 def test_the_shipped_model_knows_drawn_scenes(tmp_path):
     """Few drawn scenes of another seed: far above chance, from a folder of less than 3 MB."""
-    from vlm_itl.base.settings import load, pick
     from vlm_itl.data.synthetic import write_dataset
-    from vlm_itl.evaluation.probes import auroc
-    from vlm_itl.judging.vlm.transformers_backend import TransformersBackend
+    from vlm_itl.judges.vlm.transformers_backend import TransformersBackend
+    from vlm_itl.probes.metrics import auroc
+    from vlm_itl.settings import load, pick
     from vlm_itl.verifier.batches import Asking
     from vlm_itl.verifier.training import answers, exam
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from pipeline import Clone, shrink, stages_of
 
-from vlm_itl import timing
+from vlm_itl.core import timing
 
 pytestmark = pytest.mark.pipeline
 

@@ -21,14 +21,14 @@ from conftest import ROOT, clear_proxies, instance
 from ruamel.yaml import YAML
 from vlm_server import VlmServer
 
-from vlm_itl import labels as policies
-from vlm_itl.base.errors import UserError
-from vlm_itl.base.settings import Run, VlmJudge, load
-from vlm_itl.evaluation.judges import judge_quality
-from vlm_itl.judging import vlm
-from vlm_itl.judging.vlm import consistency
-from vlm_itl.judging.vlm.questions import Answer, Question, fill, sections
-from vlm_itl.judging.vlm.store import key
+from vlm_itl.core.errors import UserError
+from vlm_itl.judges import vlm
+from vlm_itl.judges.vlm.questions import Answer, Question, fill, sections
+from vlm_itl.judges.vlm.store import key
+from vlm_itl.loop import labels as policies
+from vlm_itl.metrics.judges import judge_quality
+from vlm_itl.probes import consistency
+from vlm_itl.settings import Run, VlmJudge, load
 
 CATEGORIES = [{"id": 1, "name": "bird"}, {"id": 2, "name": "book"}]
 PROMPT = "Detected: {pred_class_names_str}. Is it {right}?"
@@ -317,7 +317,7 @@ def test_keys_of_existing_stores_stay_valid():
 def test_the_store_takes_many_writers_and_survives_their_death(tmp_path):
     code = (
         "import sys, os; sys.path.insert(0, 'src')\n"
-        "from pathlib import Path\nfrom vlm_itl.judging.vlm.store import Store\nfrom vlm_itl.judging.vlm.questions import Answer\n"
+        "from pathlib import Path\nfrom vlm_itl.judges.vlm.store import Store\nfrom vlm_itl.judges.vlm.questions import Answer\n"
         "store, me = Store(Path(sys.argv[1])), sys.argv[2]\n"
         "for k in range(10**6):\n"
         "    for key in (f'{me}-{k}', f'both-{k}'): store.put(key, Answer(me, -0.5, 1.0, 1, 1, 0.1))\n"

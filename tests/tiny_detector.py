@@ -10,7 +10,7 @@ import numpy as np
 from conftest import ROOT, rectangle
 from PIL import Image
 
-from vlm_itl.base.settings import Detector, Training
+from vlm_itl.settings import Detector, Training
 
 SMALL = {
     "MODEL.RESNETS.STEM_OUT_CHANNELS": 8, "MODEL.FPN.OUT_CHANNELS": 16, "MODEL.ROI_BOX_HEAD.FC_DIM": 32,

@@ -6,12 +6,12 @@ import argparse
 from importlib import import_module
 
 COMMANDS = {  # name: module with `main(argv)`, and what it does
-    "repro": ("repro", "run the experiment, stages side by side"),
-    "report": ("report", "print the table and the answers"),
-    "page": ("page", "write the page of the outputs that are there"),
-    "study": ("study", "tables of all experiments of a commit, and verdicts over seeds"),
-    "sweep": ("sweep", "run the experiment for several seeds"),
-    "picture": ("figures.overview", "draw README's picture again"),
+    "repro": ("experiments.repro", "run the experiment, stages side by side"),
+    "report": ("report.summary", "print the table and the answers"),
+    "page": ("report.page", "write the page of the outputs that are there"),
+    "study": ("experiments.study", "tables of all experiments of a commit, and verdicts over seeds"),
+    "sweep": ("experiments.sweep", "run the experiment for several seeds"),
+    "picture": ("report.figures.overview", "draw README's picture again"),
 }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .synthetic import (
+from vlm_itl.data.synthetic import (
     Canvas,
     Colour,
     Rng,

@@ -30,7 +30,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, InvalidHeader, MaxRetryError, ProtocolError
 from urllib3.util.retry import Retry
 
-from ..base.files import replacing
+from vlm_itl.core.files import replacing
 
 AGAIN = (408, 429, 500, 502, 503, 504)  # HTTP statuses that another try may mend
 LONGEST_WAIT = 300.0  # seconds that a Retry-After may ask for

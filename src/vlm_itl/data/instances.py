@@ -16,11 +16,11 @@ from typing import Annotated, Any
 import msgspec
 from pycocotools import mask as mask_util
 
-from ..base.coco import Coco, Rle
-from ..base.errors import UserError
-from ..base.files import read_regular
-from ..base.pictures import UnreadablePictureError, decode
-from ..base.settings import MAX_PIXELS
+from vlm_itl.core.coco import Coco, Rle
+from vlm_itl.core.errors import UserError
+from vlm_itl.core.fields import MAX_PIXELS
+from vlm_itl.core.files import read_regular
+from vlm_itl.core.pictures import UnreadablePictureError, decode
 
 Pixels = Annotated[int, msgspec.Meta(ge=1)]
 

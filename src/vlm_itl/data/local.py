@@ -10,13 +10,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..base.coco import Coco, by_image, originals, subset
-from ..base.errors import UserError
-from ..base.files import read_regular
-from ..base.pictures import suffix
-from ..base.settings import MAX_PIXELS, Local, LocalPart, Select
-from ..selection import Part, category_ids, left_out, select
-from .instances import most_bytes, normalise, picture_path, picture_problem, read_instances, renumbered, shared
+from vlm_itl.core.coco import Coco, by_image, originals, subset
+from vlm_itl.core.errors import UserError
+from vlm_itl.core.fields import MAX_PIXELS
+from vlm_itl.settings import Local, LocalPart, Select
+from vlm_itl.core.files import read_regular
+from vlm_itl.core.pictures import suffix
+from vlm_itl.data.instances import most_bytes, normalise, picture_path, picture_problem, read_instances, renumbered, shared
+from vlm_itl.data.selection import Part, category_ids, left_out, select
 
 
 def prepare(
@@ -36,7 +37,7 @@ def prepare(
         for each what was skipped or noted; of a held-out test part, what concerns the file as a whole is noted with "train".
 
     Raises:
-        UserError: the file and the id at fault (see `vlm_itl.data.instances` and `vlm_itl.selection`), or a picture is in both parts.
+        UserError: the file and the id at fault (see `vlm_itl.data.instances` and `vlm_itl.data.selection`), or a picture is in both parts.
     """
     files = {"train": settings.train, "test": settings.test or settings.train}
     notes: dict[str, Counter[str]] = {"train": Counter(), "test": Counter()}

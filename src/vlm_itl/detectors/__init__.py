@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from ..base import settings
-from ..base.coco import Coco
+from vlm_itl import settings
+from vlm_itl.core.coco import Coco
 
 Row = dict[str, Any]
 
@@ -66,13 +66,13 @@ class Detector(Protocol):
 
 
 def _mask_rcnn() -> type[Detector]:
-    from .mask_rcnn.detector import MaskRcnn
+    from vlm_itl.detectors.mask_rcnn.detector import MaskRcnn
 
     return MaskRcnn
 
 
 def _blobs() -> type[Detector]:
-    from .blobs import Blobs
+    from vlm_itl.detectors.blobs import Blobs
 
     return Blobs
 

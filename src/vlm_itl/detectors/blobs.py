@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from tqdm import tqdm
 
-from ..base import settings
-from ..base.coco import Coco, by_image, decode, result
-from ..base.errors import UserError
-from ..base.files import read_json, write_json
-from ..base.pictures import read_picture
-from . import NO_STOPPING, Row, ToPredict, Trained
-from .labels import believed, check
+from vlm_itl import settings
+from vlm_itl.core.coco import Coco, by_image, decode, result
+from vlm_itl.core.errors import UserError
+from vlm_itl.core.files import read_json, write_json
+from vlm_itl.core.pictures import read_picture
+from vlm_itl.detectors import NO_STOPPING, Row, ToPredict, Trained
+from vlm_itl.detectors.labels import believed, check
 
 SIDE = 160  # pixels of the longer side, in which patches are looked for
 LEVELS = 8  # of each colour channel

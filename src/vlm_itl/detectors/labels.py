@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..base.coco import Coco
-from ..base.errors import UserError
-from ..base.settings import ModelLabels
+from vlm_itl.core.coco import Coco
+from vlm_itl.core.errors import UserError
+from vlm_itl.settings import ModelLabels
 
 
 def believed(labels: Coco, settings: ModelLabels) -> Coco:

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from ..base.coco import Coco
-from ..base.settings import VlmJudge
-from ..judging.vlm.composing import Composer
-from ..judging.vlm.questions import Question
-from ..judging.vlm.transformers_backend import TransformersBackend
-from .examples import Example
+from vlm_itl.core.coco import Coco
+from vlm_itl.judges.vlm.composing import Composer
+from vlm_itl.judges.vlm.questions import Question
+from vlm_itl.judges.vlm.transformers_backend import TransformersBackend
+from vlm_itl.settings import VlmJudge
+from vlm_itl.verifier.examples import Example
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Rated examples for free: questions whose answer is known, made from labels, and from a detector's proposals on labelled images.
 
-The truth of an example comes from the oracle (`vlm_itl.matching`), never from how it was made: a spilled mask that still covers its
+The truth of an example comes from the oracle (`vlm_itl.core.matching`), never from how it was made: a spilled mask that still covers its
 instance at the oracle's IoU is right, and one on an ignored region is neither right nor wrong, so it makes no example.
 """
 
@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 from pycocotools import mask as mask_util
 
-from ..base.coco import Coco, by_image
-from ..base.errors import UserError
-from ..judging.probes import KINDS, Case
-from ..matching import all_right, iou_matrix, rightness
+from vlm_itl.core.coco import Coco, by_image
+from vlm_itl.core.errors import UserError
+from vlm_itl.core.matching import all_right, iou_matrix, rightness
+from vlm_itl.probes.making import KINDS, Case
 
 Row = dict[str, Any]
 
@@ -32,7 +32,7 @@ class Example:
     """A question about an image with its answer."""
 
     kind: Literal["mask", "missing"]
-    change: str  # a kind of `vlm_itl.judging.probes`, or `detector`
+    change: str  # a kind of `vlm_itl.probes.making`, or `detector`
     image: Row
     rows: list[Row]  # the proposals it is about
     right: bool

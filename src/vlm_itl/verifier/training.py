@@ -13,18 +13,18 @@ import torch
 from scipy.special import expit
 from tqdm import tqdm
 
-from ..base.coco import Coco
-from ..base.errors import UserError
-from ..base.redact import say
-from ..base.settings import Lora, Verifier, VlmJudge
-from ..checkpoint import Checkpoint
-from ..evaluation.probes import auroc, brier, expected_calibration_error, fit_calibration
-from ..judging.vlm.transformers_backend import TransformersBackend
-from ..pretrained import loading
-from ..progress import digest_of
-from .batches import Asking, Batch, Batches, answer_loss, first_logits, loader
-from .examples import Example, Examples
-from .parts import check, together
+from vlm_itl.core.coco import Coco
+from vlm_itl.core.errors import UserError
+from vlm_itl.core.pretrained import loading
+from vlm_itl.core.redact import say
+from vlm_itl.judges.vlm.transformers_backend import TransformersBackend
+from vlm_itl.probes.metrics import auroc, brier, expected_calibration_error, fit_calibration
+from vlm_itl.resume.checkpoint import Checkpoint
+from vlm_itl.resume.progress import digest_of
+from vlm_itl.settings import Lora, Verifier, VlmJudge
+from vlm_itl.verifier.batches import Asking, Batch, Batches, answer_loss, first_logits, loader
+from vlm_itl.verifier.examples import Example, Examples
+from vlm_itl.verifier.held_back import check, together
 
 HELD_OUT = {"mask": 600, "missing": 400}  # examples that the answers are measured on
 POINTS = 50  # of the curve

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from ...progress import digest_of, line_of, reopened, state_folder, whole_lines
-from .processes import gathered, world
+from vlm_itl.detectors.mask_rcnn.processes import gathered, world
+from vlm_itl.resume.progress import digest_of, line_of, reopened, state_folder, whole_lines
 
 HERE = Path(__file__).parent
-CODE = [*sorted(HERE.glob("*.py")), HERE.parent / "labels.py", HERE.parents[1] / "evaluation" / "detection.py"]  # that results depend on
+CODE = [*sorted(HERE.glob("*.py")), HERE.parent / "labels.py", HERE.parents[1] / "metrics" / "detection.py"]  # that results depend on
 
 
 def key_of(settings: Any, files: Iterable[Path | None]) -> str:

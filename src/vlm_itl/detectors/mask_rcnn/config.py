@@ -10,9 +10,9 @@ import torch
 import yaml
 from detectron2.config import CfgNode, get_cfg
 
-from ...base.errors import UserError
-from ...base.settings import Detector
-from . import backbone  # noqa: F401  (registers the small backbone)
+from vlm_itl.core.errors import UserError
+from vlm_itl.detectors.mask_rcnn import backbone  # noqa: F401  (registers the small backbone)
+from vlm_itl.settings import Detector
 
 
 def default_config() -> CfgNode:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...base import settings
-from ...base.coco import Coco
-from .. import ToPredict, Trained
-from .prediction import predict_sets
-from .processes import launch
-from .training import train
+from vlm_itl import settings
+from vlm_itl.core.coco import Coco
+from vlm_itl.detectors import ToPredict, Trained
+from vlm_itl.detectors.mask_rcnn.prediction import predict_sets
+from vlm_itl.detectors.mask_rcnn.processes import launch
+from vlm_itl.detectors.mask_rcnn.training import train
 
 
 class MaskRcnn:

@@ -17,8 +17,8 @@ from detectron2.data.detection_utils import (
     transform_instance_annotations,
 )
 
-from ...base.errors import UserError
-from ...base.pictures import read_picture
+from vlm_itl.core.errors import UserError
+from vlm_itl.core.pictures import read_picture
 
 
 class PictureMapper(DatasetMapper):

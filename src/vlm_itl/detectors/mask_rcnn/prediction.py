@@ -21,17 +21,17 @@ from detectron2.modeling import build_model
 from detectron2.structures import ImageList, Instances
 from tqdm import tqdm
 
-from ...base.coco import Coco, result
-from ...base.files import write_json_list
-from ...progress import value_of
-from .. import ToPredict
-from .checkpoint import Progress, key_of
-from .config import load_config, make_deterministic
-from .mapper import PictureMapper
-from .processes import gathered, of_first, rank, world
-from .speed import faster
-from .stream import augmentations, class_ids, to_records
-from .weights import load_weights
+from vlm_itl.core.coco import Coco, result
+from vlm_itl.core.files import write_json_list
+from vlm_itl.detectors import ToPredict
+from vlm_itl.detectors.mask_rcnn.checkpoint import Progress, key_of
+from vlm_itl.detectors.mask_rcnn.config import load_config, make_deterministic
+from vlm_itl.detectors.mask_rcnn.mapper import PictureMapper
+from vlm_itl.detectors.mask_rcnn.processes import gathered, of_first, rank, world
+from vlm_itl.detectors.mask_rcnn.speed import faster
+from vlm_itl.detectors.mask_rcnn.stream import augmentations, class_ids, to_records
+from vlm_itl.detectors.mask_rcnn.weights import load_weights
+from vlm_itl.resume.progress import value_of
 
 Row = dict[str, Any]
 LOOKED_AT = 100  # images, evenly over a set without a proposal, for the highest score

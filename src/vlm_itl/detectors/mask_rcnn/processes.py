@@ -20,8 +20,8 @@ import torch.distributed as dist
 from torch.multiprocessing import _prctl_pr_set_pdeathsig  # type: ignore[attr-defined]
 from torch.multiprocessing.spawn import ProcessException, ProcessRaisedException, spawn
 
-from ...base.errors import UserError
-from .config import choose_device
+from vlm_itl.core.errors import UserError
+from vlm_itl.detectors.mask_rcnn.config import choose_device
 
 # tensors of a GPU go over NCCL, Python objects and counts over gloo
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}

@@ -11,7 +11,7 @@ from detectron2.structures import ImageList
 from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional as F
 
-from .processes import largest, total, world
+from vlm_itl.detectors.mask_rcnn.processes import largest, total, world
 
 
 def share(model: Any) -> None:

@@ -15,9 +15,9 @@ from detectron2.data import transforms as T
 from detectron2.data.detection_utils import build_augmentation
 from detectron2.structures import BoxMode
 
-from ...base.coco import Coco, by_image
-from .mapper import PictureMapper
-from .processes import rank, world
+from vlm_itl.core.coco import Coco, by_image
+from vlm_itl.detectors.mask_rcnn.mapper import PictureMapper
+from vlm_itl.detectors.mask_rcnn.processes import rank, world
 
 Sample = dict[str, Any]
 KEPT_BYTES = 512 * 2**20  # of ready samples, in each loading process

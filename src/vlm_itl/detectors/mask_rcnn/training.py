@@ -20,24 +20,25 @@ from detectron2.solver.build import get_default_optimizer_params
 from detectron2.utils.events import EventStorage
 from tqdm import tqdm
 
-from ...base.coco import Coco
-from ...base.errors import UserError
-from ...base.files import replacing
-from ...base.redact import say
-from ...base.settings import Detector, EarlyStopping, Training
-from ...checkpoint import Checkpoint, save_torch
-from ...evaluation.detection import average_precision
-from .. import NO_STOPPING, Trained
-from ..labels import believed, check
-from .checkpoint import key_of
-from .config import build_config, make_deterministic
-from .losses import Losses
-from .prediction import predict
-from .processes import of_first, rank, total, world
-from .sharing import average_gradients, share
-from .speed import faster
-from .stream import Sample, batches, to_records
-from .weights import initial_weights, load_weights
+from vlm_itl.core.coco import Coco
+from vlm_itl.core.errors import UserError
+from vlm_itl.core.files import replacing
+from vlm_itl.core.redact import say
+from vlm_itl.detectors import NO_STOPPING, Trained
+from vlm_itl.detectors.labels import believed, check
+from vlm_itl.detectors.mask_rcnn.checkpoint import key_of
+from vlm_itl.detectors.mask_rcnn.config import build_config, make_deterministic
+from vlm_itl.detectors.mask_rcnn.losses import Losses
+from vlm_itl.detectors.mask_rcnn.prediction import predict
+from vlm_itl.detectors.mask_rcnn.processes import of_first, rank, total, world
+from vlm_itl.detectors.mask_rcnn.schedule import optimiser_steps
+from vlm_itl.detectors.mask_rcnn.sharing import average_gradients, share
+from vlm_itl.detectors.mask_rcnn.speed import faster
+from vlm_itl.detectors.mask_rcnn.stream import Sample, batches, to_records
+from vlm_itl.detectors.mask_rcnn.weights import initial_weights, load_weights
+from vlm_itl.metrics.detection import average_precision
+from vlm_itl.resume.checkpoint import Checkpoint, save_torch
+from vlm_itl.settings import Detector, EarlyStopping, Training
 
 POINTS = 100  # of the curve, at most
 
@@ -69,7 +70,7 @@ def train(
     if cfg.SOLVER.IMS_PER_BATCH % world():
         raise UserError(f"{world()} processes (detector.processes) cannot share SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} equally")
     records = to_records(learned, images)
-    steps = training.optimiser_steps(len(records), cfg.SOLVER.IMS_PER_BATCH)
+    steps = optimiser_steps(training, len(records), cfg.SOLVER.IMS_PER_BATCH)
     scale_schedule(cfg, steps, training.learning_rate)
     torch.manual_seed(seed)
     model = build_model(cfg)

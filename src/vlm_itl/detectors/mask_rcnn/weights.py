@@ -25,11 +25,12 @@ from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import HTTPURLHandler, OneDrivePathHandler, file_lock, get_cache_dir
 from safetensors.torch import load_file
 
-from ...base.errors import UserError
-from ...base.redact import say
-from ...base.settings import Detector
-from ...data.fetch import download
-from .config import default_config, merge_file
+from vlm_itl.core.errors import UserError
+from vlm_itl.core.redact import say
+from vlm_itl.data.fetch import download
+from vlm_itl.detectors.mask_rcnn.config import default_config, merge_file
+from vlm_itl.detectors.mask_rcnn.shipped import drawn_weights
+from vlm_itl.settings import Detector
 
 # Detectron2's names; its checkpointer downloads them on first use
 IMAGENET = {50: "detectron2://ImageNetPretrained/MSRA/R-50.pkl", 101: "detectron2://ImageNetPretrained/MSRA/R-101.pkl"}
@@ -98,7 +99,7 @@ def initial_weights(settings: Detector, cfg: CfgNode) -> str:
     if settings.weights:
         return settings.weights
     if settings.init == "drawn":
-        return settings.drawn
+        return drawn_weights(settings.config)
     depth = cfg.MODEL.RESNETS.DEPTH
     known = IMAGENET if settings.init == "imagenet" else COCO
     if depth not in known or cfg.MODEL.BACKBONE.NAME != "build_resnet_fpn_backbone":

@@ -1,5 +1,0 @@
-"""What every stage is built on: its command line, the settings, files, errors and COCO tables. A change here runs everything again."""
-
-from .processor import pin_numpy
-
-pin_numpy()

@@ -1,1 +1,0 @@
-"""From predictions, verdicts and ledgers to numbers."""

@@ -1,0 +1,81 @@
+"""How good a judge's verdicts are, against the oracle (the simulated human without errors) on the same questions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from vlm_itl.core.coco import Coco, by_image
+from vlm_itl.core.matching import all_right, rightness
+from vlm_itl.loop.labels import taken
+
+
+def judge_quality(verdicts: list[dict[str, Any]], proposals: list[dict[str, Any]], truth: Coco, iou: float) -> dict[str, Any]:
+    """Agreement with the oracle on the images that were asked about.
+
+    Of a judge that decides on every proposal, what would become labels is right or not: the proposals that it accepts. Its decisions on
+    single proposals are compared apart (`by_proposal`): those that `rightness` says are right or wrong. The others lie on ignored regions;
+    `by_proposal.ignored` counts them. Unparsed answers count as rejections; `metrics/asking` has their number.
+
+    Returns:
+        `not_asked` (images without proposals), and the numbers of `confusion` for all, for the images that show a class in truth
+        (`by_class`; an image with two classes counts in both) and by number of true instances (`by_instances`).
+    """
+    shown, instances = by_image(proposals), by_image(truth)
+    names = {row["id"]: row["name"] for row in truth["categories"]}
+    rows = []
+    single: list[tuple[bool, bool | None]] = []
+    for v in verdicts:
+        if not v["asked"]:
+            continue
+        true = [g for g in instances.get(v["image_id"], []) if not g["iscrowd"]]
+        proposed, accepted = shown[v["image_id"]], v.get("accepted")
+        right = all_right(taken(proposed, accepted), instances.get(v["image_id"], []), iou)
+        if accepted is not None:
+            single += zip(accepted, rightness(proposed, instances.get(v["image_id"], []), iou), strict=True)
+        rows.append((v["approve"], right, {g["category_id"] for g in true}, size_bin(len(true))))
+    return {
+        "not_asked": sum(not v["asked"] for v in verdicts),
+        **confusion((a, r) for a, r, _, _ in rows),
+        "by_class": {name: confusion((a, r) for a, r, c, _ in rows if i in c) for i, name in names.items()},
+        "by_instances": {b: confusion((a, r) for a, r, _, n in rows if n == b) for b in ("0", "1", "2", "3-5", "6+")},
+        **({"by_proposal": by_proposal(single)} if single else {}),
+    }
+
+
+def by_proposal(pairs: list[tuple[bool, bool | None]]) -> dict[str, Any]:
+    """`confusion` of (judge accepts, `rightness`) pairs, without the `ignored` ones, which are neither right nor wrong."""
+    counted = [(accepts, right) for accepts, right in pairs if right is not None]
+    return {**confusion(counted), "ignored": len(pairs) - len(counted)}
+
+
+def size_bin(n: int) -> str:
+    return str(n) if n <= 2 else "3-5" if n <= 5 else "6+"
+
+
+def confusion(pairs: Iterable[tuple[bool, bool]]) -> dict[str, Any]:
+    """Counts and rates of (judge approves, oracle approves) pairs.
+
+    Recall is P(approve | right), specificity P(reject | wrong), precision P(right | approve), base rate P(right): what a judge that
+    always approves would have as precision. Kappa is Cohen's (1960), (p_o - p_e) / (1 - p_e). A rate over nothing is None.
+    """
+    pairs = list(pairs)
+    n = len(pairs)
+    tp = sum(a and r for a, r in pairs)
+    fp = sum(a and not r for a, r in pairs)
+    fn = sum(r and not a for a, r in pairs)
+    tn = n - tp - fp - fn
+
+    def rate(part: int, whole: int) -> float | None:
+        return round(part / whole, 6) if whole else None
+
+    kappa = None
+    if n:
+        observed = (tp + tn) / n
+        expected = ((tp + fp) * (tp + fn) + (fn + tn) * (fp + tn)) / n**2
+        kappa = round((observed - expected) / (1 - expected), 6) if expected < 1 else None
+    return {
+        "asked": n, "approved": tp + fp, "oracle_approves": tp + fn, "true_approvals": tp, "false_approvals": fp,
+        "recall": rate(tp, tp + fn), "specificity": rate(tn, tn + fp), "precision": rate(tp, tp + fp),
+        "accuracy": rate(tp + tn, n), "base_rate": rate(tp + fn, n), "kappa": kappa,
+    }  # fmt: skip

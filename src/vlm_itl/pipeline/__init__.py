@@ -1,0 +1,1 @@
+"""What DVC's stages share: how one is declared and run, and which code each of them uses."""

@@ -1,0 +1,87 @@
+"""The sections `data`, `select` and `split`: where pictures come from, which take part, which are labelled at the start."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from vlm_itl.core.fields import MAX_PIXELS, Fraction, Model, Seed
+
+
+class Synthetic(Model):
+    train_images: Annotated[int, Field(ge=1)]
+    test_images: Annotated[int, Field(ge=1)]
+    long_side: Annotated[int, Field(ge=64, le=1024)] = 160  # pixels
+
+
+class LocalPart(Model):
+    """One COCO instances JSON and the folder its `file_name`s are relative to; both relative to `data.root`."""
+
+    annotations: str
+    images: str
+
+
+class Local(Model):
+    train: LocalPart
+    test: LocalPart | None = None  # none: hold out `test_fraction` of the training images, seeded
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.3
+
+
+class Coco2017(Model):
+    """COCO 2017 (`data.root` holds the annotation archive, or COCO itself); only selected pictures are fetched."""
+
+    base_url: str | None = None  # a mirror, `file:///folder` or a folder that holds train2017/ and val2017/; none: each picture's coco_url
+    allow_missing: Annotated[int, Field(ge=0)] = 0  # pictures that may be left out because they cannot be had
+    connections: Annotated[int, Field(ge=1, le=64)] = 16  # requests under way at a time
+    retries: Annotated[int, Field(ge=0)] = 5  # of one request, with growing pauses
+    timeout: Annotated[float, Field(gt=0)] = 30  # seconds to connect, and without a byte
+    deadline: Annotated[float, Field(gt=0)] = 300  # seconds for one whole picture
+    hosts: list[str] = Field(default_factory=list)  # further ones that pictures may be fetched from, besides COCO's and that of base_url
+    archive_md5: str = "f4bbac642086de4f52a3fdda2de5fa2c"  # as published for annotations_trainval2017.zip
+
+    @model_validator(mode="after")
+    def _no_secrets(self) -> Coco2017:
+        if self.base_url and "://" in self.base_url and re.search(r"[@?#]", self.base_url):
+            raise ValueError("base_url is recorded by DVC, so it holds no user, password or query; put them into ~/.netrc")
+        return self
+
+
+class Data(Model):
+    source: Literal["synthetic", "local", "coco2017"]
+    root: str  # a folder that exists; `download` depends on it
+    seed: Seed = 0  # of the drawn scenes and of a held-out test part
+    max_pixels: Annotated[int, Field(ge=1, lt=2**31)] = MAX_PIXELS  # a larger picture is refused before it is decoded
+    synthetic: Synthetic | None = None
+    local: Local | None = None
+    coco2017: Coco2017 = Field(default_factory=Coco2017)
+
+    @model_validator(mode="after")
+    def _source_has_settings(self) -> Data:
+        if getattr(self, self.source) is None:
+            raise ValueError(f"source is {self.source}, but data.{self.source} is not given")
+        return self
+
+
+class Select(Model):
+    """Which images take part. The defaults are the first study's rules."""
+
+    categories: Annotated[list[str], Field(min_length=1)] = Field(default_factory=lambda: ["book", "bird", "stop sign", "zebra"])
+    min_area: Annotated[float, Field(ge=0)] = 100  # square pixels of mask; smaller instances are not part of the task
+    max_train_images_per_class: Annotated[int, Field(ge=1)] | None = 700
+    max_test_images_per_class: Annotated[int, Field(ge=1)] | None = 70
+    max_images: Annotated[int, Field(ge=1)] | None = None  # in the training and in the test part each: for trying out
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _no_repeats(self) -> Select:
+        if len(set(self.categories)) != len(self.categories):
+            raise ValueError("categories names a class twice")
+        return self
+
+
+class Split(Model):
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1  # of the training images
+    initial_fraction: Fraction = 0.2  # of the training images that are not validation
+    seed: Seed = 0

@@ -1,0 +1,108 @@
+"""The whole of `params.yaml`, and what no single line of it shows."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Literal
+
+from pydantic import Field
+
+from vlm_itl.core.fields import Model, Name, Seed
+from vlm_itl.core.runs import arm_of, chain
+from vlm_itl.settings.data import Data, Select, Split
+from vlm_itl.settings.detector import Detector, Predict, Training
+from vlm_itl.settings.evaluation import Compare, Evaluate
+from vlm_itl.settings.judges import Judge, VlmJudge, is_model_of
+from vlm_itl.settings.probes import Calibration, HoldBack, Probes, Verifier
+from vlm_itl.settings.report import Gallery, Report
+from vlm_itl.settings.runs import Run
+from vlm_itl.settings.teachers import AutoLabel
+
+
+class Settings(Model):
+    """The whole of `params.yaml`."""
+
+    seed: Seed  # of training and of simulated judges; data and split have their own: a sweep keeps the test set
+    processor: Literal["avx2", "native"] = "avx2"  # what CPUs compute with: the same everywhere, or all they have (docs/method.md)
+    data: Data
+    select: Select
+    split: Split
+    detector: Detector
+    pretrain: Training
+    train: Training
+    predict: Predict
+    autolabels: dict[Name, AutoLabel] = Field(default_factory=dict)  # starts without labels: foundation models draw the first proposals
+    judges: dict[Name, Judge]
+    runs: dict[Name, Run]
+    probes: Probes = Field(default_factory=Probes)
+    probed: list[Name] = Field(default_factory=list)
+    hold_back: HoldBack = Field(default_factory=HoldBack)
+    verifiers: dict[Name, Verifier] = Field(default_factory=dict)  # by the judge that is trained, whose model is judges/<judge>/model
+    calibrations: dict[Name, Calibration] = Field(default_factory=dict)  # by the judge that gets them
+    evaluate: Evaluate
+    compare: Compare = Field(default_factory=Compare)
+    gallery: Gallery = Field(default_factory=Gallery)
+    report: Report = Field(default_factory=Report)
+
+    def check_runs(self) -> tuple[str, str] | None:
+        """The first (key, problem) in `autolabels`, `runs` and `probed` that no single line shows, or None."""
+        for name, teacher in self.autolabels.items():
+            if name == "start" or name in self.runs:
+                return f"autolabels.{name}", f"'{name}' is the name of another start or run; choose another"
+            if unknown := [f"'{wanted}'" for wanted in teacher.captions if wanted not in self.select.categories]:
+                return f"autolabels.{name}.captions", f"no class {', '.join(unknown)} in select.categories"
+        starts = ["start", *self.autolabels]
+        known = f"(there are: {', '.join(self.judges)})"
+        for name in self.probed:
+            if name not in self.judges:
+                return "probed", f"no judge '{name}' in judges {known}"
+        for name, verifier in self.verifiers.items():
+            for key, needed in ((f"verifiers.{name}", name), (f"verifiers.{name}.base", verifier.base)):
+                if not isinstance(self.judges.get(needed), VlmJudge):
+                    return key, f"no judge '{needed}' of kind vlm in judges {known}"
+            if verifier.base == name:
+                return f"verifiers.{name}.base", "a judge cannot start from itself; name the one whose model it starts from"
+        for name, calibration in self.calibrations.items():
+            if name not in self.judges:
+                return f"calibrations.{name}", f"no judge '{name}' in judges {known}"
+            if calibration.probed not in self.probed or calibration.probed == name:
+                return f"calibrations.{name}.probed", f"'{calibration.probed}' has to be another judge, and in probed"
+        for name, run in self.runs.items():
+            if name == "start":
+                return "runs.start", "'start' is the name of the model every arm begins from; choose another"
+            if run.judge not in self.judges:
+                return f"runs.{name}.judge", f"no judge '{run.judge}' in judges {known}"
+            judge = self.judges[run.judge]
+            if isinstance(judge, VlmJudge) and judge.calibrated and run.judge not in self.calibrations:
+                return f"runs.{name}.judge", f"'{run.judge}' is calibrated, so calibrations needs a line {run.judge}: {{probed: ...}}"
+            if run.prev not in starts and run.prev not in self.runs:
+                return f"runs.{name}.prev", f"no run '{run.prev}' in runs (there are: {', '.join([*starts, *self.runs])})"
+        asked = {run.judge: f"runs.{name}.judge" for name, run in self.runs.items()} | dict.fromkeys(self.probed, "probed")
+        for name, key in (asked | {verifier.base: f"verifiers.{name}.base" for name, verifier in self.verifiers.items()}).items():
+            judge = self.judges[name]
+            for trained in self.verifiers:
+                # of another folder than its own DVC knows through the calibration alone, which says which model it was fitted on
+                if isinstance(judge, VlmJudge) and is_model_of(trained, judge.model) and name != trained and not judge.calibrated:
+                    return (
+                        key,
+                        f"'{name}' has the model that the verifier '{trained}' becomes, and DVC would not wait for it; name '{trained}'",
+                    )
+        if self.compare.reference not in self.judges:
+            return "compare.reference", f"no judge '{self.compare.reference}' in judges (there are: {', '.join(self.judges)})"
+        if self.judges[self.compare.reference].kind == "never":
+            return "compare.reference", f"the judge '{self.compare.reference}' looks at nothing, so no arm can be held against it"
+        if self.compare.negative_control is not None and self.compare.negative_control not in self.judges:
+            return "compare.negative_control", f"no judge '{self.compare.negative_control}' in judges {known}; null: no such control"
+        for name in self.runs:
+            seen, current = {name}, self.runs[name].prev
+            while current not in starts:
+                if current in seen:
+                    return f"runs.{name}.prev", f"the chain never reaches start: it comes back to '{current}'"
+                seen.add(current)
+                current = self.runs[current].prev
+        for one, other in itertools.combinations(self.runs, 2):
+            of = arm_of(one, self.runs[one].arm)
+            if of == arm_of(other, self.runs[other].arm) and one not in chain(self.runs, other) and other not in chain(self.runs, one):
+                problem = f"'{one}' and '{other}' would both be of the arm '{of}', and neither continues the other; give one another"
+                return f"runs.{other}.arm", problem
+        return None

@@ -1,0 +1,45 @@
+"""The section `autolabels`: foundation models that draw the first proposals."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from vlm_itl.core.fields import Fraction, Model, Probability
+
+
+class Teacher(Model):
+    """What the foundation models that draw pseudo-labels have in common."""
+
+    captions: dict[str, str] = Field(default_factory=dict)  # what is looked for, by class; a class that is not here: its name
+    nms_iou: Fraction = 0.8  # of boxes, whatever their classes, of which the likelier alone stays
+    max_detections: Annotated[int, Field(ge=1)] = 100  # an image, the likeliest
+    batch_size: Annotated[int, Field(ge=1)] = 4  # images; halved where the memory runs out
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the arithmetic (mixed precision); auto: bfloat16 on a GPU
+
+
+class GroundedSam2(Teacher):
+    """Grounding DINO finds boxes, one class a forward pass; SAM 2 turns them into masks. Hub ids (pin the revision) or folders."""
+
+    kind: Literal["grounded-sam2"]
+    detector: str = "IDEA-Research/grounding-dino-base"  # or an MM Grounding DINO
+    detector_revision: str | None = None
+    segmenter: str = "facebook/sam2.1-hiera-large"
+    segmenter_revision: str | None = None
+    box_threshold: Probability = 0.35  # score of a box: the likeliest of the caption's tokens
+    text_threshold: Probability = 0.25  # that at least one word of the caption has to reach
+
+
+class Sam3(Teacher):
+    """SAM 3, which finds masks by a noun phrase. A hub id (gated; pin the revision) or a folder."""
+
+    kind: Literal["sam3"]
+    model: str = "facebook/sam3"
+    revision: str | None = None
+    score_threshold: Probability = 0.5
+    mask_threshold: Probability = 0.5  # P(mask) of a pixel
+
+
+AutoLabel = Annotated[GroundedSam2 | Sam3, Field(discriminator="kind")]

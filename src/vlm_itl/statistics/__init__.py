@@ -1,1 +1,0 @@
-"""How sure a difference of two arms is. Nothing here loads torch."""

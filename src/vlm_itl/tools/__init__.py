@@ -1,0 +1,1 @@
+"""What no stage runs: it makes the models that ship with the repository, and analyses the first study again."""
