@@ -10,24 +10,27 @@ from vlm_itl.core.files import read_json, write_json
 from vlm_itl.core.redact import say
 from vlm_itl.detectors.untrained import write_untrained
 from vlm_itl.loop import labels as policies
-from vlm_itl.pipeline.stage import Stage
+from vlm_itl.pipeline.stage import File, Stage
 
 STAGE = Stage(
     reads={
-        "unlabelled": "all training images, without labels",
-        "images": "folder of the images",
-        "start_ledger": "what a human drew before any loop; of it only the validation images concern a start without labels",
+        "unlabelled": File("artifacts/split/unlabelled.json", "all training images, without labels"),
+        "images": File("artifacts/data/images", "folder of the images"),
+        "start_ledger": File(
+            "loop/start/ledger.json", "what a human drew before any loop; of it only the validation images concern a start without labels"
+        ),
     },
     writes={
-        "labels": "none",
-        "pool": "all training images",
-        "ledger": "the validation images",
-        "proposals": "COCO results on the pool",
-        "model": "folder that says that no detector has been trained",
-        "identity": "which models drew: ids, revisions, settings, versions",
+        "labels": File("loop/{name}/labels.json", "none"),
+        "pool": File("loop/{name}/pool.json", "all training images"),
+        "ledger": File("loop/{name}/ledger.json", "the validation images"),
+        "proposals": File("loop/{name}/proposals.json", "COCO results on the pool"),
+        "model": File("loop/{name}/model", "folder that says that no detector has been trained"),
+        "identity": File("loop/{name}/teacher.json", "which models drew: ids, revisions, settings, versions"),
     },
     options={"name": "the teacher's name in params.yaml"},
     params=("processor", "autolabels.{name}"),
+    kinds=("teachers/${autolabels.{name}.kind}",),
 )
 
 

@@ -9,11 +9,14 @@ from vlm_itl.core.files import read_json, write_json
 from vlm_itl.core.redact import say
 from vlm_itl.metrics.matches import load
 from vlm_itl.metrics.verdicts import plan, verdicts
-from vlm_itl.pipeline.stage import Stage
+from vlm_itl.pipeline.stage import File, Stage
 
 STAGE = Stage(
-    reads={"matches": "folder of matches on the test images, one file a run", "cost": "folder of labels and hours, one file a run"},
-    writes={"comparison": "assay, a row a compared arm, arms against the drawing curve"},
+    reads={
+        "matches": File("artifacts/matches", "folder of matches on the test images, one file a run"),
+        "cost": File("metrics/cost", "folder of labels and hours, one file a run"),
+    },
+    writes={"comparison": File("metrics/comparison.json", "assay, a row a compared arm, arms against the drawing curve")},
     params=("runs", "judges", "compare", "evaluate.seconds", "report.verify_seconds"),
     per_run={"matches": ".npz", "cost": ".json"},
 )

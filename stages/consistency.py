@@ -9,15 +9,26 @@ from vlm_itl.core import processor
 from vlm_itl.core.files import read_json, scratch, write_json
 from vlm_itl.judges import question
 from vlm_itl.judges.vlm import Store
-from vlm_itl.pipeline.stage import Stage
+from vlm_itl.pipeline.stage import File, Stage
 from vlm_itl.probes import consistency
 from vlm_itl.settings import VlmJudge
 
 STAGE = Stage(
-    reads={"pool": "the probes", "proposals": "their masks", "images": "folder of the images", "folder": "the judge's own"},
-    writes={"metrics": "decisions flipped and change of P(approve) by variant of the question; nulls for a judge that is no VLM"},
+    reads={
+        "pool": File("artifacts/probes/pool.json", "the probes"),
+        "proposals": File("artifacts/probes/proposals.json", "their masks"),
+        "images": File("artifacts/data/images", "folder of the images"),
+        "folder": File("judges/{judge}", "the judge's own"),
+    },
+    writes={
+        "metrics": File(
+            "metrics/probes/consistency/{judge}.json",
+            "decisions flipped and change of P(approve) by variant of the question; nulls for a judge that is no VLM",
+        )
+    },
     options={"judge": "the judge's name in params.yaml"},
     params=("processor", "judges.{judge}", "probes.consistency", "probes.seed"),
+    kinds=("judges/{judge}",),
 )
 
 

@@ -13,18 +13,22 @@ from vlm_itl.core.coco import originals
 from vlm_itl.core.files import read_json, write_json
 from vlm_itl.core.redact import say
 from vlm_itl.data.selection import left_out, select
-from vlm_itl.pipeline.stage import Stage
+from vlm_itl.pipeline.stage import File, Stage
 
 STAGE = Stage(
-    reads={"root": "data.root of params.yaml: the user's data, COCO's annotations, or for `synthetic` a folder with a note"},
+    reads={
+        "root": File(
+            "${data.root}", "data.root of params.yaml: the user's data, COCO's annotations, or for `synthetic` a folder with a note"
+        )
+    },
     writes={
-        "images": "folder of the images, `train/` and `test/`",
-        "train": "COCO instances JSON of the selected training images",
-        "test": "COCO instances JSON of the selected test images",
-        "metrics": "images and annotations of each part, and how many were left out and why",
+        "images": File("artifacts/data/images", "folder of the images, `train/` and `test/`"),
+        "train": File("artifacts/data/train.json", "COCO instances JSON of the selected training images"),
+        "test": File("artifacts/data/test.json", "COCO instances JSON of the selected test images"),
+        "metrics": File("metrics/download.json", "images and annotations of each part, and how many were left out and why"),
     },
     params=("data", "select"),
-    named={"root": "data.root"},
+    kinds=("sources/${data.source}",),
 )
 
 

@@ -11,25 +11,26 @@ from vlm_itl.metrics.cost import human_cost
 from vlm_itl.metrics.detection import evaluate, numbers
 from vlm_itl.metrics.judges import judge_quality
 from vlm_itl.metrics.matches import from_coco, save
-from vlm_itl.pipeline.stage import Stage
+from vlm_itl.pipeline.stage import File, Stage
 
 STAGE = Stage(
     reads={
-        "test": "test images with ground truth",
-        "predictions": "COCO results on them",
-        "labels": "labels of the run",
-        "ledger": "actions up to the run",
-        "verdicts": "what the run's judge said",
-        "proposals": "what it was shown: the previous run's proposals",
-        "truth": "the pool's ground truth",
+        "test": File("artifacts/split/test.json", "test images with ground truth"),
+        "predictions": File("loop/{run}/predictions.json", "COCO results on them"),
+        "labels": File("loop/{run}/labels.json", "labels of the run"),
+        "ledger": File("loop/{run}/ledger.json", "actions up to the run"),
+        "verdicts": File("loop/{run}/verdicts.jsonl", "what the run's judge said", "prev"),
+        "proposals": File("loop/{prev}/proposals.json", "what it was shown: the previous run's proposals"),
+        "truth": File("artifacts/split/truth.json", "the pool's ground truth", "prev"),
     },
     writes={
-        "detection": "AP of boxes and masks",
-        "matches": "which predicted mask found which test instance, for `compare`",
-        "cost": "labels by source and human hours",
-        "judge_metrics": "recall, specificity, precision, kappa",
+        "detection": File("metrics/detection/{run}.json", "AP of boxes and masks"),
+        "matches": File("artifacts/matches/{run}.npz", "which predicted mask found which test instance, for `compare`"),
+        "cost": File("metrics/cost/{run}.json", "labels by source and human hours"),
+        "judge_metrics": File("metrics/judge/{run}.json", "recall, specificity, precision, kappa", "prev"),
     },
-    optional=frozenset({"verdicts", "proposals", "truth", "judge_metrics"}),  # `start` has no judge
+    options={"run": "the run that is measured", "prev": "the run before; none: `start`, which has no judge"},
+    optional=frozenset({"prev", "verdicts", "proposals", "truth", "judge_metrics"}),
     params=("evaluate.judge_iou", "evaluate.seconds"),
 )
 

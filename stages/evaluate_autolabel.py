@@ -7,11 +7,19 @@ from typing import Any
 
 from vlm_itl.core.files import read_json, write_json
 from vlm_itl.metrics.pseudo_labels import quality
-from vlm_itl.pipeline.stage import Stage
+from vlm_itl.pipeline.stage import File, Stage
 
 STAGE = Stage(
-    reads={"proposals": "the pseudo-labels", "truth": "ground truth of the images that they were drawn on"},
-    writes={"metrics": "AP of boxes and masks, shares of right pseudo-labels, of found instances and of right images"},
+    reads={
+        "proposals": File("loop/{name}/proposals.json", "the pseudo-labels"),
+        "truth": File("artifacts/split/truth.json", "ground truth of the images that they were drawn on"),
+    },
+    writes={
+        "metrics": File(
+            "metrics/autolabel/{name}.json", "AP of boxes and masks, shares of right pseudo-labels, of found instances and of right images"
+        )
+    },
+    options={"name": "the teacher's name in params.yaml"},
     params=("evaluate.judge_iou",),
 )
 

@@ -7,27 +7,30 @@ from typing import Any
 
 from vlm_itl.core.files import read_json, read_jsonl, write_json, write_text
 from vlm_itl.core.redact import say
-from vlm_itl.pipeline.stage import Stage
+from vlm_itl.pipeline.stage import File, Stage
 from vlm_itl.report import gallery
 
 STAGE = Stage(
     reads={
-        "verdicts": "what the run's judge said",
-        "proposals": "what it was shown: the previous run's proposals",
-        "pool": "the images that it was asked about: the previous run's pool",
-        "truth": "the pool's ground truth",
-        "images": "folder of the images",
-        "template": "the page without its content (jinja2)",
+        "verdicts": File("loop/{run}/verdicts.jsonl", "what the run's judge said"),
+        "proposals": File("loop/{prev}/proposals.json", "what it was shown: the previous run's proposals"),
+        "pool": File("loop/{prev}/pool.json", "the images that it was asked about: the previous run's pool"),
+        "truth": File("artifacts/split/truth.json", "the pool's ground truth"),
+        "images": File("artifacts/data/images", "folder of the images"),
+        "template": File("src/vlm_itl/report/gallery.html.jinja", "the page without its content (jinja2)"),
     },
-    writes={"page": "the gallery, HTML with its pictures inside", "examples": "some of its cards, for the report"},
-    options={"run": "the run's name", "judge": "its judge's name in params.yaml"},
+    writes={
+        "page": File("loop/{run}/gallery.html", "the gallery, HTML with its pictures inside"),
+        "examples": File("loop/{run}/examples.json", "some of its cards, for the report"),
+    },
+    options={"run": "the run's name", "prev": "the run before", "judge": "its judge's name in params.yaml"},
     params=("judges.{judge}", "evaluate.judge_iou", "gallery"),
 )
 
 
 def main(
-    verdicts: Path, proposals: Path, pool: Path, truth: Path, images: Path, template: Path, page: Path, examples: Path, run: str,
-    judge: str, settings: dict[str, Any],
+    verdicts: Path, proposals: Path, pool: Path, truth: Path, images: Path, template: Path, page: Path, examples: Path,
+    run: str, judge: str, settings: dict[str, Any],
 ) -> None:  # fmt: skip
     content = gallery.collect(
         read_jsonl(verdicts), read_json(proposals), read_json(pool), read_json(truth), images,

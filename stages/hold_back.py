@@ -7,16 +7,16 @@ from typing import Any
 
 from vlm_itl.core.files import read_json, write_json
 from vlm_itl.core.redact import say
-from vlm_itl.pipeline.stage import Stage
+from vlm_itl.pipeline.stage import File, Stage
 from vlm_itl.verifier.held_back import parts, together
 
 STAGE = Stage(
-    reads={"labels": "images that a human has drawn"},
+    reads={"labels": File("loop/start/labels.json", "images that a human has drawn")},
     writes={
-        "detector": "labels for a detector that has not seen the others",
-        "unseen": "the others, without labels, for its proposals",
-        "fit": "labels that a verifier learns from",
-        "held_out": "labels that it is measured on",
+        "detector": File("artifacts/held_back/detector.json", "labels for a detector that has not seen the others"),
+        "unseen": File("artifacts/held_back/unseen.json", "the others, without labels, for its proposals"),
+        "fit": File("artifacts/held_back/fit.json", "labels that a verifier learns from"),
+        "held_out": File("artifacts/held_back/held_out.json", "labels that it is measured on"),
     },
     params=("hold_back",),
 )

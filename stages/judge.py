@@ -13,25 +13,30 @@ from vlm_itl.core.redact import say
 from vlm_itl.judges import judge as ask
 from vlm_itl.judges import question
 from vlm_itl.judges.simple import simulated_person
-from vlm_itl.pipeline.stage import Stage
+from vlm_itl.pipeline.stage import File, Stage
 from vlm_itl.settings import VlmJudge
 
 STAGE = Stage(
     reads={
-        "pool": "images without labels; the run's batch is the first of them",
-        "proposals": "what the detector proposes on them",
-        "images": "folder of the images, which a VLM looks at",
-        "truth": "the pool's ground truth, for simulated humans only",
-        "folder": "the judge's own: prompt.txt, or of a calibrated one calibration.json",
+        "pool": File("loop/{prev}/pool.json", "images without labels; the run's batch is the first of them"),
+        "proposals": File("loop/{prev}/proposals.json", "what the detector proposes on them"),
+        "images": File("artifacts/data/images", "folder of the images, which a VLM looks at"),
+        "truth": File("artifacts/split/truth.json", "the pool's ground truth, for simulated humans only"),
+        "folder": File("judges/{judge}", "the judge's own: prompt.txt, or of a calibrated one calibration.json"),
     },
     writes={
-        "verdicts": "one JSON line an image",
-        "identity": "which judge this was: model, revision, prompt, settings, versions",
-        "metrics": "questions, unparsed answers and tokens of a VLM",
+        "verdicts": File("loop/{run}/verdicts.jsonl", "one JSON line an image"),
+        "identity": File("loop/{run}/judge.json", "which judge this was: model, revision, prompt, settings, versions"),
+        "metrics": File("metrics/asking/{run}.json", "questions, unparsed answers and tokens of a VLM"),
     },
-    options={"judge": "the judge's name in params.yaml", "run": "the run's name there, whose batch this is; none: the whole pool"},
-    optional=frozenset({"run"}),
+    options={
+        "judge": "the judge's name in params.yaml",
+        "run": "the run's name there, whose batch this is; none: the whole pool",
+        "prev": "the run before",
+    },
+    optional=frozenset({"run", "prev"}),
     params=("processor", "runs.{run}", "judges.{judge}", "seed"),
+    kinds=("judges/{judge}",),
 )
 
 

@@ -9,21 +9,23 @@ from vlm_itl.core import processor
 from vlm_itl.core.files import read_json
 from vlm_itl.core.redact import say
 from vlm_itl.detectors import ToPredict, detector
-from vlm_itl.pipeline.stage import Stage
+from vlm_itl.pipeline.stage import File, Stage
 
 STAGE = Stage(
     reads={
-        "model": "model folder",
-        "pool": "images without labels",
-        "test": "test images",
-        "images": "folder of the images",
+        "model": File("loop/{run}/model", "model folder"),
+        "pool": File("loop/{run}/pool.json", "images without labels"),
+        "test": File("artifacts/split/test.json", "test images", "run"),
+        "images": File("artifacts/data/images", "folder of the images"),
     },
     writes={
-        "proposals": "COCO results on the pool, cut at predict.score_threshold",
-        "predictions": "COCO results on the test images",
+        "proposals": File("loop/{run}/proposals.json", "COCO results on the pool, cut at predict.score_threshold"),
+        "predictions": File("loop/{run}/predictions.json", "COCO results on the test images"),
     },
-    optional=frozenset({"test", "predictions"}),
+    options={"run": "the run whose pool and test images are predicted; none: only what `--pool` says"},
+    optional=frozenset({"run", "test", "predictions"}),
     params=("processor", "predict", "detector"),
+    kinds=("detectors/${detector.kind}",),
 )
 
 

@@ -7,12 +7,16 @@ from typing import Any
 
 from vlm_itl.core.files import read_json, write_json
 from vlm_itl.core.redact import say
-from vlm_itl.pipeline.stage import Stage
+from vlm_itl.pipeline.stage import File, Stage
 from vlm_itl.probes.making import make_probes
 
 STAGE = Stage(
-    reads={"labels": "images that a human has drawn"},
-    writes={"pool": "one image a probe", "proposals": "its masks, one of them changed", "truth": "its true masks"},
+    reads={"labels": File("artifacts/held_back/held_out.json", "images that a human has drawn")},
+    writes={
+        "pool": File("artifacts/probes/pool.json", "one image a probe"),
+        "proposals": File("artifacts/probes/proposals.json", "its masks, one of them changed"),
+        "truth": File("artifacts/probes/truth.json", "its true masks"),
+    },
     params=("probes.per_kind", "probes.seed"),
 )
 

@@ -6,22 +6,24 @@ from pathlib import Path
 from typing import Any
 
 from vlm_itl.core.files import write_json
-from vlm_itl.pipeline.stage import Stage
+from vlm_itl.pipeline.stage import File, Stage
 from vlm_itl.report import summary as report
 
 STAGE = Stage(
     reads={
-        "detection": "folder of AP, one file a run",
-        "cost": "folder of labels and hours, one file a run",
-        "judge": "folder of judge quality, one file a run",
-        "training": "folder of training sizes, one file a run",
-        "asking": "folder of what the judges were asked, one file a run",
-        "comparison": "assay, a row a compared arm, arms against the drawing curve",
+        "detection": File("metrics/detection", "folder of AP, one file a run"),
+        "cost": File("metrics/cost", "folder of labels and hours, one file a run"),
+        "judge": File("metrics/judge", "folder of judge quality, one file a run"),
+        "training": File("metrics/training", "folder of training sizes, one file a run"),
+        "asking": File("metrics/asking", "folder of what the judges were asked, one file a run"),
+        "comparison": File("metrics/comparison.json", "assay, a row a compared arm, arms against the drawing curve"),
     },
     writes={
-        "summary": "the numbers of the table, by run",
-        "headline": "assay, mask AP and hours by run, hours saved and mAP lost by arm: what to compare first",
-        "curve": "mAP against human hours, a row a run and arm",
+        "summary": File("metrics/summary.json", "the numbers of the table, by run"),
+        "headline": File(
+            "metrics/headline.json", "assay, mask AP and hours by run, hours saved and mAP lost by arm: what to compare first"
+        ),
+        "curve": File("artifacts/report/curve.json", "mAP against human hours, a row a run and arm"),
     },
     params=("runs", "judges"),
     per_run=dict.fromkeys(("detection", "cost", "judge", "training", "asking"), ".json"),

@@ -9,20 +9,25 @@ from vlm_itl.core.coco import subset
 from vlm_itl.core.files import read_json, write_json
 from vlm_itl.data.splitting import queue, split, statistics, table
 from vlm_itl.loop import labels as policies
-from vlm_itl.pipeline.stage import Stage
+from vlm_itl.pipeline.stage import File, Stage
 
 STAGE = Stage(
-    reads={"train": "the selected training images", "test": "the selected test images"},
+    reads={
+        "train": File("artifacts/data/train.json", "the selected training images"),
+        "test": File("artifacts/data/test.json", "the selected test images"),
+    },
     writes={
-        "labels": "images a human has drawn before the loop starts",
-        "pool": "images without labels, in a seeded order: each round shows the first of them",
-        "ledger": "what the human did for them",
-        "unlabelled": "all images that training may use, without labels: where a start without labels begins",
-        "truth": "ground truth of these images, for simulated humans and for measuring judges",
-        "validation": "labelled images held back from training",
-        "test_split": "the test images",
-        "metrics": "images and instances per class and part, mask areas",
-        "plot": "the same as rows for a plot",
+        "labels": File("loop/start/labels.json", "images a human has drawn before the loop starts"),
+        "pool": File("loop/start/pool.json", "images without labels, in a seeded order: each round shows the first of them"),
+        "ledger": File("loop/start/ledger.json", "what the human did for them"),
+        "unlabelled": File(
+            "artifacts/split/unlabelled.json", "all images that training may use, without labels: where a start without labels begins"
+        ),
+        "truth": File("artifacts/split/truth.json", "ground truth of these images, for simulated humans and for measuring judges"),
+        "validation": File("artifacts/split/validation.json", "labelled images held back from training"),
+        "test_split": File("artifacts/split/test.json", "the test images"),
+        "metrics": File("metrics/split.json", "images and instances per class and part, mask areas"),
+        "plot": File("artifacts/split/classes.json", "the same as rows for a plot"),
     },
     params=("split",),
 )

@@ -14,29 +14,31 @@ from vlm_itl.core import processor
 from vlm_itl.core.files import read_json, write_json
 from vlm_itl.detectors import detector
 from vlm_itl.detectors.untrained import is_untrained
-from vlm_itl.pipeline.stage import Stage
+from vlm_itl.pipeline.stage import File, Stage
 
 STAGE = Stage(
     reads={
-        "labels": "COCO instances to train on",
-        "validation": "labelled images held back from training, for early stopping",
-        "images": "folder of the images",
-        "config": "the Detectron2 YAML named by detector.config",
-        "configs": "folder of configs, with the weights of `detector.init: drawn` beside them",
-        "previous": "model folder to continue from",
+        "labels": File("loop/{run}/labels.json", "COCO instances to train on"),
+        "validation": File("artifacts/split/validation.json", "labelled images held back from training, for early stopping"),
+        "images": File("artifacts/data/images", "folder of the images"),
+        "config": File("${detector.config}", "the Detectron2 YAML named by detector.config"),
+        "configs": File("configs", "folder of configs, with the weights of `detector.init: drawn` beside them"),
+        "previous": File("loop/{prev}/model", "model folder to continue from"),
     },
     writes={
-        "model": "folder for the model",
-        "curve": "loss, learning rate and validation AP by step",
-        "metrics": "images trained on, optimiser steps, evaluations",
+        "model": File("loop/{run}/model", "folder for the model"),
+        "curve": File("loop/{run}/curve.json", "loss, learning rate and validation AP by step"),
+        "metrics": File("metrics/training/{run}.json", "images trained on, optimiser steps, evaluations"),
     },
     options={
+        "run": "the run whose labels these are",
+        "prev": "the run before, whose model it continues from",
         "schedule": "section of params.yaml with the schedule: pretrain or train",
         "untrained": "the section instead, where `--previous` says that it is untrained",
     },
-    optional=frozenset({"previous", "untrained"}),
+    optional=frozenset({"run", "prev", "previous", "untrained"}),
     params=("processor", "detector", "{schedule}", "{untrained}", "seed"),
-    named={"config": "detector.config"},
+    kinds=("detectors/${detector.kind}",),
 )
 
 

@@ -9,25 +9,29 @@ from vlm_itl.core import processor, timing
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import read_json, read_text, write_json
 from vlm_itl.core.redact import say
-from vlm_itl.pipeline.stage import Stage
+from vlm_itl.pipeline.stage import File, Stage
 from vlm_itl.settings import VlmJudge
 
 STAGE = Stage(
     reads={
-        "fit": "labels to learn from",
-        "held_out": "labels to measure on",
-        "proposals": "of a detector on images that it has not seen",
-        "images": "folder of the images",
-        "prompt": "the two questions",
-        "base_folder": "the base judge's folder, with its model where that is no hub id",
+        "fit": File("artifacts/held_back/fit.json", "labels to learn from"),
+        "held_out": File("artifacts/held_back/held_out.json", "labels to measure on"),
+        "proposals": File("artifacts/verifiers/{judge}/proposals.json", "of a detector on images that it has not seen"),
+        "images": File("artifacts/data/images", "folder of the images"),
+        "prompt": File("judges/{judge}/prompt.txt", "the two questions"),
+        "base_folder": File("judges/{base}", "the base judge's folder, with its model where that is no hub id"),
     },
     writes={
-        "model": "folder of the trained model",
-        "curve": "the loss by step",
-        "metrics": "AUROC, accuracy and calibration on held-out images, beside the untrained model, rules and the detector's score",
+        "model": File("judges/{judge}/model", "folder of the trained model"),
+        "curve": File("artifacts/verifiers/{judge}/curve.json", "the loss by step"),
+        "metrics": File(
+            "metrics/verifier/{judge}/held_out.json",
+            "AUROC, accuracy and calibration on held-out images, beside the untrained model, rules and the detector's score",
+        ),
     },
     options={"judge": "the judge that is trained", "base": "the judge whose model it starts from"},
     params=("processor", "verifiers.{judge}", "judges.{judge}", "judges.{base}", "evaluate.judge_iou"),
+    kinds=("judges/{judge}",),
 )
 
 

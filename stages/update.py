@@ -7,20 +7,27 @@ from typing import Any
 
 from vlm_itl.core.files import read_json, read_jsonl, write_json
 from vlm_itl.loop import labels as policies
-from vlm_itl.pipeline.stage import Stage
+from vlm_itl.pipeline.stage import File, Stage
 
 STAGE = Stage(
     reads={
-        "labels": "the previous run's labels",
-        "pool": "the images that were judged",
-        "ledger": "actions so far",
-        "proposals": "what was judged",
-        "verdicts": "what the judge said",
-        "truth": "the pool's ground truth, opened for the policies annotate, correct and ground_truth only",
+        "labels": File("loop/{prev}/labels.json", "the previous run's labels"),
+        "pool": File("loop/{prev}/pool.json", "the images that were judged"),
+        "ledger": File("loop/{prev}/ledger.json", "actions so far"),
+        "proposals": File("loop/{prev}/proposals.json", "what was judged"),
+        "verdicts": File("loop/{run}/verdicts.jsonl", "what the judge said"),
+        "truth": File(
+            "artifacts/split/truth.json", "the pool's ground truth, opened for the policies annotate, correct and ground_truth only"
+        ),
     },
-    writes={"new_labels": "labels of this run", "new_pool": "images still without", "new_ledger": "actions up to this run"},
-    options={"run": "the run's name in params.yaml"},
+    writes={
+        "new_labels": File("loop/{run}/labels.json", "labels of this run"),
+        "new_pool": File("loop/{run}/pool.json", "images still without"),
+        "new_ledger": File("loop/{run}/ledger.json", "actions up to this run"),
+    },
+    options={"run": "the run's name in params.yaml", "prev": "the run before"},
     params=("runs.{run}", "evaluate.judge_iou"),
+    kinds=("policies/{run}",),
 )
 
 

@@ -6,7 +6,7 @@ import argparse
 from importlib import import_module
 
 COMMANDS = {  # name: module with `main(argv)`, and what it does
-    "repro": ("experiments.repro", "run the experiment, stages side by side"),
+    "repro": ("pipeline.repro", "run the experiment, stages side by side"),
     "report": ("report.summary", "print the table and the answers"),
     "page": ("report.page", "write the page of the outputs that are there"),
     "study": ("experiments.study", "tables of all experiments of a commit, and verdicts over seeds"),

@@ -18,13 +18,13 @@ from tqdm import tqdm
 from vlm_itl.core.coco import Coco, subset
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.fields import MAX_PIXELS
-from vlm_itl.settings import Coco2017, Select
 from vlm_itl.core.files import feed, read_regular, scratch
 from vlm_itl.core.pictures import suffix
 from vlm_itl.core.redact import say
 from vlm_itl.data.fetch import IN_A_ROW, Wanted, fetch
 from vlm_itl.data.instances import most_bytes, normalise, parse_instances, picture_path, picture_problem, read_instances, renumbered, shared
 from vlm_itl.data.selection import Part, category_ids, left_out, select
+from vlm_itl.settings import Coco2017, Select
 
 ARCHIVE = "annotations_trainval2017.zip"
 HOSTS = ("images.cocodataset.org", "s3.amazonaws.com")  # where COCO's own pictures lie

@@ -13,11 +13,11 @@ from tqdm import tqdm
 from vlm_itl.core.coco import Coco, by_image, originals, subset
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.fields import MAX_PIXELS
-from vlm_itl.settings import Local, LocalPart, Select
 from vlm_itl.core.files import read_regular
 from vlm_itl.core.pictures import suffix
 from vlm_itl.data.instances import most_bytes, normalise, picture_path, picture_problem, read_instances, renumbered, shared
 from vlm_itl.data.selection import Part, category_ids, left_out, select
+from vlm_itl.settings import Local, LocalPart, Select
 
 
 def prepare(

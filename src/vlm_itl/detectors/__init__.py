@@ -1,13 +1,15 @@
-"""Detectors: they learn from labels, and propose masks. A new kind is a class with the methods of `Detector`, and a place in `KINDS`."""
+"""Detectors: they learn from labels, and propose masks. A new kind is a class with the methods of `Detector`, and a line in
+`vlm_itl.settings.registry`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, NamedTuple, Protocol
 
 from vlm_itl import settings
 from vlm_itl.core.coco import Coco
+from vlm_itl.settings.registry import DETECTORS
 
 Row = dict[str, Any]
 
@@ -65,21 +67,7 @@ class Detector(Protocol):
         """
 
 
-def _mask_rcnn() -> type[Detector]:
-    from vlm_itl.detectors.mask_rcnn.detector import MaskRcnn
-
-    return MaskRcnn
-
-
-def _blobs() -> type[Detector]:
-    from vlm_itl.detectors.blobs import Blobs
-
-    return Blobs
-
-
-KINDS: dict[str, Callable[[], type[Detector]]] = {"mask_rcnn": _mask_rcnn, "blobs": _blobs}  # imported when asked for: torch takes seconds
-
-
 def detector(chosen: settings.Detector) -> Detector:
     """The detector of these settings."""
-    return KINDS[chosen.kind]()(chosen)
+    kind: type[Detector] = resolve_name(DETECTORS[chosen.kind])
+    return kind(chosen)

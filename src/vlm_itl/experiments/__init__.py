@@ -1,1 +1,1 @@
-"""Whole experiments: running the graph and sweeps over it, and collecting, pooling and tracing what they gave."""
+"""Whole experiments: sweeps over seeds, and collecting, pooling and tracing what experiments gave."""

@@ -1,1 +1,1 @@
-"""What DVC's stages share: how one is declared and run, and which code each of them uses."""
+"""The graph of stages: how a stage is declared and run, and how DVCs run all of them side by side."""

@@ -10,27 +10,57 @@ import argparse
 import gc
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from stat import S_ISLNK
 from string import Formatter
 from typing import Any, NoReturn
 
 from vlm_itl import settings as settings_module
+from vlm_itl.core.code import LISTS, ROOT
+from vlm_itl.core.code import check as check_code
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import outer_repository, scratch, write_text
 from vlm_itl.core.redact import line, say
 
 STARTED_NS = time.time_ns()  # this module is the first of the project that a stage imports
-ROOT = Path(__file__).resolve().parents[3]  # of src/vlm_itl/pipeline/stage.py
 PARAMS = Path("params.yaml")
 HASHED_BYTES = 64 * 2**20  # larger inputs are compared by size and time of change only
+
+
+@dataclass(frozen=True)
+class File:
+    """A file or folder that a stage reads or writes.
+
+    Attributes:
+        path: where it lies unless the command line says otherwise. `{option}` is filled from the command line; without that option there
+            is no such file. `${section.key}` is a path that params.yaml holds, and no option: DVC cannot quote, and a path may hold
+            whatever a shell reads otherwise.
+        meaning: for `--help`.
+        only_with: an option without which there is no such file, though its path does not name it.
+    """
+
+    path: str
+    meaning: str
+    only_with: str | None = None
+
+    @property
+    def setting(self) -> str | None:
+        """The key of params.yaml that holds the path."""
+        return self.path[2:-1] if self.path.startswith("${") else None
+
+    def at(self, options: Mapping[str, str | None]) -> Path | None:
+        """The path with these options, None where there is no such file."""
+        needed = {name for _, name, _, _ in Formatter().parse(self.path) if name} | ({self.only_with} if self.only_with else set())
+        return Path(self.path.format(**options)) if all(options.get(name) for name in needed) else None
 
 
 @dataclass(frozen=True)
@@ -38,24 +68,23 @@ class Stage:
     """What a stage reads, writes and which settings it uses: the same facts that `dvc.yaml` declares.
 
     Attributes:
-        reads: input files or folders, name -> meaning. Each is an option `--name PATH`.
+        reads: input files or folders by name. Each is an option `--name PATH`, too.
         writes: outputs, likewise.
-        options: plain text options, likewise.
-        optional: names of `reads`, `writes` or `options` that may be left out (then None).
+        options: plain text options, name -> meaning.
+        optional: names of `options`, and of the `reads` and `writes` that are not there without one, that may be left out (then None).
         params: dotted keys of params.yaml; `{option}` is filled from the command line, and the key falls away where it is not given.
-        named: names of `reads` whose path is a setting, with its dotted key. They are no options: DVC cannot quote, and a path may hold
-            whatever a shell reads otherwise.
         per_run: names of `reads` that are folders with one file a run, with the ending of these files. The files of runs that params.yaml
             no longer has are removed before the stage starts, so that they do not enter DVC's hash of the folder.
+        kinds: lists of `vlm_itl.core.code` of what settings choose, beside the stage's own: `detectors/${detector.kind}`.
     """
 
-    reads: dict[str, str]
-    writes: dict[str, str]
+    reads: dict[str, File]
+    writes: dict[str, File]
     params: tuple[str, ...]
     options: dict[str, str] = field(default_factory=dict)
     optional: frozenset[str] = frozenset()
-    named: dict[str, str] = field(default_factory=dict)
     per_run: dict[str, str] = field(default_factory=dict)
+    kinds: tuple[str, ...] = ()
 
     def parser(self, module: str, doc: str) -> argparse.ArgumentParser:
         parser = argparse.ArgumentParser(
@@ -63,20 +92,31 @@ class Stage:
             description=doc,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             epilog=f"Settings: {', '.join(self.params)} of params.yaml. Usually run by `dvc repro`."
-            + "".join(f"\nAlso reads {key}: {self.reads[name]}." for name, key in self.named.items()),
+            + "".join(f"\nAlso reads {file.setting}: {file.meaning}." for file in self.reads.values() if file.setting),
         )
-        for group, names in (("reads", self.reads), ("writes", self.writes)):
+        for group, files in (("reads", self.reads), ("writes", self.writes)):
             section = parser.add_argument_group(group)
-            for name, meaning in names.items():
-                if name in self.named:
-                    continue
-                section.add_argument(
-                    f"--{name.replace('_', '-')}",
-                    type=Path, metavar="PATH", required=name not in self.optional, help=meaning,
-                )  # fmt: skip
+            for name, file in files.items():
+                if not file.setting:
+                    section.add_argument(
+                        f"--{name.replace('_', '-')}", type=Path, metavar="PATH", help=f"{file.meaning} (else {file.path})"
+                    )
+        needed = {name for key in self.params for _, name, _, _ in Formatter().parse(key) if name}  # others name paths, which may be said
         for name, meaning in self.options.items():
-            parser.add_argument(f"--{name.replace('_', '-')}", required=name not in self.optional, help=meaning)
+            parser.add_argument(f"--{name.replace('_', '-')}", required=name in needed - self.optional, help=meaning)
         return parser
+
+    def parse(self, module: str, doc: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
+        """The command line, with the paths that it does not say. Exits with a line where one that is needed cannot be known."""
+        parser = self.parser(module, doc)
+        arguments = parser.parse_args(argv)
+        options = {name: getattr(arguments, name) for name in self.options}
+        for name, file in {**self.reads, **self.writes}.items():
+            if not file.setting and getattr(arguments, name) is None:
+                setattr(arguments, name, file.at(options))
+                if getattr(arguments, name) is None and name not in self.optional:
+                    parser.error(f"--{name.replace('_', '-')} PATH is needed, or the options in {file.path}")
+        return arguments
 
     def keys(self, arguments: argparse.Namespace) -> tuple[str, ...]:
         """The dotted settings keys that a run with these arguments reads."""
@@ -93,15 +133,18 @@ class Stage:
         return message
 
     def run(self, main: Callable[..., None], doc: str, argv: Sequence[str] | None = None) -> None:
-        """Run `main(**arguments, settings={key: value})` and exit the process with an error line if it cannot be done."""
+        """Run `main(**arguments, settings={key: value})`, and exit the process with an error line if it cannot be done.
+
+        Of the options `main` gets those that it names; the others are in paths.
+        """
         module = f"stages.{Path(sys.modules[main.__module__].__file__ or main.__module__).stem}"
-        arguments = self.parser(module, doc).parse_args(argv)
+        arguments = self.parse(module, doc, argv)
         if os.environ.get("DVC_STAGE"):
             with suppress(OSError):
                 error_file(os.environ["DVC_STAGE"]).unlink()
         gc.set_threshold(10_000, 10, 10)  # importing torch makes a million objects that stay: look through them less often
         try:
-            self._run(main, arguments)
+            self._run(main, arguments, module)
         except UserError as error:
             fail(str(error))
         except KeyboardInterrupt:
@@ -113,12 +156,24 @@ class Stage:
         finally:
             gc.freeze()  # nor once more when the process ends
 
-    def _run(self, main: Callable[..., None], arguments: argparse.Namespace) -> None:
+    def code(self, module: str, fill: Callable[[str], str]) -> list[Path]:
+        """Lists of the code that this stage uses: its own, and of the kinds that settings and options choose.
+
+        Args:
+            fill: gives a path of `kinds` with its values.
+        """
+        if any(Path(file.path) == LISTS for file in self.writes.values()):  # it is about to write them
+            return []
+        return [LISTS / f"{path}.md5" for path in (module.replace(".", "/"), *map(fill, self.kinds))]
+
+    def _run(self, main: Callable[..., None], arguments: argparse.Namespace, module: str) -> None:
         keys = self.keys(arguments)
         settings = settings_module.check(PARAMS)
         refuse_a_shallow_clone()
         chosen = {key: settings_module.pick(settings, key) for key in keys}
-        given = vars(arguments) | {name: Path(settings_module.pick(settings, key)) for name, key in self.named.items()}
+        named = {name: Path(settings_module.pick(settings, file.setting)) for name, file in self.reads.items() if file.setting}
+        given = vars(arguments) | named
+        check_code(self.code(module, lambda path: filled(path, settings, vars(arguments))))
         inputs = [given[name] for name in self.reads if given[name] is not None]
         outputs = [given[name] for name in self.writes if given[name] is not None]
         for path in inputs:
@@ -130,7 +185,7 @@ class Stage:
         for path in outputs:
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            main(**given, settings=chosen)
+            main(**{name: given[name] for name in signature(main).parameters if name != "settings"}, settings=chosen)
         except UserError as error:
             raise UserError(self.named_entry(str(error), arguments)) from None
         changed = [str(path) for path in inputs if not same(path, before[path])]
@@ -146,8 +201,13 @@ class Stage:
             raise UserError(f"{', '.join(changed)}: changed while the stage ran, so its result is discarded; run it again")
 
 
+def filled(path: str, settings: settings_module.Settings, options: Mapping[str, Any]) -> str:
+    """A path of `Stage.kinds` with its values: `${section.key}` from settings, `{option}` from the command line."""
+    return re.sub(r"\$\{([^}]*)\}", lambda key: str(settings_module.pick(settings, key[1])), path).format(**options)
+
+
 def fail(message: str) -> NoReturn:
-    """End the process with an error line, which `vlm_itl.experiments.repro` says again when all other stages have run."""
+    """End the process with an error line, which `vlm_itl.pipeline.repro` says again when all other stages have run."""
     message = line(message)  # file names are strangers' text
     if os.environ.get("DVC_STAGE"):
         with suppress(OSError):

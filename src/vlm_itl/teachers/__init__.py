@@ -6,26 +6,39 @@ import gc
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from pkgutil import resolve_name
+from typing import Any, Protocol
 
 import torch
 from tqdm import tqdm
 
 from vlm_itl.core.coco import Coco, result
+from vlm_itl.core.code import used_by
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.pictures import Pixels, read_picture
 from vlm_itl.core.redact import say
 from vlm_itl.resume.progress import Progress, digest_of
 from vlm_itl.settings import GroundedSam2, Sam3
-from vlm_itl.teachers.grounded_sam2 import GroundedSam2Teacher
+from vlm_itl.settings.registry import TEACHERS
 from vlm_itl.teachers.pseudo_labels import Found
-from vlm_itl.teachers.sam3 import Sam3Teacher
 
 Row = dict[str, Any]
 VERSIONS = ("torch", "torchvision", "transformers", "tokenizers", "numpy", "pillow", "pycocotools")
 
 
-def make_teacher(settings: GroundedSam2 | Sam3, captions: list[str]) -> GroundedSam2Teacher | Sam3Teacher:
+class Teacher(Protocol):
+    """What `label` asks of a kind."""
+
+    device: str
+    identity: Row  # models, revisions
+
+    def __init__(self, settings: Any, captions: list[str]) -> None: ...
+
+    def find(self, pictures: list[Pixels]) -> list[list[Found]]:
+        """The instances on each picture."""
+
+
+def make_teacher(settings: GroundedSam2 | Sam3, captions: list[str]) -> Teacher:
     """The models of these settings, loaded when the first pictures come.
 
     Args:
@@ -34,7 +47,8 @@ def make_teacher(settings: GroundedSam2 | Sam3, captions: list[str]) -> Grounded
     Raises:
         UserError: a hub id without a revision, or `device: cuda` and there is none.
     """
-    return GroundedSam2Teacher(settings, captions) if isinstance(settings, GroundedSam2) else Sam3Teacher(settings, captions)
+    kind: type[Teacher] = resolve_name(TEACHERS[settings.kind])
+    return kind(settings, captions)
 
 
 def label(data: Coco, images: Path, settings: GroundedSam2 | Sam3) -> tuple[list[Row], Row]:
@@ -61,7 +75,7 @@ def label(data: Coco, images: Path, settings: GroundedSam2 | Sam3) -> tuple[list
         **settings.model_dump(exclude={"device", "batch_size"}), "captions": dict(zip((r["name"] for r in data["categories"]), captions)),
         **teacher.identity, "versions": {name: version(name) for name in VERSIONS},
     }  # fmt: skip
-    package = sorted(Path(__file__).parent.glob("*.py"))
+    package = used_by(__name__, type(teacher).__module__)
     pictures = [images / i["file_name"] for i in data["images"]]
     machine = [teacher.device, torch.get_num_threads(), torch.cuda.get_device_name() if teacher.device == "cuda" else "cpu"]
     progress = Progress("autolabels", digest_of([identity, data["images"], ids, settings.batch_size, machine], [*package, *pictures]))

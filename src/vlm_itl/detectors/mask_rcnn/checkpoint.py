@@ -12,15 +12,13 @@ from typing import Any
 
 import torch
 
+from vlm_itl.core.code import used_by
 from vlm_itl.detectors.mask_rcnn.processes import gathered, world
 from vlm_itl.resume.progress import digest_of, line_of, reopened, state_folder, whole_lines
 
-HERE = Path(__file__).parent
-CODE = [*sorted(HERE.glob("*.py")), HERE.parent / "labels.py", HERE.parents[1] / "metrics" / "detection.py"]  # that results depend on
-
 
 def key_of(settings: Any, files: Iterable[Path | None]) -> str:
-    """sha256 over settings (JSON), contents of files (None and what is not there count too), `CODE`, versions, threads, processes."""
+    """sha256 over settings (JSON), contents of files (None and what is not there count too), code, versions, threads, processes."""
     return digest_of(
         [
             settings,
@@ -28,7 +26,7 @@ def key_of(settings: Any, files: Iterable[Path | None]) -> str:
             # float sums depend on how they are shared out
             torch.get_num_threads(), world(), torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         ],
-        [*CODE, *files],
+        [*used_by("vlm_itl.detectors.mask_rcnn.detector"), *files],
     )  # fmt: skip
 
 

@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from vlm_itl.core.files import read_json, replacing
-from vlm_itl.pipeline.stage import Stage
+from vlm_itl.pipeline.stage import File, Stage
 from vlm_itl.report.contact_sheet import draw
 
 STAGE = Stage(
     reads={
-        "proposals": "the pseudo-labels",
-        "truth": "ground truth of the images that they were drawn on",
-        "images": "folder of the images",
+        "proposals": File("loop/{name}/proposals.json", "the pseudo-labels"),
+        "truth": File("artifacts/split/truth.json", "ground truth of the images that they were drawn on"),
+        "images": File("artifacts/data/images", "folder of the images"),
     },
-    writes={"sheet": "the picture, JPEG"},
+    writes={"sheet": File("loop/{name}/contact_sheet.jpg", "the picture, JPEG")},
+    options={"name": "the teacher's name in params.yaml"},
     params=("evaluate.judge_iou", "gallery"),
 )
 

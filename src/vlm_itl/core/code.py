@@ -1,0 +1,72 @@
+"""Which code a stage uses, so that DVC runs it again when that changes, and only then.
+
+A module uses itself, all that it imports wherever in the file, and the packages in which these lie (Python runs their `__init__`). Imports
+for type checkers alone do not count. `vlm_itl.settings` does not count either: it holds declarations, and DVC watches the values. What
+settings choose, such as a kind of judge, is loaded by `vlm_itl.settings.registry` and so is no import: it has a list of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import grimp
+
+from vlm_itl.core.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[3]  # of src/vlm_itl/core/code.py
+LISTS = Path("artifacts/code")  # written by the stage `code`
+DECLARATIONS = "vlm_itl.settings"
+
+
+def used_by(*modules: str) -> list[Path]:
+    """Files of this project that the modules use, below `ROOT`, sorted.
+
+    Args:
+        modules: full names, of `vlm_itl` or `stages`.
+    """
+    graph = imports(*sorted({module.partition(".")[0] for module in modules} | {"vlm_itl"}))
+    found, waiting = set[str](), list(modules)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += graph.find_modules_directly_imported_by(name)
+            if "." in name:
+                waiting.append(name.rpartition(".")[0])
+    return sorted(file_of(name) for name in found)
+
+
+@functools.cache
+def imports(*packages: str) -> grimp.ImportGraph:
+    """Which module imports which, but for declarations and type checkers."""
+    graph = grimp.build_graph(*packages, cache_dir=None, exclude_type_checking_imports=True)
+    for name in [name for name in graph.modules if f"{name}.".startswith(f"{DECLARATIONS}.")]:
+        graph.remove_module(name)
+    return graph
+
+
+def file_of(module: str) -> Path:
+    """The file of a module of this project."""
+    base = ROOT / ("" if module.partition(".")[0] == "stages" else "src") / module.replace(".", "/")
+    return base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+
+
+def listing(files: Iterable[Path]) -> str:
+    """A line a file, its MD5 and its path below `ROOT`: what `md5sum --check` reads."""
+    return "".join(f"{hashlib.md5(path.read_bytes()).hexdigest()}  {path.relative_to(ROOT)}\n" for path in files)
+
+
+def check(lists: Iterable[Path]) -> None:
+    """Raises:
+    UserError: code is not as a list says. DVC would record the list, and the stage would run something else.
+    """
+    for path in lists:
+        if not path.exists():  # the stage is run by hand
+            continue
+        for line in path.read_text().splitlines():
+            md5, _, name = line.partition("  ")
+            if not (ROOT / name).exists() or hashlib.md5((ROOT / name).read_bytes()).hexdigest() != md5:
+                raise UserError(f"{name}: changed since the stage `code` listed it in {path}; run `dvc repro`, which lists it anew")

@@ -1,0 +1,23 @@
+"""Every kind that params.yaml can name, one line each: its name there, and the class, as `package.module:Class`.
+
+The classes are loaded when they are asked for, since some of them load torch. No stage depends on this file, so that another kind makes
+nothing stale: a stage depends on the code of the kind that its settings name (`vlm_itl.core.code`).
+"""
+
+DETECTORS = {
+    "mask_rcnn": "vlm_itl.detectors.mask_rcnn.detector:MaskRcnn",
+    "blobs": "vlm_itl.detectors.blobs:Blobs",
+}
+
+POLICIES = dict.fromkeys(("pool", "annotate", "correct", "drop", "ground_truth"), "vlm_itl.loop.labels:update")
+
+SOURCES = {
+    "synthetic": "vlm_itl.data.synthetic:write_dataset",
+    "local": "vlm_itl.data.local:prepare",
+    "coco2017": "vlm_itl.data.coco2017:prepare",
+}
+
+TEACHERS = {
+    "grounded-sam2": "vlm_itl.teachers.grounded_sam2:GroundedSam2Teacher",
+    "sam3": "vlm_itl.teachers.sam3:Sam3Teacher",
+}
