@@ -30,7 +30,7 @@ STAGE = Stage(
     },
     options={"name": "the teacher's name in params.yaml"},
     params=("processor", "autolabels.{name}"),
-    kinds=("teachers/${autolabels.{name}.kind}",),
+    kinds=("teachers/{name}",),
 )
 
 

@@ -13,18 +13,24 @@ from vlm_itl.settings import registry
 STAGE = Stage(
     reads={"library": File("src/vlm_itl", "the library"), "stages": File("stages", "what DVC runs")},
     writes={"lists": File("artifacts/code", "folder of lists, a line a file, as md5sum writes them")},
-    params=("judges", "runs"),
+    params=("autolabels", "judges", "runs"),
 )
 
 
 def main(library: Path, stages: Path, lists: Path, settings: dict[str, Any]) -> None:
     modules = {f"stages/{path.stem}": f"stages.{path.stem}" for path in stages.glob("*.py") if path.stem != "__init__"}
-    for folder, kinds in (("detectors", registry.DETECTORS), ("teachers", registry.TEACHERS), ("sources", registry.SOURCES)):
-        modules |= {f"{folder}/{kind}": place.partition(":")[0] for kind, place in kinds.items()}
-    modules |= {f"judges/{name}": f"vlm_itl.judges.{'vlm' if judge.kind == 'vlm' else 'simple'}" for name, judge in settings["judges"].items()}
-    modules |= {f"policies/{name}": registry.POLICIES[run.policy].partition(":")[0] for name, run in settings["runs"].items()}
+    places = {f"detectors/{kind}": place for kind, place in registry.DETECTORS.items()}
+    places |= {f"sources/{kind}": place for kind, place in registry.SOURCES.items()}
+    places |= {f"teachers/{name}": registry.TEACHERS[teacher.kind] for name, teacher in settings["autolabels"].items()}
+    places |= {f"policies/{name}": registry.POLICIES[run.policy] for name, run in settings["runs"].items()}
+    modules |= {name: place.partition(":")[0] for name, place in places.items()}
+    modules |= {f"judges/{name}": judge_module(judge) for name, judge in settings["judges"].items()}
     for name, module in modules.items():
         write_text(lists / f"{name}.md5", listing(used_by(module)))
+
+
+def judge_module(judge: Any) -> str:
+    return "vlm_itl.judges.vlm" if judge.kind == "vlm" else "vlm_itl.judges.simple"
 
 
 if __name__ == "__main__":

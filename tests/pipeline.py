@@ -113,9 +113,10 @@ class Clone:
         found, settings = [], load(self.folder / "params.yaml")
         for (stage, path), (module, *words) in self.opened().items():
             declaration = importlib.import_module(module).STAGE
-            given = declaration.parser(module, "").parse_args(words)
+            given = declaration.parse(module, "", words)
             declared = {str(v) for n in (*declaration.reads, *declaration.writes) if (v := getattr(given, n, None)) is not None}
-            declared |= {pick(settings, key) for key in declaration.named.values()} | {"params.yaml", "dvc.yaml"}
+            declared |= {pick(settings, file.setting) for file in declaration.reads.values() if file.setting}
+            declared |= {"params.yaml", "dvc.yaml", "artifacts/code"}
             parts = Path(path).parts
             near = {str(Path(*parts[:k])) for k in range(1, len(parts) + 1)}
             temporary = any(Path(path).parent == Path(d).parent and Path(path).name.startswith(f".{Path(d).name}") for d in declared)

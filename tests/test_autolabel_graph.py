@@ -13,7 +13,7 @@ pytestmark = pytest.mark.pipeline
 
 
 def start_of(name: str) -> set[str]:
-    return {f"{kind}@{name}" for kind in ("autolabel", "evaluate-autolabel", "sheet")}
+    return {f"{kind}@{name}" for kind in ("autolabel", "evaluate-autolabel", "contact-sheet")}
 
 
 def test_arms_without_initial_labels(tmp_path):
@@ -43,7 +43,7 @@ def test_arms_without_initial_labels(tmp_path):
     )  # fmt: skip
     # whatever was there does not run again
     assert ran(done.stdout) == start_of("gsam2") | stages_of("autolabel-1") | stages_of("autolabel-vlm-1") | {
-        "report", "compare", "figures-data", "figures-comparison", "figures-arms", "figures-judges",
+        "report", "compare", "figures", "code",
     }  # fmt: skip
     assert work.digests("loop/start") == before
 
@@ -83,10 +83,10 @@ def test_arms_without_initial_labels(tmp_path):
     assert numbers["images"] == images
     assert set(numbers["mask"]["per_class"]) == {"stop sign", "bird"}
     assert "metrics/autolabel/gsam2.json" in work.run("dvc", "metrics", "show").stdout
-    with PIL.Image.open(work.folder / "loop/gsam2/sheet.jpg") as sheet:
+    with PIL.Image.open(work.folder / "loop/gsam2/contact_sheet.jpg") as sheet:
         assert min(sheet.size) > 100
-    work.run("dvc", "plots", "show", "loop/gsam2/sheet.jpg")
-    assert list((work.folder / "dvc_plots").rglob("*sheet.jpg"))
+    work.run("dvc", "plots", "show", "loop/gsam2/contact_sheet.jpg")
+    assert list((work.folder / "dvc_plots").rglob("*contact_sheet.jpg"))
 
 
 def test_a_model_that_cannot_be_had_is_said_in_one_line(tmp_path):

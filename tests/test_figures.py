@@ -188,14 +188,21 @@ def test_many_arms_look_different():
 
 
 def test_the_stage_gives_equal_bytes_in_two_processes_and_no_date(tmp_path):
+    drawn = ("data-figure", "comparison-figure", "hours", "prices", "crowding", "rounds")
+    (tmp_path / "judge").mkdir()
+    write_json(tmp_path / "comparison.json", read_json(ROOT / "metrics/comparison.json"))
+    write_json(tmp_path / "curve.json", [])
     for name, seed in (("a", "1"), ("b", "2")):
         done = subprocess.run(
-            [sys.executable, "-m", "stages.figures_data", f"--split={ROOT / 'metrics/split.json'}", f"--figure={tmp_path / name}.svg"],
+            [sys.executable, "-m", "stages.figures", f"--split={ROOT / 'metrics/split.json'}", f"--judge={tmp_path / 'judge'}",
+             f"--compared={tmp_path / 'comparison.json'}", f"--curve={tmp_path / 'curve.json'}",
+             *(f"--{figure}={tmp_path / name}/{figure}.svg" for figure in drawn)],
             cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-    text = (tmp_path / "a.svg").read_text()
-    assert text == (tmp_path / "b.svg").read_text()
+    for figure in drawn:
+        assert (tmp_path / f"a/{figure}.svg").read_bytes() == (tmp_path / f"b/{figure}.svg").read_bytes()
+    text = (tmp_path / "a/data-figure.svg").read_text()
     assert "dc:date" not in text
     assert "http://" not in text.replace("http://www.w3.org", "").replace("http://purl.org", "").replace("http://creativecommons.org", "")
 

@@ -11,6 +11,8 @@ import importlib
 import re
 import shlex
 import shutil
+import subprocess
+from functools import partial
 from pathlib import Path
 
 import networkx as nx
@@ -19,12 +21,12 @@ from conftest import ROOT
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from vlm_itl.settings import Settings, VlmJudge, check, load, wanted
+from stages import code
+from vlm_itl.pipeline.stage import filled
+from vlm_itl.settings import Settings, VlmJudge, check, load, registry, wanted
 
 GRAPH = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
 STAGES = {name: stage.get("do", stage) for name, stage in GRAPH["stages"].items()}
-
-PACKAGES = {f"src/vlm_itl/{name}" for name in ("base", "data", "detectors", "judging", "autolabel")}  # deps as a whole
 
 
 def module_file(name: str) -> Path | None:
@@ -61,7 +63,7 @@ def closure(module: str) -> set[str]:
     while todo:
         name = todo.pop()
         path = module_file(name)
-        if path is None or name in seen:
+        if path is None or name in seen or f"{name}.".startswith("vlm_itl.settings."):  # declarations: DVC watches the values
             continue
         seen[name] = path
         todo += imports(path, name)
@@ -71,14 +73,7 @@ def closure(module: str) -> set[str]:
 
 
 def is_code(dep: str) -> bool:
-    return dep.endswith(".py") or (dep.startswith("src/") and not dep.endswith(".jinja"))
-
-
-def no_matter(path: str) -> bool:
-    """A package that only holds modules together; that of the stages also says where the library lies, and the library's loads `base`."""
-    if path in ("stages/__init__.py", "src/vlm_itl/__init__.py"):
-        return True
-    return [type(n) for n in ast.parse((ROOT / path).read_text()).body] in ([], [ast.Expr])
+    return dep.startswith("artifacts/code/")
 
 
 def entries(values: list) -> list[str]:
@@ -88,19 +83,23 @@ def entries(values: list) -> list[str]:
 CHECK = "python -m stages.check"
 
 
+def commands(stage: dict) -> list[str]:
+    return stage["cmd"] if isinstance(stage["cmd"], list) else [stage["cmd"]]
+
+
 def parse(stage: dict):
     """(module, STAGE, arguments) of a stage's last command, templates and all."""
-    words = shlex.split(stage["cmd"].splitlines()[-1])
+    words = shlex.split(commands(stage)[-1])
     assert words[:2] == ["python", "-m"]
     declaration = importlib.import_module(words[2]).STAGE
-    return words[2], declaration, declaration.parser(words[2], "").parse_args(words[3:])
+    return words[2], declaration, declaration.parse(words[2], "", words[3:])
 
 
 def check_files(stage: dict, paths: dict[str, str]) -> None:
-    """What a command reads and writes is what is declared; `paths` are those that come from settings, by key."""
+    """What a command reads and writes is what dvc.yaml says; `paths` are those that come from settings, by key."""
     _, declaration, arguments = parse(stage)
     read = {str(v) for k in declaration.reads if (v := getattr(arguments, k, None)) is not None}
-    read |= {paths[key] for key in declaration.named.values()}
+    read |= {paths[file.setting] for file in declaration.reads.values() if file.setting}
     written = {str(v) for k in declaration.writes if (v := getattr(arguments, k)) is not None}
     assert read == {d for d in entries(stage["deps"]) if not is_code(d)}
     assert written == set(outputs(stage))
@@ -169,7 +168,7 @@ DRAWS = {"stages.gallery"}  # uses such settings for what was shown
 
 
 def test_a_stage_that_loads_a_judge_waits_for_what_is_made_of_it(full):
-    """The model that train-verifier writes and the thresholds of `thresholds` lie in the judge's folder; its settings say that it needs
+    """The model that train-verifier writes and the thresholds of `calibrate` lie in the judge's folder; its settings say that it needs
     them. Which stages load a judge is tested by tests/test_verifier_graph.py, by the files that they open."""
     resolved, graph, settings = full
     waiting = set()
@@ -180,7 +179,7 @@ def test_a_stage_that_loads_a_judge_waits_for_what_is_made_of_it(full):
             if parse(stage)[0] in DRAWS or not isinstance(s, VlmJudge) or name == f"train-verifier@{judge}":
                 continue
             makers = {f"train-verifier@{trained}" for trained in settings.verifiers if s.model == f"judges/{trained}/model"}
-            makers |= {f"thresholds@{judge}"} if s.calibrated else set()
+            makers |= {f"calibrate@{judge}"} if s.calibrated else set()
             assert makers <= nx.descendants(graph, name), name
             if makers:
                 waiting.add(name)
@@ -190,10 +189,11 @@ def test_a_stage_that_loads_a_judge_waits_for_what_is_made_of_it(full):
 def test_names_reach_a_shell_after_they_were_checked():
     """DVC does not quote what it puts into a command, and runs the commands of a stage one by one."""
     for stage in STAGES.values():
-        first, *others = stage["cmd"].splitlines()
+        first, *others = commands(stage)
         assert "${" not in first
         assert not others or (first == CHECK and len(others) == 1)
-        assert {template.partition(".")[0] for template in re.findall(r"\$\{([^}]*)\}", stage["cmd"])} <= {"key", "item"}  # names alone
+        templates = re.findall(r"\$\{([^}]*)\}", " ".join(commands(stage)))
+        assert {template.partition(".")[0] for template in templates} <= {"key", "item"}  # names alone
 
 
 def test_the_keys_that_dvc_wants_are_known(full):
@@ -201,19 +201,46 @@ def test_the_keys_that_dvc_wants_are_known(full):
     resolved, _, settings = full
     asked = {key for stage in resolved.values() for key in stage.get("params", [])}
     sections = {re.fullmatch(r"\$\{(.*)\}", stage["foreach"])[1] for stage in GRAPH["stages"].values() if "foreach" in stage}
-    assert set(wanted(GRAPH, settings.model_dump())) == asked | sections | {"data.root", "detector.config"}
+    assert set(wanted(GRAPH, settings.model_dump())) == asked | sections | {"data.root", "data.source", "detector.config", "detector.kind"}
 
 
-@pytest.mark.parametrize("name", STAGES)
-def test_deps_are_the_import_closure(name):
-    """A package may stand for its files: DVC writes dvc.lock anew after each stage, and each entry makes that slower."""
-    module, _, _ = parse(STAGES[name])
-    declared = [d for d in entries(STAGES[name]["deps"]) if is_code(d)]
-    needed = {path for path in closure(module) if not no_matter(path)}
-    under = {d: {path for path in needed if path == d or path.startswith(f"{d}/")} for d in declared}
-    assert set().union(*under.values()) == needed
-    assert [d for d in declared if not under[d]] == []
-    assert {d for d in declared if (ROOT / d).is_dir()} <= PACKAGES
+def test_every_entry_depends_on_the_lists_of_its_code(full):
+    """Its own, and those of the kinds that its settings choose, which `Stage.check_code` looks at when it runs."""
+    resolved, _, settings = full
+    for name, stage in resolved.items():
+        module, declaration, arguments = parse(stage)
+        lists = declaration.code(module, partial(filled, settings=settings, options=vars(arguments)))
+        assert {d for d in entries(stage["deps"]) if is_code(d)} == {str(path) for path in lists}, name
+
+
+def test_the_lists_are_the_import_closure(full, tmp_path, monkeypatch):
+    """By another account of the imports, which reads every file."""
+    settings = full[2]
+    monkeypatch.chdir(ROOT)
+    code.main(Path("src/vlm_itl"), Path("stages"), tmp_path, {key: getattr(settings, key) for key in code.STAGE.params})
+    lists = {str(path.relative_to(tmp_path).with_suffix("")): path for path in tmp_path.rglob("*.md5")}
+    modules = {f"stages/{parse(stage)[0].rpartition('.')[2]}": parse(stage)[0] for stage in STAGES.values()}
+    kinds = {f"detectors/{kind}": place for kind, place in registry.DETECTORS.items()}
+    kinds |= {f"teachers/{name}": registry.TEACHERS[teacher.kind] for name, teacher in settings.autolabels.items()}
+    kinds |= {f"sources/{kind}": place for kind, place in registry.SOURCES.items()}
+    kinds |= {f"policies/{name}": registry.POLICIES[run.policy] for name, run in settings.runs.items()}
+    modules |= {name: place.partition(":")[0] for name, place in kinds.items()}
+    modules |= {f"judges/{name}": type(judge).__module__ for name, judge in settings.judges.items()}
+    assert set(lists) == set(modules) | {"stages/check"}
+    for name, module in modules.items():
+        assert {line.partition("  ")[2] for line in lists[name].read_text().splitlines()} == closure(module), name
+        done = subprocess.run(["md5sum", "--check", "--quiet", lists[name]], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
+
+
+def test_settings_hold_declarations_alone():
+    """No stage depends on them. So there is no function but those that read and check, and no method but validators."""
+    for path in (ROOT / "src/vlm_itl/settings").glob("*.py"):
+        if path.name in ("reading.py", "everything.py"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                assert "validator" in ast.unparse(node.decorator_list[0]) if node.decorator_list else False, f"{path.name}: {node.name}"
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -249,8 +276,9 @@ def test_heavy_imports_stay_in_their_package():
         allowed = {
             "mask_rcnn": {"torch", "torchvision", "detectron2"},
             "vlm": {"torch", "transformers", "httpx2"},
-            "autolabel": {"torch", "torchvision", "transformers"},
+            "teachers": {"torch", "torchvision", "transformers"},
             "verifier": {"torch", "transformers"},
+            "tools": {"torch", "transformers"},
             "checkpoint.py": {"torch"},  # what the trainings of detector and verifier share
         }
         assert heavy <= allowed.get(path.name, allowed.get(path.parent.name, set())), path
@@ -261,10 +289,8 @@ def test_light_stages_do_not_load_torch():
     import subprocess
     import sys
 
-    names = ("download", "split", "judge", "consistency", "calibrate", "update", "evaluate", "compare", "gallery", "report", "autolabel",
-             "evaluate_autolabel", "sheet", "hold_back", "probes", "thresholds", "train_verifier", "train", "predict")  # fmt: skip
-    figures = ("figures_data", "figures_comparison", "figures_arms", "figures_judges")
-    modules = [f"stages.{n}" for n in names + figures]
+    names = [path.stem for path in (ROOT / "stages").glob("*.py") if path.stem not in ("__init__", "check")]
+    modules = [f"stages.{n}" for n in names]
     code = f"import sys, importlib; [importlib.import_module(m) for m in {modules}]; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -122,7 +122,7 @@ def project(tmp_path, monkeypatch) -> Path:
     write_json(Path("metrics/autolabel/tried-once.json"), {"mask": {"AP": 0.75}, "right": 0.75})  # no start of params.yaml
     PIL.Image.new("RGB", (300, 200), "red").save("loop/sheet.jpg")
     Path("loop/teacher").mkdir()
-    shutil.move("loop/sheet.jpg", "loop/teacher/sheet.jpg")
+    shutil.move("loop/sheet.jpg", "loop/teacher/contact_sheet.jpg")
     return folder
 
 

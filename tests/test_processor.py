@@ -113,7 +113,7 @@ def test_work_done_with_other_instructions_is_not_gone_on_with(monkeypatch):
 
 
 @avx2
-@pytest.mark.parametrize("module", ["stages.train", "stages.compare", "stages.figures_arms", "vlm_itl.report.page"])
+@pytest.mark.parametrize("module", ["stages.train", "stages.compare", "stages.figures", "vlm_itl.report.page"])
 def test_numpy_is_pinned_before_it_is_loaded(module):
     code = (
         f"import sys, {module}; from numpy._core._multiarray_umath import __cpu_features__ as f; "

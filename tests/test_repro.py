@@ -58,8 +58,9 @@ def project(tmp_path):
     def start(command: str, at_once: int = 1) -> subprocess.Popen:
         (tmp_path / "dvc.yaml").write_text(GRAPH.replace("COMMAND", command))
         started.append(subprocess.Popen(
-            [sys.executable, "-m", "vlm_itl.pipeline.repro", f"--at-once={at_once}"], cwd=tmp_path, env=env, text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            [sys.executable, "-m", "vlm_itl.pipeline.repro", f"--at-once={at_once}"], cwd=tmp_path, env=env, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         ))  # fmt: skip
         return started[-1]
 
@@ -74,14 +75,14 @@ def project(tmp_path):
 def test_what_became_of_the_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("VLM_ITL_SCRATCH", str(tmp_path))
     (tmp_path / "errors").mkdir()
-    (tmp_path / "errors/thresholds@sure.txt").write_text("nothing was accepted")
+    (tmp_path / "errors/calibrate@sure.txt").write_text("nothing was accepted")
     (tmp_path / "errors/judge@a-1.txt").write_text("of another day")
-    depends = nx.DiGraph([("judge@a-1", "start"), ("judge@b-1", "thresholds@sure"), ("train@b-1", "judge@b-1"), ("report", "train@b-1"),
-                          ("report", "judge@a-1"), ("thresholds@sure", "start"), ("judge@c-1", "start")])  # fmt: skip
-    assert outcome(["a-1", "b-1", "c-1"], {"thresholds@sure", "judge@b-1", "train@b-1", "report", "judge@c-1"}, depends) == [
+    depends = nx.DiGraph([("judge@a-1", "start"), ("judge@b-1", "calibrate@sure"), ("train@b-1", "judge@b-1"), ("report", "train@b-1"),
+                          ("report", "judge@a-1"), ("calibrate@sure", "start"), ("judge@c-1", "start")])  # fmt: skip
+    assert outcome(["a-1", "b-1", "c-1"], {"calibrate@sure", "judge@b-1", "train@b-1", "report", "judge@c-1"}, depends) == [
         "complete: a-1",
         "not complete: b-1, c-1",
-        "failed: thresholds@sure: nothing was accepted",
+        "failed: calibrate@sure: nothing was accepted",
         "failed: judge@c-1: its error stands above",
         "the report waits for all runs: mend this, or take the incomplete ones out of `runs`, and run it again",
     ]

@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, dataset
 
+from vlm_itl.core.code import listing
 from vlm_itl.core.errors import UserError
-from vlm_itl.core.files import write_json
+from vlm_itl.core.files import write_json, write_text
 from vlm_itl.pipeline import stage as stage_module
-from vlm_itl.pipeline.stage import Stage
+from vlm_itl.pipeline.stage import File, Stage
 
 STAGE = Stage(
-    reads={"source": "text", "extra": "text or folder"},
-    writes={"result": "text"},
+    reads={"source": File("no/default", "text"), "extra": File("{nobody}", "text or folder")},
+    writes={"result": File("out/{judge}.txt", "text")},
     options={"judge": "a judge"},
     optional=frozenset({"extra"}),
     params=("judges.{judge}", "seed"),
@@ -222,7 +223,9 @@ def test_files_of_runs_that_are_gone_are_removed(here, capsys):
         (here / "metrics" / name).parent.mkdir(exist_ok=True)
         (here / "metrics" / name).write_text(name)
     seen = []
-    stage = Stage(reads={"folder": "a file a run"}, writes={"result": ""}, params=("runs",), per_run={"folder": ".json"})
+    stage = Stage(
+        reads={"folder": File("x", "a file a run")}, writes={"result": File("y", "")}, params=("runs",), per_run={"folder": ".json"}
+    )
     main = lambda folder, result, settings: (seen.extend(sorted(p.name for p in folder.iterdir())), result.write_text(""))  # noqa: E731
     main.__module__ = __name__
     stage.run(main, "doc", ["--folder", "metrics", "--result", "out.txt"])
@@ -231,7 +234,7 @@ def test_files_of_runs_that_are_gone_are_removed(here, capsys):
 
 
 def test_a_path_that_a_setting_names_is_read_and_watched(here):
-    stage = Stage(reads={"config": "a YAML"}, writes={"result": ""}, params=("detector",), named={"config": "detector.config"})
+    stage = Stage(reads={"config": File("${detector.config}", "a YAML")}, writes={"result": File("y", "")}, params=("detector",))
     text = (here / "params.yaml").read_text()
     (here / 'it\'s a "$(touch executed)" `touch executed`; #.yaml').write_text("one")
     (here / "params.yaml").write_text(
@@ -297,5 +300,42 @@ def test_help(name, capsys):
     assert stop.value.code == 0
     assert module.__doc__.splitlines()[0] in out
     for kind in (*module.STAGE.reads, *module.STAGE.writes):
-        assert (module.STAGE.named.get(kind) or f"--{kind.replace('_', '-')}") in out
+        file = {**module.STAGE.reads, **module.STAGE.writes}[kind]
+        assert (file.setting or f"--{kind.replace('_', '-')}") in out
     assert f"python -m stages.{name}" in out
+
+
+def test_paths_follow_from_the_options_unless_they_are_said(here):
+    stage = Stage(
+        reads={"source": File("in/{run}.txt", ""), "test": File("test.txt", "", "run"), "old": File("in/{prev}.txt", "")},
+        writes={"result": File("out/{run}.txt", "")},
+        options={"run": "", "prev": ""},
+        optional=frozenset({"run", "prev", "test", "old"}),
+        params=(),
+    )
+
+    def paths(*words):
+        given = stage.parse("x", "doc", words)
+        return [given.source, given.test, given.old, given.result]
+
+    assert paths("--run", "a") == [Path("in/a.txt"), Path("test.txt"), None, Path("out/a.txt")]
+    assert paths("--run", "a", "--prev", "b", "--source", "s") == [Path("s"), Path("test.txt"), Path("in/b.txt"), Path("out/a.txt")]
+    assert paths("--source", "s", "--result", "r") == [Path("s"), None, None, Path("r")]
+
+
+def test_a_path_that_no_option_gives_is_asked_for(here, capsys):
+    with pytest.raises(SystemExit) as stop:
+        Stage(reads={"source": File("in/{run}.txt", "")}, writes={}, options={"run": ""}, params=()).run(write, "doc", [])
+    assert stop.value.code == 2
+    assert "--source PATH is needed, or the options in in/{run}.txt" in capsys.readouterr().err
+
+
+def test_a_stage_refuses_other_code_than_was_listed(here, monkeypatch):
+    """DVC records the list; what runs has to be what it says."""
+    lists = here / "artifacts/code/stages/test_stage.md5"
+    monkeypatch.setenv("DVC_STAGE", "x")
+    write_text(lists, listing([ROOT / "src/vlm_itl/core/errors.py"]))
+    run(write)
+    write_text(lists, lists.read_text() + "0" * 32 + "  src/vlm_itl/core/files.py\n")
+    with pytest.raises(SystemExit, match=r"error: src/vlm_itl/core/files.py: changed since .*; run `dvc repro`"):
+        run(write)

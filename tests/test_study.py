@@ -165,8 +165,8 @@ def test_which_experiments_are_this_trees(project):
 def test_a_file_that_cannot_be_written_is_one_line(project, tmp_path):
     (tmp_path / "file").write_text("")
     done = subprocess.run(
-        [sys.executable, "-m", "vlm_itl.experiments.study", "--csv", str(tmp_path / "file/x.csv")], cwd=project.folder, capture_output=True, text=True,
-        env={**project.env, "PYTHONPATH": str(Path(study.__file__).parents[1])},
+        [sys.executable, "-m", "vlm_itl.experiments.study", "--csv", str(tmp_path / "file/x.csv")],
+        cwd=project.folder, capture_output=True, text=True, env={**project.env, "PYTHONPATH": str(Path(study.__file__).parents[1])},
     )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: ")

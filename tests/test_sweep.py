@@ -63,8 +63,8 @@ def project(tmp_path):
 
         def start(self, seeds: str, at_once: int = 2) -> subprocess.Popen:
             started.append(subprocess.Popen(
-                [sys.executable, "-m", "vlm_itl.experiments.sweep", "--seeds", seeds, f"--at-once={at_once}"], cwd=folder, env=env, text=True,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+                [sys.executable, "-m", "vlm_itl.experiments.sweep", "--seeds", seeds, f"--at-once={at_once}"],
+                cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             ))  # fmt: skip
             return started[-1]

@@ -21,6 +21,7 @@ from PIL import Image
 from tiny_detector import detector, pictures, predicted, steps
 
 from vlm_itl.core.coco import decode
+from vlm_itl.core.code import used_by
 from vlm_itl.core.errors import UserError
 from vlm_itl.detectors.mask_rcnn.schedule import optimiser_steps
 from vlm_itl.settings import EarlyStopping, ModelLabels, Training

@@ -31,7 +31,7 @@ def clone(tmp_path_factory) -> Clone:
 
 def test_it_learns_and_judges(clone):
     ran = clone.repro("judge@verifier-1", "judge@bands-1", "update@bands-1", "consistency", "calibrate")
-    assert ran >= TRAINING | {"hold-back", "probes", "judge-probes@verifier", "thresholds@bands", "judge@verifier-1", "judge@bands-1"}
+    assert ran >= TRAINING | {"hold-back", "probes", "judge-probes@verifier", "calibrate@bands", "judge@verifier-1", "judge@bands-1"}
     held_out = "metrics/verifier/verifier/held_out.json"
     numbers = clone.json(held_out)
     assert numbers["mask"]["examples"] == 600
@@ -61,7 +61,7 @@ def test_it_learns_and_judges(clone):
 def test_what_changes_runs_again_and_no_more(clone):
     assert clone.repro("judge@bands-1", "judge@verifier-1") == set()
     clone.settings(lambda p: p["probes"]["prices"].update(question=2))
-    assert clone.repro("judge@bands-1", "judge@verifier-1") <= {"thresholds@bands", "judge@bands-1"}
+    assert clone.repro("judge@bands-1", "judge@verifier-1") <= {"calibrate@bands", "judge@bands-1"}
     # thresholds of other settings are refused, and a question of its own too: a calibrated judge asks the probed judge's
     clone.settings(lambda p: p["judges"]["bands"].update(min_mass=0.2))
     said = clone.run("dvc", "repro", "judge@bands-1", check=False).stdout

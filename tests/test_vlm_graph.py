@@ -54,7 +54,7 @@ def test_a_changed_prompt_asks_again_and_an_old_one_does_not(tmp_path):
 
     # the same judge on probes: every number that needs a probability is there
     work.settings(lambda p: p.update(probed=["looker"]))
-    assert work.repro("calibrate@looker") == {"hold-back", "probes", "judge-probes@looker", "calibrate@looker"}
+    assert work.repro("measure-probes@looker") == {"hold-back", "probes", "judge-probes@looker", "measure-probes@looker"}
     numbers = work.json("metrics/probes/looker.json")
     assert numbers["probes"] == work.json("metrics/probes/asking/looker.json")["questions"] >= 8
     assert 0 <= numbers["auroc"] <= 1

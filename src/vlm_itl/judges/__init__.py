@@ -55,7 +55,8 @@ def judge(pool: Coco, proposals: list[dict[str, Any]], truth: Coco, prompt: str,
     Returns:
         Rows of `image_id`, `proposals` (how many were shown), `asked`, `actor` (`human`, `model` or `none`: whose time it took),
         `approve`, `log_odds` of P(approve) (null where the judge gives none), `answer` (raw text, null where there is none), of a judge
-        that decides on every mask `accepted` and `questions` (one a mask, one for completeness), and what `vlm_itl.judges.calibration.readable`
+        that decides on every mask `accepted` and `questions` (one a mask, one for completeness), and what
+        `vlm_itl.judges.calibration.readable`
         adds.
     """
     shown = by_image(proposals)

@@ -320,6 +320,10 @@ def watched(jobs: Jobs, at_once: int, stages: int, title: str) -> int:
 def repro(settings: Settings, at_once: int) -> int:
     """Run the experiment. Returns an exit status: 130 after Ctrl-C, DVC's of what failed, else 0."""
     depends, changed = graph_and_changes()
+    if "code" in changed:  # everything depends on it, and what it lists says what else has to run
+        if status := run_dvc("repro", "--single-item", "code"):
+            return status
+        depends, changed = graph_and_changes()
     stale = {stage for stage in depends if stage in changed or nx.descendants(depends, stage) & changed}
     if at_once == 1 or len(stale) <= 1:
         return run_dvc("repro", "--keep-going")

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from inspect import signature
+from inspect import Parameter, signature
 from pathlib import Path
 from stat import S_ISLNK
 from string import Formatter
@@ -124,6 +124,12 @@ class Stage:
         named = {key: {name for _, name, _, _ in Formatter().parse(key) if name} for key in self.params}
         return tuple(key.format(**vars(arguments)) for key in self.params if named[key] <= given)
 
+    def named_by(self, main: Callable[..., None], given: dict[str, Any]) -> dict[str, Any]:
+        """All files, and of the options those that are parameters of `main`: the others are in paths."""
+        own = signature(main).parameters
+        everything = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in own.values())
+        return {name: value for name, value in given.items() if everything or name in own or name not in self.options}
+
     def named_entry(self, message: str, arguments: argparse.Namespace) -> str:
         """An error about `judges` or the like, from code that has one judge's settings and not its name, with `judges.NAME`."""
         for section in {key.partition(".")[0] for key in self.params if "{" in key}:
@@ -173,7 +179,8 @@ class Stage:
         chosen = {key: settings_module.pick(settings, key) for key in keys}
         named = {name: Path(settings_module.pick(settings, file.setting)) for name, file in self.reads.items() if file.setting}
         given = vars(arguments) | named
-        check_code(self.code(module, lambda path: filled(path, settings, vars(arguments))))
+        if os.environ.get("DVC_STAGE"):  # by hand, nobody records what ran
+            check_code(self.code(module, lambda path: filled(path, settings, vars(arguments))))
         inputs = [given[name] for name in self.reads if given[name] is not None]
         outputs = [given[name] for name in self.writes if given[name] is not None]
         for path in inputs:
@@ -185,7 +192,7 @@ class Stage:
         for path in outputs:
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            main(**{name: given[name] for name in signature(main).parameters if name != "settings"}, settings=chosen)
+            main(**self.named_by(main, given), settings=chosen)
         except UserError as error:
             raise UserError(self.named_entry(str(error), arguments)) from None
         changed = [str(path) for path in inputs if not same(path, before[path])]

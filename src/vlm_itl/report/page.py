@@ -249,7 +249,7 @@ def collect(settings: Settings, study_csv: Path | None = None, pooled_json: Path
                 examples[name] = cards
     sheets = []
     for name in settings.autolabels:
-        path = Path(f"loop/{name}/sheet.jpg")
+        path = Path(f"loop/{name}/contact_sheet.jpg")
         if path.exists():
             shown.append(path)
             sheets.append(Figure(name, f"Pseudo-labels of {name} beside the true masks.", data_url(path.read_bytes(), "image/jpeg")))
