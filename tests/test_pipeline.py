@@ -28,7 +28,7 @@ AFTER = {"compare", "report", "figures"}  # what brings runs together
 @pytest.fixture(scope="module")
 def first(tmp_path_factory) -> Clone:
     clone = Clone(tmp_path_factory.mktemp("first") / "clone")
-    shared = {"download", "split", "pretrain", "predict-start", "evaluate-start", "hold-back", "probes", "code"} | AFTER
+    shared = {"download", "split", "pretrain", "predict-start", "evaluate-start", "hold-back", "probes"} | AFTER
     assert clone.repro() == shared | stages_of("human-1") | stages_of("vlm-sim-1")
     clone.commit("ran")
     return clone
