@@ -11,6 +11,7 @@ COMMANDS = {  # name: module with `main(argv)`, and what it does
     "page": ("report.page", "write the page of the outputs that are there"),
     "study": ("experiments.study", "tables of all experiments of a commit, and verdicts over seeds"),
     "sweep": ("experiments.sweep", "run the experiment for several seeds"),
+    "settings": ("tools.settings_table", "print all settings with their meaning, or write docs/settings.md"),
     "picture": ("report.figures.overview", "draw README's picture again"),
 }
 

@@ -15,4 +15,4 @@ MAX_PIXELS = 100_000_000  # of a picture, unless `data.max_pixels` says otherwis
 
 
 class Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)

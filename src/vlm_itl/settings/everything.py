@@ -22,27 +22,48 @@ from vlm_itl.settings.teachers import AutoLabel
 class Settings(Model):
     """The whole of `params.yaml`."""
 
-    seed: Seed  # of training and of simulated judges; data and split have their own: a sweep keeps the test set
-    processor: Literal["avx2", "native"] = "avx2"  # what CPUs compute with: the same everywhere, or all they have (docs/method.md)
+    seed: Seed
+    """Seed of training and of simulated judges. Data and split have their own, so that a sweep keeps the test set."""
+    processor: Literal["avx2", "native"] = "avx2"
+    """What CPUs compute with: the same everywhere (`avx2`), or all they have (docs/method.md)."""
     data: Data
+    """Where the pictures come from."""
     select: Select
+    """Which images take part. The defaults are the first study's rules."""
     split: Split
+    """Which training images are for validation, and which are labelled at the start."""
     detector: Detector
+    """What finds the masks."""
     pretrain: Training
+    """How the detector trains on the initial labels."""
     train: Training
+    """How each run trains it further."""
     predict: Predict
-    autolabels: dict[Name, AutoLabel] = Field(default_factory=dict)  # starts without labels: foundation models draw the first proposals
+    """What the detector proposes."""
+    autolabels: dict[Name, AutoLabel] = Field(default_factory=dict)
+    """Starts without labels: foundation models draw the first proposals. By the name of the start."""
     judges: dict[Name, Judge]
+    """Who approves or rejects the proposals. By the judge's name."""
     runs: dict[Name, Run]
+    """One line an iteration. By the run's name."""
     probes: Probes = Field(default_factory=Probes)
+    """Questions with known answers, made from initial labels that no verifier has trained on."""
     probed: list[Name] = Field(default_factory=list)
+    """Names of the judges that are asked the probes."""
     hold_back: HoldBack = Field(default_factory=HoldBack)
-    verifiers: dict[Name, Verifier] = Field(default_factory=dict)  # by the judge that is trained, whose model is judges/<judge>/model
-    calibrations: dict[Name, Calibration] = Field(default_factory=dict)  # by the judge that gets them
+    """Which initial images judges are measured on, and on which a detector makes mistakes for verifiers to learn from."""
+    verifiers: dict[Name, Verifier] = Field(default_factory=dict)
+    """Judges that learn. By the judge that is trained, whose model is `judges/<judge>/model`."""
+    calibrations: dict[Name, Calibration] = Field(default_factory=dict)
+    """Which judge takes its thresholds from whose answers. By the judge that gets them."""
     evaluate: Evaluate
+    """What counts as right, and what a person's time is worth."""
     compare: Compare = Field(default_factory=Compare)
+    """Arms against the reference arm: intervals over test images, and non-inferiority."""
     gallery: Gallery = Field(default_factory=Gallery)
+    """The page of pictures that a run's judge decided on, by whether it was right."""
     report: Report = Field(default_factory=Report)
+    """Other prices under which the figures show the arms."""
 
     def check_runs(self) -> tuple[str, str] | None:
         """The first (key, problem) in `autolabels`, `runs` and `probed` that no single line shows, or None."""
