@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl.core.files import read_json
 from vlm_itl.pipeline.stage import Stage
 from vlm_itl.report import figures
 from vlm_itl.report.figures import arms
+from vlm_itl.report.points import read_points
 
 STAGE = Stage(
     reads={"curve": "mAP and what it cost, a row a run and arm"},
@@ -18,7 +18,7 @@ STAGE = Stage(
 
 
 def main(curve: Path, hours: Path, prices: Path, settings: dict[str, Any]) -> None:
-    points = read_json(curve)
+    points = read_points(curve)
     figures.save(arms.hours(points), hours)
     figures.save(arms.prices(points, settings["report.verify_seconds"]), prices)
 

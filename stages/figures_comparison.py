@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl.core.files import read_json
+from vlm_itl.metrics.rows import read_comparison
 from vlm_itl.pipeline.stage import Stage
 from vlm_itl.report import figures
 from vlm_itl.report.figures import comparison as drawing
+from vlm_itl.report.points import read_points
 
 STAGE = Stage(
     reads={
@@ -21,7 +22,8 @@ STAGE = Stage(
 
 
 def main(comparison: Path, curve: Path, figure: Path, settings: dict[str, Any]) -> None:
-    figures.save(drawing.differences(read_json(comparison)["arms"], figures.labels(read_json(curve))), figure)
+    labels = {point.run: point.label for point in read_points(curve) if point.run != "start"}
+    figures.save(drawing.differences(read_comparison(comparison).arms, labels), figure)
 
 
 if __name__ == "__main__":

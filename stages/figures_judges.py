@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl.core.files import read_json
+from vlm_itl.metrics.rows import read_quality
 from vlm_itl.pipeline.stage import Stage
 from vlm_itl.report import figures
 from vlm_itl.report.figures import judges
+from vlm_itl.report.points import read_points
 
 STAGE = Stage(
     reads={"judge": "folder of judge quality, one file a run", "curve": "mAP and what it cost, a row a run and arm"},
@@ -19,10 +20,9 @@ STAGE = Stage(
 
 
 def main(judge: Path, curve: Path, crowding: Path, rounds: Path, settings: dict[str, Any]) -> None:
-    points = [row for row in read_json(curve) if row["run"] != "start" and not row["drawing"]]
-    label = figures.labels(points)
-    quality = {label[row["run"]]: read_json(judge / f"{row['run']}.json") for row in points}
-    first = {label[row["run"]]: quality[label[row["run"]]] for row in points if row["round"] == 1}
+    points = [point for point in read_points(curve) if point.run != "start" and not point.drawing]
+    quality = {point.label: read_quality(judge / f"{point.run}.json") for point in points}
+    first = {point.label: quality[point.label] for point in points if point.round == 1}
     figures.save(judges.crowding(first), crowding)
     figures.save(judges.rounds(quality), rounds)
 
