@@ -145,7 +145,7 @@ class World:
         return {
             "seed": self.seed, "arm": name, "AP": read_json(folder / "numbers.json")["mask"]["AP"],
             "hours": human_cost(ledger, self.settings.evaluate.seconds)["hours"], **policies.counts(new)["images"],
-            "recall": quality["recall"], "specificity": quality["specificity"], "folder": folder.name,
+            "recall": quality.recall, "specificity": quality.specificity, "folder": folder.name,
         }  # fmt: skip
 
 

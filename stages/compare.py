@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl.core.files import read_json, write_json
+from vlm_itl.core import typed
+from vlm_itl.core.files import read_json
 from vlm_itl.core.redact import say
 from vlm_itl.metrics.matches import load
 from vlm_itl.metrics.verdicts import plan, verdicts
@@ -29,7 +30,7 @@ def main(matches: Path, cost: Path, comparison: Path, settings: dict[str, Any]) 
         say(f"nothing to compare: runs needs an arm of the judge '{s.reference}' (compare.reference) and another")
     models = {run: {0: load(matches / f"{run}.npz")} for run in chosen.runs}  # one seed: this experiment's
     costs = {run: {0: read_json(cost / f"{run}.json")} for run in [*chosen.drawing, *chosen.judged]}
-    write_json(comparison, verdicts(chosen, models, costs, s, settings["evaluate.seconds"], settings["report.verify_seconds"]))
+    typed.write(comparison, verdicts(chosen, models, costs, s, settings["evaluate.seconds"], settings["report.verify_seconds"]))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from vlm_itl.core import typed
 from vlm_itl.core.files import read_json, read_jsonl, write_json
 from vlm_itl.loop.labels import counts, fingerprint
 from vlm_itl.metrics.cost import human_cost
@@ -45,7 +46,7 @@ def main(
     write_json(cost, {**human_cost(read_json(ledger), settings["evaluate.seconds"]), "labels": counts(own)})
     if verdicts and proposals and truth and judge_metrics:
         quality = judge_quality(read_jsonl(verdicts), read_json(proposals), read_json(truth), settings["evaluate.judge_iou"])
-        write_json(judge_metrics, quality)
+        typed.write(judge_metrics, quality)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from vlm_itl.core.files import read_json
+from vlm_itl.metrics.rows import read_comparison, read_quality
 from vlm_itl.pipeline.stage import File, Stage
 from vlm_itl.report import figures
 from vlm_itl.report.figures import arms, comparison, data, judges
+from vlm_itl.report.points import read_points
 
 STAGE = Stage(
     reads={
@@ -44,15 +46,14 @@ def main(
     settings: dict[str, Any],
 ) -> None:
     figures.save(data.split(read_json(split)), data_figure)
-    points = read_json(curve)
-    figures.save(comparison.differences(read_json(compared)["arms"], figures.labels(points)), comparison_figure)
+    points = read_points(curve)
+    labels = {point.run: point.label for point in points if point.run != "start"}
+    figures.save(comparison.differences(read_comparison(compared).arms, labels), comparison_figure)
     figures.save(arms.hours(points), hours)
     figures.save(arms.prices(points, settings["report.verify_seconds"]), prices)
-    judged = [row for row in points if row["run"] != "start" and not row["drawing"]]
-    label = figures.labels(judged)
-    quality = {label[row["run"]]: read_json(judge / f"{row['run']}.json") for row in judged}
-    first = {label[row["run"]]: quality[label[row["run"]]] for row in judged if row["round"] == 1}
-    figures.save(judges.crowding(first), crowding)
+    judged = [point for point in points if point.run != "start" and not point.drawing]
+    quality = {point.label: read_quality(judge / f"{point.run}.json") for point in judged}
+    figures.save(judges.crowding({point.label: quality[point.label] for point in judged if point.round == 1}), crowding)
     figures.save(judges.rounds(quality), rounds)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl.core.files import write_json
+from vlm_itl.core import typed
+from vlm_itl.metrics.rows import read_comparison
 from vlm_itl.pipeline.stage import File, Stage
 from vlm_itl.report import summary as report
 
@@ -36,9 +37,9 @@ def main(
 ) -> None:  # fmt: skip
     runs, judges = settings["runs"], settings["judges"]
     numbers = report.summarise(runs, judges, detection, cost, judge, training, asking)
-    write_json(summary, numbers)
-    write_json(headline, report.headline(numbers, report.read_comparison(comparison)))
-    write_json(curve, report.curve(numbers, runs, judges))
+    typed.write(summary, numbers)
+    typed.write(headline, report.headline(numbers, read_comparison(comparison)))
+    typed.write(curve, report.curve(numbers, runs, judges))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -66,17 +66,17 @@ def test_percentiles_are_scipys():
         (np.arange(30),), difference, n_resamples=2000, vectorized=False, method="percentile", rng=np.random.default_rng(0)
     )
     spread = theirs.standard_error
-    assert row["low"] == pytest.approx(theirs.confidence_interval.low, abs=0.25 * spread)
-    assert row["high"] == pytest.approx(theirs.confidence_interval.high, abs=0.25 * spread)
-    assert row["standard_error"] == pytest.approx(spread, rel=0.1)
+    assert row.low == pytest.approx(theirs.confidence_interval.low, abs=0.25 * spread)
+    assert row.high == pytest.approx(theirs.confidence_interval.high, abs=0.25 * spread)
+    assert row.standard_error == pytest.approx(spread, rel=0.1)
 
 
 def test_a_model_against_itself():
     a, _ = two_arms()
     row = compare({0: a}, {0: a}, QUICK)
-    assert (row["difference"], row["low"], row["high"], row["p"], row["images_needed"]) == (0, None, None, None, None)
-    assert (row["answer"], row["reason"]) == ("cannot tell", "both predict the same")
-    assert compare({1: a, 2: a}, {1: a, 2: a}, QUICK)["reason"] == "both predict the same"
+    assert (row.difference, row.low, row.high, row.p, row.images_needed) == (0, None, None, None, None)
+    assert (row.answer, row.reason) == ("cannot tell", "both predict the same")
+    assert compare({1: a, 2: a}, {1: a, 2: a}, QUICK).reason == "both predict the same"
 
 
 def test_arms_that_learned_the_same_cannot_tell():
@@ -84,30 +84,30 @@ def test_arms_that_learned_the_same_cannot_tell():
     a, b = two_arms()
     own, same, other, unknown = (replace(m, labels=labels) for m, labels in ((a, "x"), (b, "x"), (b, "y"), (b, "")))
     row = compare({0: own}, {0: same}, QUICK)
-    assert (row["answer"], row["reason"]) == ("cannot tell", "both learned from the same labels")
-    assert row["difference"] > 0
+    assert (row.answer, row.reason) == ("cannot tell", "both learned from the same labels")
+    assert row.difference > 0
     for against in (other, unknown):
-        assert compare({0: own}, {0: against}, QUICK)["answer"] == "yes"
-    assert compare({0: replace(a, labels="")}, {0: unknown}, QUICK)["answer"] == "yes"
-    assert compare({0: own, 1: own}, {0: same, 1: other}, QUICK)["reason"] is None  # in one seed they do not
+        assert compare({0: own}, {0: against}, QUICK).answer == "yes"
+    assert compare({0: replace(a, labels="")}, {0: unknown}, QUICK).answer == "yes"
+    assert compare({0: own, 1: own}, {0: same, 1: other}, QUICK).reason is None  # in one seed they do not
 
 
 def test_models_that_ap_cannot_tell_apart_cannot_tell():
     a, _ = two_arms()
     row = compare({0: a}, {0: replace(a, score=a.score / 2)}, QUICK)
-    assert (row["difference"], row["low"], row["answer"]) == (0, None, "cannot tell")
-    assert row["reason"] == "no choice of the test images changes their difference"
+    assert (row.difference, row.low, row.answer) == (0, None, "cannot tell")
+    assert row.reason == "no choice of the test images changes their difference"
 
 
 def test_one_image_and_no_predictions():
     truth, results = world(3, images=1)
     a, b = matches_of(truth, results), matches_of(truth, [])
     row = compare({0: a}, {0: b}, QUICK)
-    assert row["against_mask_AP"] == 0
-    assert row["difference"] == row["mask_AP"] > 0
-    assert (row["low"], row["high"], row["p"], row["images_needed"], row["answer"]) == (None, None, None, None, "cannot tell")
-    assert row["reason"] == "1 test image shows an instance, and an interval needs 20"
-    json.dumps(row, allow_nan=False)
+    assert row.against_mask_AP == 0
+    assert row.difference == row.mask_AP > 0
+    assert (row.low, row.high, row.p, row.images_needed, row.answer) == (None, None, None, None, "cannot tell")
+    assert row.reason == "1 test image shows an instance, and an interval needs 20"
+    json.dumps(asdict(row), allow_nan=False)
 
 
 def test_an_interval_needs_twenty_images_that_show_an_instance():
@@ -115,10 +115,10 @@ def test_an_interval_needs_twenty_images_that_show_an_instance():
         truth, results = perfect(showing, images=showing + 30)
         return {0: matches_of(truth, results)}, {0: matches_of(truth, results[::2])}
 
-    assert compare(*arms(20), QUICK)["answer"] == "yes"
+    assert compare(*arms(20), QUICK).answer == "yes"
     row = compare(*arms(19), QUICK)
-    assert (row["answer"], row["low"], row["images"]) == ("cannot tell", None, 49)
-    assert row["reason"] == "19 test images show an instance, and an interval needs 20"
+    assert (row.answer, row.low, row.images) == ("cannot tell", None, 49)
+    assert row.reason == "19 test images show an instance, and an interval needs 20"
 
 
 def perfect(showing: int, images: int):
@@ -132,17 +132,17 @@ def test_no_instance_anywhere_is_null():
     truth, results = world(3)
     truth["annotations"] = []
     row = compare({0: matches_of(truth, results)}, {0: matches_of(truth, [])}, QUICK)
-    assert row["answer"] == "cannot tell"
-    assert row["difference"] is row["low"] is row["p"] is row["images_needed"] is row["mask_AP"] is None
-    assert row["reason"] == "no test image shows an instance"
-    json.dumps(row, allow_nan=False)
+    assert row.answer == "cannot tell"
+    assert row.difference is row.low is row.p is row.images_needed is row.mask_AP is None
+    assert row.reason == "no test image shows an instance"
+    json.dumps(asdict(row), allow_nan=False)
 
 
 def test_two_models_that_find_nothing_say_nothing():
     truth, _ = world(3)
     row = compare({0: matches_of(truth, [])}, {0: matches_of(truth, [])}, QUICK)
-    assert (row["mask_AP"], row["difference"], row["answer"], row["images_needed"]) == (0, 0, "cannot tell", None)
-    assert row["reason"] == "neither finds anything"
+    assert (row.mask_AP, row.difference, row.answer, row.images_needed) == (0, 0, "cannot tell", None)
+    assert row.reason == "neither finds anything"
 
 
 def test_hierarchical_by_hand():
@@ -184,12 +184,12 @@ def test_seeds_that_agree_are_one_and_seeds_that_do_not_widen():
     a, b = two_arms()
     alike = compare({1: a, 2: a}, {1: b, 2: b}, QUICK)
     one = compare({1: a}, {1: b}, QUICK)
-    assert alike["standard_error"] == pytest.approx(one["standard_error"], abs=1e-6)
-    assert (alike["resampled"], one["resampled"], alike["seeds"]) == ("seeds and images", "images", 2)
-    assert alike["seeds_needed"] is None  # more of them leave the images' part
+    assert alike.standard_error == pytest.approx(one.standard_error, abs=1e-6)
+    assert (alike.resampled, one.resampled, alike.seeds) == ("seeds and images", "images", 2)
+    assert alike.seeds_needed is None  # more of them leave the images' part
     apart = compare({1: a, 2: b}, {1: b, 2: a}, QUICK)
-    assert apart["difference"] == 0
-    assert apart["high"] - apart["low"] > 2 * (alike["high"] - alike["low"])
+    assert apart.difference == 0
+    assert apart.high - apart.low > 2 * (alike.high - alike.low)
 
 
 def test_sign_flip_by_hand():
@@ -225,12 +225,12 @@ def test_the_three_answers():
         "yes", "no", "cannot tell", "cannot tell",
     ]  # fmt: skip
     a, b = two_arms()
-    assert compare({0: a}, {0: b}, QUICK)["answer"] == "yes"  # better is not worse
-    assert compare({0: b}, {0: a}, QUICK)["answer"] == "no"
-    assert compare({0: b}, {0: a}, QUICK.model_copy(update={"margin": 0.9}))["answer"] == "yes"
+    assert compare({0: a}, {0: b}, QUICK).answer == "yes"  # better is not worse
+    assert compare({0: b}, {0: a}, QUICK).answer == "no"
+    assert compare({0: b}, {0: a}, QUICK.model_copy(update={"margin": 0.9})).answer == "yes"
     slightly = compare({0: b}, {0: a}, QUICK)
-    inside = QUICK.model_copy(update={"margin": -slightly["difference"]})
-    assert compare({0: b}, {0: a}, inside)["answer"] == "cannot tell"
+    inside = QUICK.model_copy(update={"margin": -slightly.difference})
+    assert compare({0: b}, {0: a}, inside).answer == "cannot tell"
 
 
 def test_images_needed_of_one_seed_by_hand():

@@ -5,39 +5,42 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
 import PIL.Image
 import pytest
 from conftest import ROOT
+from rows import arm, quality
 
 from vlm_itl.core.files import read_json, write_json
 from vlm_itl.core.runs import DRAWING
 from vlm_itl.data.synthetic import draw_scene
 from vlm_itl.report import figures
 from vlm_itl.report.figures import arms, comparison, data, judges, overview
+from vlm_itl.report.points import Point, SweepPoint
 from vlm_itl.settings import load
 
 HOSTILE = "$\\frac{1}{$ <b>&"
 
 
-def point(arm, number, ap, hours=0.0, decisions=0, seconds=0.0, run=None, drawn=0.0):
-    return {
-        "arm": arm, "run": run or f"{arm}-{number}", "round": number, "drawing": arm == DRAWING,
-        "added_human_hours": hours, "human_hours": 4 + hours, "mask_AP": ap,
-        "box_AP": None, "draw_hours": 4 + drawn, "added_draw_hours": drawn, "human_decisions": decisions, "judge_seconds": seconds,
-        "simulated": False,
-    }  # fmt: skip
+def point(arm, number, ap, hours=0.0, decisions=0, run=None, drawn=0.0):
+    return Point(
+        arm=arm, run=run or f"{arm}-{number}", round=number, drawing=arm == DRAWING, added_human_hours=hours, human_hours=4 + hours,
+        mask_AP=ap, box_AP=None, draw_hours=4 + drawn, added_draw_hours=drawn, human_decisions=decisions, simulated=False,
+    )  # fmt: skip
 
 
 POINTS = [
     point("human", 0, 0.2, run="start"), point("human", 1, 0.25, 0.5, 600),
-    point("vlm", 0, 0.2, run="start"), point("vlm", 1, 0.24, seconds=1800.0),
-    point("sim", 0, 0.2, run="start"), point("sim", 1, 0.23, seconds=None),
+    point("vlm", 0, 0.2, run="start"), point("vlm", 1, 0.24),
+    point("sim", 0, 0.2, run="start"), point("sim", 1, 0.23),
     point(DRAWING, 0, 0.2, run="start"), point(DRAWING, 1, 0.35, 6, run="some", drawn=6.0),
     point(DRAWING, 2, 0.4, 20, run="all", drawn=20.0),
 ]  # fmt: skip
+SECONDS = {"start": 0.0, "human-1": 0.0, "vlm-1": 1800.0, "sim-1": None, "some": 0.0, "all": 0.0, "zero-1": 0.0, "drawn": 0.0}
+COMPUTING = arms.Computing(SECONDS, price=2.0, decision=3.0)
 
 
 def lines(axes) -> dict:
@@ -45,7 +48,7 @@ def lines(axes) -> dict:
 
 
 def test_hours_of_other_prices():
-    panels = arms.prices(POINTS, [1.6, 3.0, 9.0], (2.0, 3.0)).axes
+    panels = arms.prices(POINTS, [1.6, 3.0, 9.0], COMPUTING).axes
     assert [lines(p)["human"][1] for p in panels] == [pytest.approx((600 * s / 3600, 0.25)) for s in (1.6, 3, 9, 3)]
     assert [lines(p)["vlm"][1][0] for p in panels] == pytest.approx([0, 0, 0, 2 * 1800 / 3600])
     assert "sim" in lines(panels[0])
@@ -57,7 +60,7 @@ def test_hours_of_other_prices():
 def test_other_prices_count_from_the_initial_labels_whatever_an_arm_begins_with():
     """An arm without them is left of 0; one whose first own run drew 20 hours does not lose them."""
     points = [*POINTS, point("zero", 1, 0.1, -4.2, drawn=-4.2), point("drawn", 2, 0.3, 20, 3600, run="drawn", drawn=20.0)]
-    for axes, hours in zip(arms.prices(points, [1.0, 3.0, 9.0], (2.0, 3.0)).axes, (21, 23, 29, 23)):
+    for axes, hours in zip(arms.prices(points, [1.0, 3.0, 9.0], COMPUTING).axes, (21, 23, 29, 23)):
         assert lines(axes)["zero"] == [pytest.approx((-4.2, 0.1))]
         assert lines(axes)["drawn"] == [pytest.approx((hours, 0.3))]
         assert axes.get_xlim()[0] < -4.2
@@ -71,23 +74,23 @@ def test_drawing_random_images_is_a_line_in_every_panel():
     assert DRAWING in [t.get_text() for t in right.get_legend().get_texts()]
     assert [t.get_text() for t in left.get_xticklabels()] == ["vlm", "sim"]
     assert [0.2, 0.2] in [list(line.get_ydata()) for line in left.lines]  # for no hours: start's level
-    for panel in arms.prices(POINTS, [1.6, 3.0, 9.0], (2.0, 3.0)).axes:
+    for panel in arms.prices(POINTS, [1.6, 3.0, 9.0], COMPUTING).axes:
         assert lines(panel)[DRAWING] == [(0, 0.2), (6, 0.35), (20, 0.4)]
-    assert lines(arms.hours([p for p in POINTS if p["drawing"]]).axes[1])[DRAWING]  # though no arm is there
+    assert lines(arms.hours([p for p in POINTS if p.drawing]).axes[1])[DRAWING]  # though no arm is there
 
 
 def test_a_sweep_has_a_cluster_a_fraction_and_the_spread_of_its_seeds():
     rows = [
-        {"experiment": f"e{f}{s}", "fraction": f, "arm": "human", "round": n, "human_hours": 20 * f + n,
-         "mask_AP": f / 2 + s / 10, "drawing": False, "run": f"human-{n}" if n else "start"}
+        SweepPoint(experiment=f"e{f}{s}", fraction=f, arm="human", round=n, human_hours=20 * f + n, mask_AP=f / 2 + s / 10, drawing=False,
+                   run=f"human-{n}" if n else "start")
         for f in (0.2, 0.4) for s in (0, 1) for n in (0, 1)
     ]  # fmt: skip
-    rows += [{**row, "arm": "all", "run": "all", "human_hours": 9.0, "mask_AP": 0.3, "drawing": True} for row in rows if row["round"]]
+    rows += [replace(row, arm="all", run="all", human_hours=9.0, mask_AP=0.3, drawing=True) for row in rows if row.round]
     axes = arms.sweep(rows).axes[0]
     assert [line.get_xydata().tolist() for line in axes.lines if line.get_linestyle() == "--"] == [
         [[4, pytest.approx(0.15)], [9, pytest.approx(0.3)]], [[8, pytest.approx(0.25)], [9, pytest.approx(0.3)]],
     ]  # fmt: skip
-    trained_on = [{**row, "arm": "all", "run": "none", "mask_AP": 0.2, "drawing": True} for row in rows if row["run"] == "start"]
+    trained_on = [replace(row, arm="all", run="none", mask_AP=0.2, drawing=True) for row in rows if row.run == "start"]
     with_none = arms.sweep(rows + trained_on).axes[0]  # in place of start, at its hours
     assert [4, pytest.approx(0.2)] in [line.get_xydata().tolist()[0] for line in with_none.lines if line.get_linestyle() == "--"]
     means = [tuple(map(tuple, c.lines[0].get_xydata())) for c in axes.containers]
@@ -99,12 +102,6 @@ def test_a_sweep_has_a_cluster_a_fraction_and_the_spread_of_its_seeds():
     assert axes.get_xlim()[1] > 9
     assert axes.get_ylim()[0] < 0.1
     assert axes.get_ylim()[1] > 0.3
-
-
-def quality(approved, right, oracle, asked):
-    counts = {"asked": asked, "approved": approved, "oracle_approves": oracle, "true_approvals": right, "false_approvals": approved - right}
-    empty = dict.fromkeys(counts, 0)
-    return {**counts, "by_instances": {"0": empty, "1": counts}}
 
 
 def test_crowding_has_wilson_intervals_and_no_empty_bins():
@@ -127,16 +124,15 @@ def test_rounds_count_right_and_wrong():
 
 
 def test_differences_are_in_points():
-    row = {"against": "human-1", "difference": -0.02, "low": -0.05, "high": 0.01, "margin": 0.01, "level": 0.95, "answer": "cannot tell"}
-    figure = comparison.differences({"x-1": row, "broken": {"difference": None}}, {"x-1": "x-1 (simulated)"})
+    nothing = arm(difference=None, low=None, high=None)
+    figure = comparison.differences({"x-1": arm(difference=-0.02, low=-0.05, high=0.01), "broken": nothing}, {"x-1": "x-1 (simulated)"})
     assert [[pytest.approx(x) for x in line.get_xdata()] for line in figure.axes[0].lines[1:]] == [[-5, 1], [-2]]
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["x-1 (simulated)\nminus human-1"]
 
 
 def test_arms_without_an_interval_are_named_with_the_reason():
-    row = {"against": "human-1", "difference": -0.02, "low": -0.05, "high": 0.01, "margin": 0.01, "level": 0.95, "answer": "no"}
-    none = {**row, "low": None, "high": None, "answer": "cannot tell", "reason": "both learned from the same labels"}
-    axes = comparison.differences({"x-1": row, "y-1": none}, {}).axes[0]
+    none = arm(low=None, high=None, reason="both learned from the same labels")
+    axes = comparison.differences({"x-1": arm(answer="no"), "y-1": none}, {}).axes[0]
     assert axes.get_title(loc="left") == "no interval, y-1: both learned from the same labels"
     assert len(axes.get_yticklabels()) == 1
     alone = comparison.differences({"y-1": none}, {}).axes[0]
@@ -144,9 +140,8 @@ def test_arms_without_an_interval_are_named_with_the_reason():
 
 
 def test_answers_that_the_assay_takes_away_are_said_once():
-    row = {"against": "human-1", "difference": -0.02, "low": -0.05, "high": 0.01, "margin": 0.01, "level": 0.95, "answer": "cannot tell",
-           "reason": "blind"}  # fmt: skip
-    figure = comparison.differences({"x-1": row, "y-1": row}, {})
+    blind = arm(answer="cannot tell", reason="blind")
+    figure = comparison.differences({"x-1": blind, "y-1": blind}, {})
     assert figure.axes[0].get_title(loc="left") == "cannot tell: blind"
     assert len(figure.axes[0].get_yticklabels()) == 2
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["no worse by more than 1.0 point: cannot tell"]
@@ -155,7 +150,7 @@ def test_answers_that_the_assay_takes_away_are_said_once():
 def test_nothing_to_draw_is_no_error(tmp_path):
     drawn = [
         arms.hours([]),
-        arms.prices([], [3.0], (1.0, 3.0)),
+        arms.prices([], [3.0], COMPUTING),
         judges.crowding({}),
         judges.rounds({}),
         comparison.differences({}, {}),
@@ -167,7 +162,7 @@ def test_nothing_to_draw_is_no_error(tmp_path):
 
 def test_names_are_text_and_never_formulas(tmp_path):
     part = {"images": 1, "instances": 1, "images_per_class": {HOSTILE: 1}, "instances_per_class": {HOSTILE: 1}, "mask_area": None}
-    drawn = [arms.hours([{**p, "arm": p["arm"] + HOSTILE} for p in POINTS]), data.split({"initial": part}),
+    drawn = [arms.hours([replace(p, arm=p.arm + HOSTILE) for p in POINTS]), data.split({"initial": part}),
              judges.crowding({HOSTILE: quality(10, 8, 16, 36)}), judges.rounds({HOSTILE: quality(10, 8, 16, 36)})]  # fmt: skip
     for figure in drawn:
         figures.save(figure, tmp_path / "x.svg")  # a formula that cannot be read raises

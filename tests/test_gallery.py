@@ -99,10 +99,10 @@ def test_counts_agree_with_the_measure_of_the_judge(tmp_path):
     quality = judge_quality(verdicts, proposals, truth, 0.6)
     counts = {group.name: group.count for group in content.groups}
     assert min(counts.values()) > 0
-    assert sum(counts.values()) == content.asked == quality["asked"]
-    assert content.not_asked == quality["not_asked"] > 0
-    assert counts["right"] == round(quality["accuracy"] * quality["asked"])
-    assert sum(group.approved for group in content.groups) == quality["approved"]
+    assert sum(counts.values()) == content.asked == quality.asked
+    assert content.not_asked == quality.not_asked > 0
+    assert counts["right"] == round(quality.accuracy * quality.asked)
+    assert sum(group.approved for group in content.groups) == quality.approved
 
 
 def test_chosen_by_seed_and_image_not_by_order():

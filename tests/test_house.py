@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 import grimp
-from conftest import ROOT
 from pipeline import Clone
 
 FLOORS = [  # from the roof down; what shares a floor is divided by |
@@ -51,7 +50,10 @@ def test_another_kind_makes_nothing_stale(tmp_path):
     (work.folder / "src/vlm_itl/loop/policies/other.py").write_text('"""A policy for a test."""\n')
     registry = work.folder / "src/vlm_itl/registry.py"
     text = registry.read_text()
-    for section, line in (("JUDGES", '"lenient": "vlm_itl.judges.lenient:Lenient",'), ("POLICIES", '"other": "vlm_itl.loop.policies.other:Other",')):
+    for section, line in (
+        ("JUDGES", '"lenient": "vlm_itl.judges.lenient:Lenient",'),
+        ("POLICIES", '"other": "vlm_itl.loop.policies.other:Other",'),
+    ):
         text, found = re.subn(rf"^{section}.*{{$", rf"\g<0>\n    {line}", text, flags=re.MULTILINE)
         assert found == 1
     registry.write_text(text)

@@ -83,15 +83,15 @@ def test_human_is_the_oracle():
     assert [v["approve"] for v in verdicts] == [i % 2 == 1 for i in range(1, 21)]
     assert [v["image_id"] for v in verdicts if not v["asked"]] == [10, 20]
     quality = judge_quality(verdicts, proposals, truth, 0.6)
-    assert (quality["recall"], quality["specificity"], quality["kappa"], quality["not_asked"]) == (1, 1, 1, 2)
+    assert (quality.recall, quality.specificity, quality.kappa, quality.not_asked) == (1, 1, 1, 2)
 
 
 def test_noisy_has_the_rates_it_was_given():
     pool, proposals, truth = pool_of(4000)
     settings = NoisyJudge(kind="noisy", recall=0.88, specificity=0.85)
     quality = judge_quality(judge(pool, proposals, truth, "look", settings, 0), proposals, truth, 0.6)
-    assert quality["recall"] == pytest.approx(0.88, abs=0.03)
-    assert quality["specificity"] == pytest.approx(0.85, abs=0.03)
+    assert quality.recall == pytest.approx(0.88, abs=0.03)
+    assert quality.specificity == pytest.approx(0.85, abs=0.03)
 
 
 def test_the_same_question_gets_the_same_answer_and_another_prompt_is_another_question():
@@ -164,10 +164,10 @@ def test_quality_by_class_and_number():
     proposals = [instance(BOX, 1, 1), instance(BOX, 2, 2)]
     verdicts = [{"image_id": i, "asked": True, "approve": True} for i in (1, 2)]
     quality = judge_quality(verdicts, proposals, truth, 0.6)
-    assert quality["by_class"]["bird"]["precision"] == 1
-    assert quality["by_class"]["book"]["precision"] == 0
-    assert quality["by_class"]["zebra"]["precision"] is None
-    assert quality["by_instances"]["2"]["false_approvals"] == 1
+    assert quality.by_class["bird"].precision == 1
+    assert quality.by_class["book"].precision == 0
+    assert quality.by_class["zebra"].precision is None
+    assert quality.by_instances["2"].false_approvals == 1
 
 
 def test_proposals_on_ignored_regions_are_neither_right_nor_wrong():
@@ -176,9 +176,9 @@ def test_proposals_on_ignored_regions_are_neither_right_nor_wrong():
     truth = {"annotations": [instance((1, 1, 10, 10)), region], "categories": [{"id": 1, "name": "bird"}]}
     boxes = [(1, 1, 10, 10), (1, 20, 10, 10), (30, 5, 8, 8), (30, 20, 8, 8)]
     verdicts = [{"image_id": 1, "asked": True, "approve": True, "accepted": [True, False, True, False]}]
-    found = judge_quality(verdicts, [instance(box) for box in boxes], truth, 0.6)["by_proposal"]
-    assert (found["asked"], found["approved"], found["recall"], found["specificity"], found["accuracy"]) == (2, 1, 1, 1, 1)
-    assert found["ignored"] == 2
+    found = judge_quality(verdicts, [instance(box) for box in boxes], truth, 0.6).by_proposal
+    assert (found.asked, found.approved, found.recall, found.specificity, found.accuracy) == (2, 1, 1, 1, 1)
+    assert found.ignored == 2
 
 
 VERDICTS = ROOT.parent / "shared" / "data" / "ovis2-verdicts" / "verdicts.jsonl.gz"

@@ -23,9 +23,11 @@ from vlm_itl.core import timing
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import read_json, write_json
 from vlm_itl.experiments import study
+from vlm_itl.metrics.rows import read_comparison
 from vlm_itl.report import figures, page
 from vlm_itl.report.figures import arms
 from vlm_itl.report.figures import comparison as drawing
+from vlm_itl.report.points import read_points
 from vlm_itl.settings import load
 
 HOSTILE = "<script>document.title='owned'</script>\"><img src=x onerror=\"document.title='owned'\">"
@@ -105,7 +107,7 @@ def project(tmp_path, monkeypatch) -> Path:
     rows = {"all": compared(0.04, 0.02, 0.06, "yes"), "sim-1": compared(0.0, -0.02, 0.02, "cannot tell"),
             "looks-1": compared(-0.0123, -0.0301, 0.0052, "cannot tell")}  # fmt: skip
     write_json(Path("metrics/comparison.json"), comparison(**rows))
-    figures.save(drawing.differences(rows, {}), Path("artifacts/report/comparison.svg"))
+    figures.save(drawing.differences(read_comparison(Path("metrics/comparison.json")).arms, {}), Path("artifacts/report/comparison.svg"))
     stream = io.BytesIO()
     PIL.Image.new("RGB", (50, 40), "green").save(stream, "JPEG")
     picture = {"caption": "As judged", "url": page.data_url(stream.getvalue(), "image/jpeg"), "width": 50, "height": 40}
@@ -212,7 +214,7 @@ def test_what_judges_computed_is_shown_where_it_was_measured(project):
         for run in RUNS
     ]  # fmt: skip
     write_json(Path("artifacts/report/curve.json"), points)
-    figures.save(arms.prices(points, [1.6, 3.0, 9.0]), Path("artifacts/report/prices.svg"))
+    figures.save(arms.prices(read_points(Path("artifacts/report/curve.json")), [1.6, 3.0, 9.0]), Path("artifacts/report/prices.svg"))
     by_stage = Path("artifacts/report/prices.svg").read_bytes()
     assert page.collect(load())["figures"]["prices"].url == page.data_url(by_stage, "image/svg+xml")
     verdicts = Path("loop/looks-1/verdicts.jsonl")

@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+from vlm_itl.core import typed
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import write_json
+from vlm_itl.core.runs import arm_of
 from vlm_itl.experiments import study
 from vlm_itl.metrics import matches
-from vlm_itl.metrics.verdicts import Plan, verdicts
+from vlm_itl.metrics.rows import Plan
+from vlm_itl.metrics.verdicts import verdicts
 from vlm_itl.settings import load
 
 GRAPH = """
@@ -162,6 +165,21 @@ def test_which_experiments_are_this_trees(project):
     project("git", "checkout", "-q", "main")
 
 
+def test_points_of_a_sweep_are_each_training_once():
+    """Every arm's first point is its experiment's start; an experiment with the settings of another is no second training."""
+    metrics = {"start": (2.0, 0.2), "human-1": (5.0, 0.3), "all": (9.0, 0.4), "failed-1": (3.0, None)}
+    rows = [
+        {"experiment": name, "revision": name, "seed": "1", "fraction": 0.2, "run": run, "arm": arm_of(run),
+         "round": 0 if run == "start" else 1, "simulated": run == "human-1", "drawing": run == "all", "metric": metric, "value": value}
+        for name in ("one", "again") for run, values in metrics.items() for metric, value in zip(("human_hours", "mask_AP"), values)
+    ]  # fmt: skip
+    points = study.sweep_points(rows)
+    assert [(p.experiment, p.arm, p.run, p.round, p.drawing, p.human_hours, p.mask_AP) for p in points] == [
+        ("one", "human (simulated)", "start", 0, False, 2.0, 0.2), ("one", "human (simulated)", "human-1", 1, False, 5.0, 0.3),
+        ("one", "all", "all", 1, True, 9.0, 0.4), ("one", "failed", "start", 0, False, 2.0, 0.2),
+    ]  # fmt: skip
+
+
 def test_a_file_that_cannot_be_written_is_one_line(project, tmp_path):
     (tmp_path / "file").write_text("")
     done = subprocess.run(
@@ -216,15 +234,24 @@ stages:
     how = how.model_copy(update={"compare": how.compare.model_copy(update={"replicates": 200})})
     found, left_out = study.pooled(rows, settings, made.folder, how)
     assert left_out == []
-    assert sorted(row["seeds"] for row in found) == [["1"], ["1", "2"]]
-    both = next(row for row in found if len(row["seeds"]) == 2)
+    assert sorted(row.seeds for row in found) == [["1"], ["1", "2"]]
+    both = next(row for row in found if len(row.seeds) == 2)
     costs = {run: dict.fromkeys("12", cost[run]) for run in plan.runs}
-    assert both["comparison"] == verdicts(plan, models, costs, how.compare, how.evaluate.seconds, how.report.verify_seconds)
-    assert both["comparison"]["arms"]["vlm-1"]["seeds"] == 2
+    assert both.comparison == verdicts(plan, models, costs, how.compare, how.evaluate.seconds, how.report.verify_seconds)
+    assert both.comparison.arms["vlm-1"].seeds == 2
     columns, arms = study.arms_over_seeds(found)
+    assert set(columns) == set(arms[0])
+    assert columns == [
+        "group", "seed", *both.settings, "run", "against", "simulated", "against_simulated", "assay", "answer", "answer_holm", "reason",
+        "difference", "low", "high", "standard_error", "p", "p_worse", "p_holm", "mask_AP", "against_mask_AP", "seeds", "images",
+        "images_needed", "seeds_needed", "resampled", "margin", "level", "power", "replicates",
+    ]  # fmt: skip
     study.write(columns, arms, tmp_path / "arms.csv", None)
-    write_json(tmp_path / "pooled.json", found)
-    assert study.read_pooled(tmp_path / "pooled.json") == json.loads(json.dumps(found))
+    typed.write(tmp_path / "pooled.json", found)
+    assert study.read_pooled(tmp_path / "pooled.json") == found
+    assert list(json.loads((tmp_path / "pooled.json").read_text())[0]) == [
+        "group", "seeds", "revisions", "settings", "simulated", "comparison",
+    ]  # fmt: skip
     # without its matches a seed is named and left out
     shutil.rmtree(made.folder / ".dvc/cache")
     study.outputs_of.cache_clear()

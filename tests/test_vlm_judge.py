@@ -256,9 +256,9 @@ def test_masks_alone_then_whether_any_is_missing(server, pool, images, tmp_path)
     # the oracle judges what would become labels: the bird is all there is in image 1, and there is a book too in image 3
     truth = {**pool, "annotations": [instance((1, 1, 20, 20), 1, 1), instance((5, 5, 20, 20), 1, 3), instance((30, 30, 8, 8), 2, 3)]}
     quality = judge_quality(verdicts, PROPOSALS, truth, 0.6)
-    assert (quality["true_approvals"], quality["false_approvals"]) == (1, 1)
-    assert quality["by_proposal"]["asked"] == 5
-    assert (quality["by_proposal"]["recall"], quality["by_proposal"]["specificity"]) == (1, 1)
+    assert (quality.true_approvals, quality.false_approvals) == (1, 1)
+    assert quality.by_proposal.asked == 5
+    assert (quality.by_proposal.recall, quality.by_proposal.specificity) == (1, 1)
 
 
 def test_a_prompt_for_instances_needs_both_texts(server, pool, images, tmp_path):

@@ -34,6 +34,11 @@ def chain(runs: Mapping[str, Run], name: str) -> list[str]:
     return found[::-1]
 
 
+def round_of(runs: Mapping[str, Run], name: str) -> int:
+    """A run's round: 1 for the first after a start, 0 for a start."""
+    return len(chain(runs, name))
+
+
 DRAWING = "drawing random images"  # how the line of the drawing runs is called where it is shown
 
 
@@ -53,7 +58,7 @@ def drawing_nothing(runs: Mapping[str, Run], judges: Mapping[str, Judge]) -> str
     """The drawing run that adds no image (`batch: 0`) in the most rounds: `start`, trained on. Where there is none, `start`: what is above
     it may then owe that to its steps alone."""
     found = [name for name in drawing_runs(runs, judges) if idle(runs, name)]
-    return max(found, key=lambda name: len(chain(runs, name)), default="start")
+    return max(found, key=lambda name: round_of(runs, name), default="start")
 
 
 def idle(runs: Mapping[str, Run], name: str) -> bool:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,17 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from tqdm import tqdm
 
-from vlm_itl.core import timing
+from vlm_itl.core import timing, typed
 from vlm_itl.core.errors import UserError
-from vlm_itl.core.files import read_json, replacing, write_json
+from vlm_itl.core.files import replacing
 from vlm_itl.core.redact import line, say
 from vlm_itl.core.runs import arm_of, called
 from vlm_itl.experiments.lineage import Lineage, lineage, written
 from vlm_itl.metrics import matches
-from vlm_itl.metrics.verdicts import is_comparison, planned, verdicts
+from vlm_itl.metrics.rows import Arm, Comparison, planned
+from vlm_itl.metrics.verdicts import verdicts
 from vlm_itl.report import summary as report
+from vlm_itl.report.points import SweepPoint
 from vlm_itl.settings import Settings, load, read_yaml
 
 Row = dict[str, Any]
@@ -47,13 +50,30 @@ FIXED = ("experiment", "revision", "baseline", "state", "created")
 ABOUT = ("run", "arm", "round", "judge", "policy", "simulated", "drawing", "metric", "value")
 ALWAYS = ("seed", "split.initial_fraction")  # settings that stand in the table though they be equal
 DONE = ("Success", "Committed")
-COMPARED = (  # what a row of the pooled comparison says, after group, seeds and settings
+# the first columns of the pooled comparison after group, seeds and settings; what else an arm says follows (`metrics.rows.Arm`)
+COMPARED = (
     "run", "against", "simulated", "against_simulated", "assay", "answer", "answer_holm", "reason", "difference", "low", "high",
     "standard_error", "p", "p_worse", "p_holm", "mask_AP", "against_mask_AP", "seeds", "images", "images_needed", "seeds_needed",
-    "resampled", "margin", "level", "power", "replicates",
 )  # fmt: skip
 # what the experiment's stages read that git holds: two trees that are equal here run the same experiment
 INPUTS = ("dvc.yaml", "stages", "src", "configs", "judges", "data", "data.dvc")
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """The verdicts of experiments that differ in nothing but `seed`, taken together: a row of `make study`'s JSON.
+
+    Attributes:
+        settings: as text, those that differ between the groups.
+        simulated: which of the runs are.
+    """
+
+    group: str
+    seeds: list[str]
+    revisions: list[str]
+    settings: dict[str, str | None]
+    simulated: list[str]
+    comparison: Comparison
 
 
 def text_at(revision: str, path: str, repository: Path) -> str | None:
@@ -296,7 +316,7 @@ def cost_at(revision: str, run: str, repository: Path) -> Row | None:
     return content if all(isinstance(content.get(key), int) for key in ("drawn_instances", "human_decisions")) else None
 
 
-def pooled(found: list[Row], settings: dict[str, Row], repository: Path, how: Settings) -> tuple[list[Row], list[str]]:
+def pooled(found: list[Row], settings: dict[str, Row], repository: Path, how: Settings) -> tuple[list[Pooled], list[str]]:
     """The verdicts over seeds: of the experiments that differ in nothing but `seed`, taken together.
 
     Args:
@@ -305,8 +325,7 @@ def pooled(found: list[Row], settings: dict[str, Row], repository: Path, how: Se
         how: the settings of the comparison, and the prices; who is held against whom is each experiment's own.
 
     Returns:
-        A row a group of such experiments: `group`, `seeds`, `revisions`, `settings` (as text, those that differ between the experiments),
-        which of its runs are `simulated`, and `comparison` as in `metrics/comparison.json`; and what was left out, in words.
+        A row a group of such experiments; and what was left out, in words.
 
     Raises:
         UserError: the matches of a commit are something else.
@@ -347,23 +366,22 @@ def pooled(found: list[Row], settings: dict[str, Row], repository: Path, how: Se
             for run in paid:
                 costs[run][seed] = paid[run]
         if revisions:
-            rows.append({
-                "group": group, "seeds": list(models[plan.runs[0]]), "revisions": revisions,
-                "settings": {key: None if (value := flat[revisions[0]].get(key)) is None else str(value) for key in columns},
-                "simulated": [run for run in plan.runs if about(run, settings[revisions[0]])["simulated"]],
-                "comparison": verdicts(plan, models, costs, how.compare, how.evaluate.seconds, how.report.verify_seconds),
-            })  # fmt: skip
+            rows.append(Pooled(
+                group=group, seeds=list(models[plan.runs[0]]), revisions=revisions,
+                settings={key: None if (value := flat[revisions[0]].get(key)) is None else str(value) for key in columns},
+                simulated=[run for run in plan.runs if about(run, settings[revisions[0]])["simulated"]],
+                comparison=verdicts(plan, models, costs, how.compare, how.evaluate.seconds, how.report.verify_seconds),
+            ))  # fmt: skip
     return rows, left_out
 
 
-def arms_over_seeds(rows: list[Row]) -> tuple[list[str], list[Row]]:
+def arms_over_seeds(rows: list[Pooled]) -> tuple[list[str], list[Row]]:
     """Column names and a row an arm of `pooled`'s groups."""
-    columns = list(rows[0]["settings"]) if rows else []
-    return ["group", "seed", *columns, *COMPARED], [
-        {"group": one["group"], "seed": " ".join(one["seeds"]), **one["settings"], "run": run, **arm,
-         "simulated": run in one["simulated"], "against_simulated": arm["against"] in one["simulated"],
-         "assay": one["comparison"]["assay"]["sensitive"]}
-        for one in rows for run, arm in one["comparison"]["arms"].items()
+    said = dict.fromkeys([*COMPARED, *(field.name for field in fields(Arm))])
+    return ["group", "seed", *(rows[0].settings if rows else ()), *said], [
+        {"group": one.group, "seed": " ".join(one.seeds), **one.settings, "run": run, **asdict(arm),
+         "simulated": run in one.simulated, "against_simulated": arm.against in one.simulated, "assay": one.comparison.assay.sensitive}
+        for one in rows for run, arm in one.comparison.arms.items()
     ]  # fmt: skip
 
 
@@ -431,7 +449,7 @@ def read(path: Path) -> list[Row]:
         raise UserError(f"{path}: {error}") from None
 
 
-def read_pooled(path: Path) -> list[Row]:
+def read_pooled(path: Path) -> list[Pooled]:
     """What `pooled` found, as `make study` wrote it.
 
     Raises:
@@ -439,38 +457,32 @@ def read_pooled(path: Path) -> list[Row]:
     """
     if not path.exists():
         raise UserError(f"{path}: no such file; `make study` writes it")
-    rows = read_json(path)
-    keys = {"group", "seeds", "revisions", "settings", "simulated", "comparison"}
-    if not isinstance(rows, list) or not all(
-        isinstance(row, dict) and keys <= set(row) and is_comparison(row["comparison"]) for row in rows
-    ):
-        raise UserError(f"{path}: not what `make study` writes; run it again")
-    return rows
+    return typed.read(path, list[Pooled], "what `make study` writes; run it again")
 
 
-def sweep_points(rows: list[Row]) -> list[Row]:
+def sweep_points(rows: list[Row]) -> list[SweepPoint]:
     """Points of `figures.arms.sweep` from a study's rows: each experiment's runs with AP and hours; every arm's first is `start`."""
     numbers: dict[tuple[str, str], Row] = {}
     for row in rows:
         if row["run"]:
             one = numbers.setdefault((row["revision"], row["run"]), {**row, "metrics": {}})
             one["metrics"][row["metric"]] = row["value"]
-    points: dict[tuple[Any, ...], Row] = {}
+    points: dict[tuple[Any, ...], SweepPoint] = {}
     for (revision, run), row in numbers.items():
         if run == "start":
             continue
-        label = called(row["arm"], row["simulated"])
         chain = [row]
         if row["round"] == 1 and not row["drawing"] and (revision, "start") in numbers:
             chain.insert(0, numbers[revision, "start"])
         for one in chain:
-            if one["metrics"].get("human_hours") is not None and one["metrics"].get("mask_AP") is not None:
-                point = {
-                    "fraction": row["fraction"], "arm": label, "round": one["round"], "run": one["run"], "drawing": row["drawing"],
-                    "human_hours": one["metrics"]["human_hours"], "mask_AP": one["metrics"]["mask_AP"],
-                }  # fmt: skip
+            hours, ap = one["metrics"].get("human_hours"), one["metrics"].get("mask_AP")
+            if hours is not None and ap is not None:
+                point = SweepPoint(
+                    experiment=row["experiment"], fraction=row["fraction"], arm=called(row["arm"], row["simulated"]), round=one["round"],
+                    run=one["run"], drawing=row["drawing"], human_hours=hours, mask_AP=ap,
+                )  # fmt: skip
                 # a sweep may hold its baseline once more; equal settings give equal numbers, which are one training's
-                points.setdefault((row["seed"], *point.values()), {"experiment": row["experiment"], **point})
+                points.setdefault((row["seed"], replace(point, experiment="")), point)
     return list(points.values())
 
 
@@ -500,7 +512,7 @@ def main(argv: list[str] | None = None) -> None:
             if arguments.arms:
                 write(*arms_over_seeds(over_seeds), arguments.arms, None)
             if arguments.pooled:
-                write_json(arguments.pooled, over_seeds)
+                typed.write(arguments.pooled, over_seeds)
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:

@@ -89,9 +89,9 @@ def mean_ap(ap: NDArray[np.float64]) -> NDArray[np.float64]:
     """(R,) mAP of (R, K, T): the mean over thresholds and over the classes that a resample has; NaN where it has none."""
     by_class = ap.mean(axis=2)
     present = ~np.isnan(by_class)
-    return np.divide(
-        np.where(present, by_class, 0).sum(axis=1), present.sum(axis=1), out=np.full(len(ap), np.nan), where=present.any(axis=1)
-    )
+    mean = np.full(len(ap), np.nan)
+    np.divide(np.where(present, by_class, 0).sum(axis=1), present.sum(axis=1), out=mean, where=present.any(axis=1))
+    return mean
 
 
 def swapped(a: Matches, b: Matches) -> Matches:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,10 @@ from scipy.special import ndtr
 from scipy.stats import chi2, norm, t
 
 from vlm_itl.core.errors import UserError
-from vlm_itl.core.runs import chain
+from vlm_itl.core.runs import chain, round_of
 from vlm_itl.metrics.ap import average_precision, mean_ap, swapped
 from vlm_itl.metrics.matches import Matches, same_images, same_predictions
+from vlm_itl.metrics.rows import Answer, Arm
 from vlm_itl.settings import Compare, Run
 
 Seeds = Mapping[Any, Matches]  # one model a seed of training
@@ -28,6 +29,7 @@ BLOCK = 200  # replicates drawn at a time
 # test images with an instance for an interval. Resampling few images knows too few differences: of 95 % intervals .70 hold the truth with
 # 3 images, .90 with 10, .93 with 20 (docs/method.md, "Is it right?"), and with one the interval has no width at all.
 FEWEST_IMAGES = 20
+DIGITS = 6  # after the point, of a number in a file
 MOST = 10**9  # images or seeds that anybody looks for
 
 
@@ -54,10 +56,13 @@ class Sampled:
         return resampled(self.models, self.settings.replicates, self.settings.seed)
 
 
-def compare(model: Seeds | Sampled, reference: Seeds | Sampled, settings: Compare) -> dict[str, Any]:
+def compare(model: Seeds | Sampled, reference: Seeds | Sampled, settings: Compare, against: str = "") -> Arm:
     """The row of an arm in `metrics/comparison.json` (docs/architecture.md, "Statistics"), but for what depends on other arms.
 
     Where the two can say nothing about their judges, `reason` says why, the answer is `cannot tell`, and what cannot be estimated is null.
+
+    Args:
+        against: what the reference's run is called.
 
     Raises:
         UserError: other seeds or other test images on the two sides, or none.
@@ -68,28 +73,26 @@ def compare(model: Seeds | Sampled, reference: Seeds | Sampled, settings: Compar
     same_images([m.models[s] for m in (ours, theirs) for s in ours.seeds])
     images, seeds = len(theirs.models[ours.seeds[0]].images), len(ours.seeds)
     difference = ours.ap - theirs.ap
-    found = {
-        "mask_AP": number(ours.ap.mean()), "against_mask_AP": number(theirs.ap.mean()), "difference": number(difference.mean()),
-        "low": None, "high": None, "standard_error": None, "p": None, "p_worse": None, "answer": "cannot tell",
-        "reason": says_nothing(ours.models, theirs.models, np.array([ours.ap, theirs.ap])), "images_needed": None, "seeds_needed": None,
-    }  # fmt: skip
-    if found["reason"] is None:
-        replicates = ours.replicates - theirs.replicates
-        interval = confidence(difference, replicates, settings.level)
-        if interval.standard_error == 0:
-            found["reason"] = "no choice of the test images changes their difference"
-        else:
-            found["images_needed"], found["seeds_needed"] = needed(interval, images, seeds, settings)
-            found |= {
-                "low": number(interval.low), "high": number(interval.high), "standard_error": number(interval.standard_error),
-                "p": number(sign_flip(ours.models, theirs.models, settings.replicates, settings.seed)),
-                "p_worse": number(p_worse(difference, replicates, settings.margin)),
-                "answer": non_inferior(interval.low, interval.high, settings.margin),
-            }  # fmt: skip
-    return found | {
-        "images": images, "seeds": seeds, "resampled": "images" if seeds == 1 else "seeds and images",
-        "margin": settings.margin, "level": settings.level, "power": settings.power, "replicates": settings.replicates,
-    }  # fmt: skip
+    found = Arm(
+        against=against, mask_AP=number(ours.ap.mean()), against_mask_AP=number(theirs.ap.mean()), difference=number(difference.mean()),
+        low=None, high=None, standard_error=None, p=None, p_worse=None, p_holm=None, answer="cannot tell", answer_holm=None,
+        images_needed=None, seeds_needed=None, reason=says_nothing(ours.models, theirs.models, np.array([ours.ap, theirs.ap])),
+        images=images, seeds=seeds, resampled="images" if seeds == 1 else "seeds and images",
+        margin=settings.margin, level=settings.level, power=settings.power, replicates=settings.replicates,
+    )  # fmt: skip
+    if found.reason is not None:
+        return found
+    replicates = ours.replicates - theirs.replicates
+    interval = confidence(difference, replicates, settings.level)
+    if interval.standard_error == 0:
+        return replace(found, reason="no choice of the test images changes their difference")
+    images_needed, seeds_needed = needed(interval, images, seeds, settings)
+    return replace(
+        found, low=number(interval.low), high=number(interval.high), standard_error=number(interval.standard_error),
+        p=number(sign_flip(ours.models, theirs.models, settings.replicates, settings.seed)),
+        p_worse=number(p_worse(difference, replicates, settings.margin)), answer=non_inferior(interval.low, interval.high, settings.margin),
+        images_needed=images_needed, seeds_needed=seeds_needed,
+    )  # fmt: skip
 
 
 def says_nothing(model: Seeds, reference: Seeds, ap: NDArray[np.float64]) -> str | None:
@@ -124,8 +127,8 @@ def _list(seeds: Seeds) -> str:
 
 
 def number(x: float) -> float | None:
-    """As it stands in a file: six digits after the point, null for what is not a number."""
-    return None if math.isnan(x) else round(float(x), 6)
+    """As it stands in a file: `DIGITS` after the point, null for what is not a number."""
+    return None if math.isnan(x) else round(float(x), DIGITS)
 
 
 def multiplicities(replicates: int, images: int, seed: int) -> Iterator[NDArray[np.int64]]:
@@ -146,7 +149,7 @@ def resampled(models: Seeds, replicates: int, seed: int) -> NDArray[np.float64]:
     blocks = [
         np.array([mean_ap(average_precision(models[s], weights)) for s in seeds]).T for weights in multiplicities(replicates, images, seed)
     ]
-    rows = np.concatenate(blocks)
+    rows: NDArray[np.float64] = np.concatenate(blocks)
     return rows[~np.isnan(rows).any(axis=1)]
 
 
@@ -181,7 +184,7 @@ def hierarchical(replicates: NDArray[np.float64], seed: int = 0) -> NDArray[np.f
     """
     rows, seeds = replicates.shape
     drawn = np.random.default_rng([seed, 2]).integers(seeds, size=(rows, seeds))
-    return np.take_along_axis(replicates, drawn, axis=1).mean(axis=1)
+    return np.asarray(np.take_along_axis(replicates, drawn, axis=1).mean(axis=1))
 
 
 def confidence(differences: NDArray[np.float64], replicates: NDArray[np.float64], level: float) -> Interval:
@@ -284,7 +287,7 @@ def sign_flip(model: Seeds, reference: Seeds, replicates: int, seed: int) -> flo
     return (1 + extreme) / (1 + replicates)
 
 
-def non_inferior(low: float, high: float, margin: float) -> Literal["yes", "no", "cannot tell"]:
+def non_inferior(low: float, high: float, margin: float) -> Answer:
     """Is the model at most `margin` worse? `yes`: the interval lies above -margin; `no`: below it; else it `cannot` be told.
 
     A two-sided 95 % interval makes a one-sided test at 2.5 %, the convention for non-inferiority (ICH E9, 1998, section 3.3.2; CONSORT's
@@ -372,5 +375,5 @@ def pairs(runs: Mapping[str, Run], judge: str) -> dict[str, str]:
         return {}
     rounds = chain(runs, reference)
     return {
-        name: rounds[min(len(chain(runs, name)), len(rounds)) - 1] for name in last if name != reference
+        name: rounds[min(round_of(runs, name), len(rounds)) - 1] for name in last if name != reference
     }  # fmt: skip

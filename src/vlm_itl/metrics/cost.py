@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vlm_itl.loop.labels import Ledger
+from vlm_itl.metrics.hours import hours_of
 from vlm_itl.settings import Seconds
 
 
@@ -26,13 +27,11 @@ def human_cost(ledger: Ledger, seconds: Seconds) -> dict[str, Any]:
 
     drawn = total("instances", action="draw", purpose="labels")
     verified = total("decisions", action="verify", actor="human")
-    draw_hours = drawn * seconds.draw / 3600
-    verify_hours = verified * seconds.verify / 3600
     return {
-        "hours": round(draw_hours + verify_hours, 6),
-        "draw_hours": round(draw_hours, 6),
-        "verify_hours": round(verify_hours, 6),
-        "validation_hours": round(total("instances", action="draw", purpose="validation") * seconds.draw / 3600, 6),
+        "hours": round(hours_of((drawn, seconds.draw), (verified, seconds.verify)), 6),
+        "draw_hours": round(hours_of((drawn, seconds.draw)), 6),
+        "verify_hours": round(hours_of((verified, seconds.verify)), 6),
+        "validation_hours": round(hours_of((total("instances", action="draw", purpose="validation"), seconds.draw)), 6),
         "drawn_instances": drawn,
         "human_decisions": verified,
         "machine_decisions": total("decisions", action="verify", actor="model"),

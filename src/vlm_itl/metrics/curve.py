@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
 from vlm_itl.metrics.compare import Interval, confidence, number
+from vlm_itl.metrics.hours import hours_of
+from vlm_itl.metrics.rows import Against, Answer, Estimate
 
 Values = NDArray[np.float64]
 STEPS = 40  # halvings of the curve's range: hours are then exact to far less than they are written with
@@ -54,33 +56,6 @@ class Curve:
         k = int(np.clip(np.searchsorted(self.hours, hours), 1, len(self.hours) - 1))
         part = (hours - self.hours[k - 1]) / (self.hours[k] - self.hours[k - 1])
         return np.asarray((1 - part) * self.ap[:, k - 1] + part * self.ap[:, k])
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its interval; null what the curve's range does not give, and `beyond` says so."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    beyond: str | None = None
-
-
-@dataclass(frozen=True)
-class Against:
-    """An arm against the drawing curve under one price of a decision.
-
-    Attributes:
-        hours: human hours of the arm's last run, mean over seeds.
-        hours_saved: hours of drawing until the arm's mAP - the arm's hours. Above 0: the arm is cheaper.
-        AP_lost: mAP of drawing for the arm's hours - the arm's mAP. Below 0: the arm is better.
-        answer: is the arm above the curve? `yes` and `no`: above or below it by more than the interval.
-    """
-
-    hours: float
-    hours_saved: Estimate
-    AP_lost: Estimate
-    answer: Literal["yes", "no", "cannot tell"]
 
 
 def against(curves: list[Curve], hours: Values, ap: Values, level: float) -> Against:
@@ -131,7 +106,7 @@ def against(curves: list[Curve], hours: Values, ap: Values, level: float) -> Aga
     saved = _saved(first(lambda i: i.difference), first(lambda i: i.high), first(lambda i: i.low, above=True), least, most)
     loss = _lost(lost, least, most)
     worse, better = (loss.low, loss.high and -loss.high) if least <= 0 <= most else (saved.high and -saved.high, saved.low)
-    answer: Literal["yes", "no", "cannot tell"] = "cannot tell"
+    answer: Answer = "cannot tell"
     if better is not None and better > 0:
         answer = "yes"
     elif worse is not None and worse > 0:
@@ -174,4 +149,4 @@ def price_name(seconds: float) -> str:
 
 def hours_at(cost: dict[str, Any], draw: float, verify: float) -> float:
     """Human hours of a run by its file of `metrics/cost`, at prices in seconds an instance drawn and a decision."""
-    return (cost["drawn_instances"] * draw + cost["human_decisions"] * verify) / 3600
+    return hours_of((cost["drawn_instances"], draw), (cost["human_decisions"], verify))

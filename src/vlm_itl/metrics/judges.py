@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from msgspec import UNSET
+
 from vlm_itl.core.coco import Coco, by_image
 from vlm_itl.core.matching import all_right, rightness
 from vlm_itl.loop.labels import taken
+from vlm_itl.metrics.rows import Confusion, Proposals, Quality
 
 
-def judge_quality(verdicts: list[dict[str, Any]], proposals: list[dict[str, Any]], truth: Coco, iou: float) -> dict[str, Any]:
+def judge_quality(verdicts: list[dict[str, Any]], proposals: list[dict[str, Any]], truth: Coco, iou: float) -> Quality:
     """Agreement with the oracle on the images that were asked about.
 
     Of a judge that decides on every proposal, what would become labels is right or not: the proposals that it accepts. Its decisions on
@@ -18,8 +21,7 @@ def judge_quality(verdicts: list[dict[str, Any]], proposals: list[dict[str, Any]
     `by_proposal.ignored` counts them. Unparsed answers count as rejections; `metrics/asking` has their number.
 
     Returns:
-        `not_asked` (images without proposals), and the numbers of `confusion` for all, for the images that show a class in truth
-        (`by_class`; an image with two classes counts in both) and by number of true instances (`by_instances`).
+        The numbers of `confusion` for all, by class, by number of true instances and by proposal.
     """
     shown, instances = by_image(proposals), by_image(truth)
     names = {row["id"]: row["name"] for row in truth["categories"]}
@@ -34,19 +36,19 @@ def judge_quality(verdicts: list[dict[str, Any]], proposals: list[dict[str, Any]
         if accepted is not None:
             single += zip(accepted, rightness(proposed, instances.get(v["image_id"], []), iou), strict=True)
         rows.append((v["approve"], right, {g["category_id"] for g in true}, size_bin(len(true))))
-    return {
-        "not_asked": sum(not v["asked"] for v in verdicts),
+    return Quality(
+        not_asked=sum(not v["asked"] for v in verdicts),
         **confusion((a, r) for a, r, _, _ in rows),
-        "by_class": {name: confusion((a, r) for a, r, c, _ in rows if i in c) for i, name in names.items()},
-        "by_instances": {b: confusion((a, r) for a, r, _, n in rows if n == b) for b in ("0", "1", "2", "3-5", "6+")},
-        **({"by_proposal": by_proposal(single)} if single else {}),
-    }
+        by_class={name: Confusion(**confusion((a, r) for a, r, c, _ in rows if i in c)) for i, name in names.items()},
+        by_instances={b: Confusion(**confusion((a, r) for a, r, _, n in rows if n == b)) for b in ("0", "1", "2", "3-5", "6+")},
+        by_proposal=by_proposal(single) if single else UNSET,
+    )
 
 
-def by_proposal(pairs: list[tuple[bool, bool | None]]) -> dict[str, Any]:
+def by_proposal(pairs: list[tuple[bool, bool | None]]) -> Proposals:
     """`confusion` of (judge accepts, `rightness`) pairs, without the `ignored` ones, which are neither right nor wrong."""
     counted = [(accepts, right) for accepts, right in pairs if right is not None]
-    return {**confusion(counted), "ignored": len(pairs) - len(counted)}
+    return Proposals(**confusion(counted), ignored=len(pairs) - len(counted))
 
 
 def size_bin(n: int) -> str:

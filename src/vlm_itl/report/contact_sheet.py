@@ -13,7 +13,7 @@ import PIL.ImageFont
 
 from vlm_itl.core.coco import Coco, by_image
 from vlm_itl.core.matching import partners, shared_numbers
-from vlm_itl.core.pictures import read_picture
+from vlm_itl.core.pictures import Pixels, read_picture
 from vlm_itl.judges.vlm import rendering
 from vlm_itl.settings import Gallery, Render
 
@@ -62,14 +62,14 @@ def draw(proposals: list[Row], truth: Coco, images: Path, iou: float, settings: 
     return PIL.Image.fromarray(rendering.beside(*columns, gap=2 * GAP))
 
 
-def sample(pixels: rendering.Pixels, proposals: list[Row], truth: list[Row], iou: float) -> rendering.Pixels:
+def sample(pixels: Pixels, proposals: list[Row], truth: list[Row], iou: float) -> Pixels:
     """Two pictures of one image, no wider than `WIDTH` each."""
     numbers = shared_numbers(partners(proposals, truth, iou), len(truth))
     pair = (rendering.overlay(pixels, proposals, Render()), rendering.overlay(pixels, truth, Render(), numbers))
     return rendering.beside(*(np.array(rendering.settle(part, WIDTH)) for part in pair), gap=2)
 
 
-def text(line: str) -> rendering.Pixels:
+def text(line: str) -> Pixels:
     """A line of text, dark on white."""
     font = PIL.ImageFont.load_default(12)
     picture = PIL.Image.new("RGB", (round(font.getlength(line)) + 4, LINE), "white")
@@ -77,7 +77,7 @@ def text(line: str) -> rendering.Pixels:
     return np.array(picture)
 
 
-def stacked(pictures: list[rendering.Pixels], gap: int) -> rendering.Pixels:
+def stacked(pictures: list[Pixels], gap: int) -> Pixels:
     """Pictures from top to bottom on white, left-aligned."""
     width = max(p.shape[1] for p in pictures)
     result = np.full((sum(p.shape[0] + gap for p in pictures), width, 3), 255, dtype=np.uint8)

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import argparse
 import base64
-import io
 import json
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jinja2
+from matplotlib.figure import Figure as MatplotlibFigure
 
 from vlm_itl.core import timing
 from vlm_itl.core.errors import UserError
@@ -27,14 +28,17 @@ from vlm_itl.core.redact import line, say
 from vlm_itl.core.runs import arm_of, called, draws, simulated
 from vlm_itl.experiments import study
 from vlm_itl.experiments.lineage import recorded, written
+from vlm_itl.metrics.rows import Answer, Arm, Comparison, Quality, read_comparison, read_quality
 from vlm_itl.report import summary as report
 from vlm_itl.report.figures import arms as arm_figures
-from vlm_itl.report.figures import plt
+from vlm_itl.report.figures import svg
 from vlm_itl.report.figures.comparison import differences
 from vlm_itl.report.figures.judges import interval
+from vlm_itl.report.points import Point, read_points
 from vlm_itl.settings import Run, Settings, load, read_yaml
 
 Row = dict[str, Any]
+T = TypeVar("T")
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 FIGURES = {  # name of the SVG: what is to be seen
     "comparison": "Difference of mask AP between each arm's last run and the reference arm at the same round, with its interval. Shaded: "
@@ -62,9 +66,15 @@ class Verdict:
     """One comparison in words; AP differences in points (hundredths)."""
 
     run: str
-    against: str
-    answer: str  # yes, no, cannot tell
-    row: Row
+    row: Arm
+
+    @property
+    def against(self) -> str:
+        return self.row.against
+
+    @property
+    def answer(self) -> Answer:
+        return self.row.answer
 
 
 @dataclass(frozen=True)
@@ -131,26 +141,21 @@ def installed(name: str) -> bool:
     return True
 
 
-def verdicts(comparison: Row, settings: Settings) -> list[Verdict]:
+def verdicts(comparison: Comparison, settings: Settings) -> list[Verdict]:
     """Those of judges that are models first, not simulated ones before simulated ones, then the rules; else by order of the runs."""
 
     def rank(run: str) -> tuple[bool, bool]:
         judge = settings.judges[settings.runs[run].judge] if run in settings.runs else None
         return judge is None or judge.kind in report.RULES, judge is not None and simulated(judge)
 
-    rows = comparison["arms"]
-    return [Verdict(run, rows[run]["against"], rows[run]["answer"], rows[run]) for run in sorted(rows, key=rank)]
+    return [Verdict(run, comparison.arms[run]) for run in sorted(comparison.arms, key=rank)]
 
 
-def with_intervals(quality: Row) -> Row:
-    """A judge's numbers as [share, low, high] with 95 % Wilson intervals; None over nothing."""
-    wrong = quality["asked"] - quality["oracle_approves"]
-    shares = {
-        "recall": (quality["true_approvals"], quality["oracle_approves"]),
-        "specificity": (wrong - quality["false_approvals"], wrong),
-        "precision": (quality["true_approvals"], quality["approved"]),
-    }
-    return {name: (part / whole, *interval(part, whole)) if whole else None for name, (part, whole) in shares.items()}
+def with_intervals(quality: Quality) -> dict[str, tuple[float, float, float] | None]:
+    """A judge's shares as (share, low, high) with 95 % Wilson intervals; None over nothing."""
+    return {
+        name: (share.part / share.whole, *interval(share)) if share.whole else None for name, share in quality.shares.items()
+    }  # fmt: skip
 
 
 def sweep_figure(rows: list[Row]) -> Figure | None:
@@ -162,36 +167,29 @@ def sweep_figure(rows: list[Row]) -> Figure | None:
     return Figure("sweep", caption, inline(arm_figures.sweep(points)))
 
 
-def over_seeds(pooled: list[Row], repository: Path = Path(".")) -> Row | None:
-    """Of a sweep's verdicts those of the working tree's own experiment with the most seeds; None where none has several.
-
-    Args:
-        pooled: see `study.pooled`.
-    """
-    own = [row for row in pooled if len(row["seeds"]) > 1 and any(study.of_this_tree(one, repository) for one in row["revisions"])]
-    return max(own, key=lambda row: len(row["seeds"]), default=None)
+def over_seeds(pooled: list[study.Pooled], repository: Path = Path(".")) -> study.Pooled | None:
+    """Of a sweep's verdicts those of the working tree's own experiment with the most seeds; None where none has several."""
+    own = [row for row in pooled if len(row.seeds) > 1 and any(study.of_this_tree(one, repository) for one in row.revisions)]
+    return max(own, key=lambda row: len(row.seeds), default=None)
 
 
-def prices_figure(points: list[Row], settings: Settings) -> Figure:
+def prices_figure(points: list[Point], computed: dict[str, float | None], settings: Settings) -> Figure:
     """The stage's figure with one more panel, of what was measured on this machine and so is in no stage's output."""
     caption = FIGURES["prices"].rstrip(".") + (
         ", and with the judge's computing counted as if it were human time: wall time times machines of its questions, of the probes that "
         "its thresholds come from, and of its training, as measured on this machine."
     )  # fmt: skip
-    computing = settings.report.compute_price, settings.evaluate.seconds.verify
+    computing = arm_figures.Computing(computed, settings.report.compute_price, settings.evaluate.seconds.verify)
     drawn = arm_figures.prices(points, settings.report.verify_seconds, computing)
     return Figure("prices", caption, inline(drawn))
 
 
-def comparison_figure(rows: dict[str, Row], settings: Settings) -> Figure:
+def comparison_figure(rows: dict[str, Arm], settings: Settings) -> Figure:
     return Figure("comparison", FIGURES["comparison"], inline(differences(rows, report.labels(settings.runs, settings.judges))))
 
 
-def inline(drawn: Any) -> str:
-    stream = io.BytesIO()
-    drawn.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
-    plt.close(drawn)
-    return data_url(stream.getvalue(), "image/svg+xml")
+def inline(drawn: MatplotlibFigure) -> str:
+    return data_url(svg(drawn), "image/svg+xml")
 
 
 def experiments_table(rows: list[Row]) -> list[Row]:
@@ -225,11 +223,16 @@ def collect(settings: Settings, study_csv: Path | None = None, pooled_json: Path
             shown.append(path)
         return content
 
+    def take_typed(path: Path, read: Callable[[Path], T]) -> T | None:
+        if not path.exists():
+            return None
+        shown.append(path)
+        return read(path)
+
     runs: dict[str, Run | None] = {"start": None, **settings.runs}
     summary_file, comparison_file = Path("metrics/summary.json"), Path("metrics/comparison.json")
-    summary = report.read_summary(summary_file) if summary_file.exists() else {}
-    comparison = report.read_comparison(comparison_file) if comparison_file.exists() else None
-    shown += [path for path in (summary_file, comparison_file) if path.exists()]
+    summary = take_typed(summary_file, report.read_summary) or {}
+    comparison = take_typed(comparison_file, read_comparison)
     figures = {}
     for name, caption in FIGURES.items():
         path = Path(f"artifacts/report/{name}.svg")
@@ -237,10 +240,11 @@ def collect(settings: Settings, study_csv: Path | None = None, pooled_json: Path
             shown.append(path)
             figures[name] = Figure(name, caption, data_url(path.read_bytes(), "image/svg+xml"))
     computed = report.computing(settings, timing.behind)
-    points = report.with_computing(take(Path("artifacts/report/curve.json")) or [], settings.runs, computed)
-    if any(point["judge_seconds"] for point in points):
-        figures["prices"] = prices_figure(points, settings)
-    quality = {name: take(Path(f"metrics/judge/{name}.json")) for name in settings.runs}
+    points = take_typed(Path("artifacts/report/curve.json"), read_points) or []
+    before = report.computed_before(settings.runs, computed)
+    if any(before[point.run] for point in points):
+        figures["prices"] = prices_figure(points, before, settings)
+    quality = {name: take_typed(Path(f"metrics/judge/{name}.json"), read_quality) for name in settings.runs}
     examples = {}
     for name, run in settings.runs.items():
         if run.prev == "start" and settings.judges[run.judge].kind not in ("human", "always", "never"):
@@ -257,16 +261,16 @@ def collect(settings: Settings, study_csv: Path | None = None, pooled_json: Path
     pooled = study.read_pooled(pooled_json) if pooled_json else []
     seeds = over_seeds(pooled)
     if seeds:
-        comparison = seeds["comparison"]
-        figures["comparison"] = comparison_figure(comparison["arms"], settings)
+        comparison = seeds.comparison
+        figures["comparison"] = comparison_figure(comparison.arms, settings)
     content: Row = {
         "settings": settings,
         "summary": summary,
         "computing": computed,
-        "unparsed": {name: report.unparsed(row) for name, row in summary.items()},
+        "unparsed": {name: row.unparsed_of for name, row in summary.items()},
         "decided_nothing": report.decided_nothing(summary, settings.runs),
         "comparison": comparison,
-        "tells_apart": report.tells_judges_apart(comparison) if comparison else None,
+        "tells_apart": comparison.assay.answer if comparison else None,
         "beats": report.beats_drawing(comparison) if comparison else {},
         "pays": report.pays(comparison) if comparison else None,
         "in_words": report.PAYS,
@@ -276,9 +280,7 @@ def collect(settings: Settings, study_csv: Path | None = None, pooled_json: Path
         "simulated": {name for name, run in settings.runs.items() if simulated(settings.judges[run.judge])},
         "kinds": {name: settings.judges[run.judge].kind for name, run in settings.runs.items()},
         "detection": {name: found for name in runs if (found := take(Path(f"metrics/detection/{name}.json")))},
-        "quality": {
-            name: {**q, **with_intervals(q)} for name, q in quality.items() if q and not draws(settings.runs[name], settings.judges)
-        },
+        "quality": {name: (q, with_intervals(q)) for name, q in quality.items() if q and not draws(settings.runs[name], settings.judges)},
         "probes": {name: found for name in settings.probed if (found := take(Path(f"metrics/probes/{name}.json")))},
         "autolabel": {
             name: study.flatten(found) for name in settings.autolabels if (found := take(Path(f"metrics/autolabel/{name}.json")))
@@ -291,11 +293,9 @@ def collect(settings: Settings, study_csv: Path | None = None, pooled_json: Path
         "pooled": pooled,
         # settings may also differ in experiments that failed, and are in no group
         "pooled_settings": [
-            key
-            for key in (pooled[0]["settings"] if pooled else ())
-            if key in study.ALWAYS or len({row["settings"][key] for row in pooled}) > 1
+            key for key in (pooled[0].settings if pooled else ()) if key in study.ALWAYS or len({row.settings[key] for row in pooled}) > 1
         ],
-        "over_seeds": seeds["seeds"] if seeds else [],
+        "over_seeds": seeds.seeds if seeds else [],
         "params": Path("params.yaml").read_text(encoding="utf-8"),
     }
     wanted = ["metrics/summary.json", "metrics/comparison.json", *(f"artifacts/report/{name}.svg" for name in FIGURES)]

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from tabulate import tabulate
 
+from vlm_itl.core import typed
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import read_json
 from vlm_itl.core.redact import say
-from vlm_itl.core.runs import DRAWING, arm_of, called, chain, drawing_nothing, drawing_runs, draws, simulated
-from vlm_itl.metrics.verdicts import is_comparison
+from vlm_itl.core.runs import DRAWING, arm_of, called, chain, drawing_nothing, drawing_runs, draws, round_of, simulated
+from vlm_itl.metrics.rows import Against, Answer, Arm, Comparison, Estimate, read_comparison, read_quality, span
+from vlm_itl.report.points import Point
 from vlm_itl.settings import Calibration, Judge, Run, Settings, Verifier, VlmJudge, is_model_of, load
 
 RULES = ("human", "confidence", "random", "always", "never")  # kinds of judge that compute nothing worth counting
@@ -67,40 +69,86 @@ def computing(settings: Settings, timed: Timed) -> dict[str, dict[str, float | N
     return rows
 
 
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A run in `metrics/summary.json`: the numbers that any table shows, null what there is not; the fields are the file's keys.
+
+    Attributes:
+        human_hours, draw_hours, human_decisions: of all on the way to the run.
+        images_human, images_model, images_mixed, images_ground_truth: labelled images by who drew their masks.
+        steps: of the training.
+        questions, unparsed: the judge's, by `metrics/asking`, and counted nowhere else; `unparsed` null where nothing is parsed.
+        simulated: whether its judge is.
+    """
+
+    mask_AP: float | None
+    box_AP: float | None
+    human_hours: float
+    draw_hours: float
+    human_decisions: int
+    images_human: int
+    images_model: int
+    images_mixed: int
+    images_ground_truth: int
+    steps: int
+    asked: int | None
+    approved: int | None
+    questions: int | None
+    unparsed: int | None
+    judge_recall: float | None
+    judge_specificity: float | None
+    label_precision: float | None
+    simulated: bool
+
+    def __post_init__(self) -> None:
+        if self.unparsed is not None and self.questions is None:
+            raise ValueError("unparsed answers of no questions")
+
+    @property
+    def labelled(self) -> int:
+        """Images with labels, whosever."""
+        return self.images_human + self.images_model + self.images_mixed + self.images_ground_truth
+
+    @property
+    def unparsed_of(self) -> str | None:
+        """How many questions got an answer that says neither yes nor no, as in "774 of 797"; None where nothing is parsed."""
+        return None if self.unparsed is None else f"{self.unparsed:,} of {self.questions:,}"
+
+
+Summary = Mapping[str, Row]  # `start` first, then the runs of params.yaml in their order
+
+
 def summarise(
     runs: dict[str, Run], judges: dict[str, Judge], detection: Path, cost: Path, judge: Path, training: Path, asking: Path
-) -> dict[str, dict[str, Any]]:
-    """One flat row of numbers a run, `start` first, then the runs of params.yaml in their order.
-
-    `questions` and `unparsed` (of them) are the judge's, by `metrics/asking`, and counted nowhere else; None where nothing is parsed.
-    Only files of runs that params.yaml has are read.
-    """
-    rows: dict[str, dict[str, Any]] = {}
+) -> dict[str, Row]:
+    """The row of every run, from the files that its stages wrote. Only files of runs that params.yaml has are read."""
+    rows: dict[str, Row] = {}
     for name in ["start", *runs]:
         ap, price = read_json(detection / f"{name}.json"), read_json(cost / f"{name}.json")
-        quality, asked = {}, {}
-        if name != "start" and not draws(runs[name], judges):
-            quality, asked = read_json(judge / f"{name}.json"), read_json(asking / f"{name}.json")
-        row = {
-            "mask_AP": ap["mask"]["AP"],
-            "box_AP": ap["box"]["AP"],
-            "human_hours": price["hours"],
-            "draw_hours": price["draw_hours"],
-            "human_decisions": price["human_decisions"],
-            "images_human": price["labels"]["images"]["human"],
-            "images_model": price["labels"]["images"]["model"],
-            "images_mixed": price["labels"]["images"]["mixed"],
-            "images_ground_truth": price["labels"]["images"]["ground_truth"],
-            "steps": read_json(training / f"{name}.json")["steps"],
-            "asked": quality.get("asked"),
-            "approved": quality.get("approved"),
-            "questions": asked.get("questions"),
-            "unparsed": asked.get("unparsed"),
-            "judge_recall": quality.get("recall"),
-            "judge_specificity": quality.get("specificity"),
-            "label_precision": quality.get("precision"),
-        }
-        rows[name] = row | {"simulated": name != "start" and simulated(judges[runs[name].judge])}
+        judged = name != "start" and not draws(runs[name], judges)
+        quality = read_quality(judge / f"{name}.json") if judged else None
+        asked = read_json(asking / f"{name}.json") if judged else {}
+        images = price["labels"]["images"]
+        rows[name] = Row(
+            mask_AP=ap["mask"]["AP"],
+            box_AP=ap["box"]["AP"],
+            human_hours=price["hours"],
+            draw_hours=price["draw_hours"],
+            human_decisions=price["human_decisions"],
+            images_human=images["human"],
+            images_model=images["model"],
+            images_mixed=images["mixed"],
+            images_ground_truth=images["ground_truth"],
+            steps=read_json(training / f"{name}.json")["steps"],
+            asked=quality.asked if quality else None,
+            approved=quality.approved if quality else None,
+            questions=asked.get("questions"),
+            unparsed=asked.get("unparsed"),
+            judge_recall=quality.recall if quality else None,
+            judge_specificity=quality.specificity if quality else None,
+            label_precision=quality.precision if quality else None,
+            simulated=name != "start" and simulated(judges[runs[name].judge]),
+        )
     return rows
 
 
@@ -110,101 +158,87 @@ def added(numbers: Iterable[float | None]) -> float | None:
     return None if None in known else round(sum((n for n in known if n is not None), 0.0), 6)
 
 
-def decided_nothing(summary: dict[str, dict[str, Any]], runs: dict[str, Run]) -> set[str]:
+def decided_nothing(summary: Summary, runs: dict[str, Run]) -> set[str]:
     """The runs after which no judge of their arm has approved or handed on an image: they trained on what they began with.
 
     A run from labels has those of `start`; one from a start without labels has none.
     """
-
-    def labelled(run: str) -> int:
-        return sum(summary[run].get(f"images_{source}") or 0 for source in ("human", "model", "mixed", "ground_truth"))
-
     there = [name for name in runs if name in summary and "start" in summary]
-    return {name for name in there if labelled(name) == (labelled("start") if runs[chain(runs, name)[0]].prev == "start" else 0)}
-
-
-def headline(summary: dict[str, dict[str, Any]], comparison: dict[str, Any]) -> dict[str, Any]:
-    """What to look at first, for `dvc metrics diff`.
-
-    Returns:
-        `assay`, see `tells_judges_apart`; `mask_AP` and `human_hours` by run; `hours_saved` and `AP_lost` by arm and price of a decision,
-        each with `value`, `low` and `high`.
-    """
-    arms = comparison["curve"]["arms"]
-
-    def estimates(measure: str) -> dict[str, Any]:
-        return {
-            run: {price: {end: found[measure][end] for end in ("value", "low", "high")} for price, found in arm["prices"].items()}
-            for run, arm in arms.items()
-        }
-
     return {
-        "assay": tells_judges_apart(comparison),
-        **{measure: {run: numbers[measure] for run, numbers in summary.items()} for measure in ("mask_AP", "human_hours")},
-        **{measure: estimates(measure) for measure in ("hours_saved", "AP_lost")},
+        name for name in there if summary[name].labelled == (summary["start"].labelled if runs[chain(runs, name)[0]].prev == "start" else 0)
     }
 
 
-# metrics of a run that any table shows, with what each may be
-NUMBERS = ("mask_AP", "box_AP", "human_hours", "draw_hours", "human_decisions", "images_human", "images_model", "images_mixed",
-           "images_ground_truth", "steps", "asked", "approved", "questions", "unparsed", "judge_recall", "judge_specificity",
-           "label_precision")  # fmt: skip
+@dataclass(frozen=True)
+class Ends:
+    """An estimate without words."""
+
+    value: float | None
+    low: float | None
+    high: float | None
 
 
-def read_summary(path: Path) -> dict[str, dict[str, Any]]:
+@dataclass(frozen=True)
+class Headline:
+    """`metrics/headline.json`: what to look at first, for `dvc metrics diff`.
+
+    Attributes:
+        assay: `Assay.answer`.
+        mask_AP, human_hours: by run.
+        hours_saved, AP_lost: by arm and price of a decision.
+    """
+
+    assay: str
+    mask_AP: dict[str, float | None]
+    human_hours: dict[str, float]
+    hours_saved: dict[str, dict[str, Ends]]
+    AP_lost: dict[str, dict[str, Ends]]
+
+
+def headline(summary: Summary, comparison: Comparison) -> Headline:
+    """What to look at first."""
+    arms = comparison.curve.arms
+
+    def estimates(measure: Callable[[Against], Estimate]) -> dict[str, dict[str, Ends]]:
+        def ends(found: Estimate) -> Ends:
+            return Ends(found.value, found.low, found.high)
+
+        return {run: {price: ends(measure(found)) for price, found in arm.prices.items()} for run, arm in arms.items()}
+
+    return Headline(
+        comparison.assay.answer, {run: row.mask_AP for run, row in summary.items()},
+        {run: row.human_hours for run, row in summary.items()}, estimates(lambda found: found.hours_saved),
+        estimates(lambda found: found.AP_lost),
+    )  # fmt: skip
+
+
+def read_summary(path: Path) -> dict[str, Row]:
     """What the stage `report` wrote (`summarise`).
 
     Raises:
         UserError: there is no such file, or it is none of this version's.
     """
-    content = read_json(path)
-    whole = isinstance(content, dict) and all(
-        isinstance(row, dict)
-        and isinstance(row.get("simulated"), bool)
-        and all(key in row and (row[key] is None or type(row[key]) in (int, float)) for key in NUMBERS)
-        and (row["unparsed"] is None or row["questions"] is not None)
-        for row in content.values()
-    )
-    if not whole:
-        raise UserError(f"{path}: not a summary as this version writes it; `dvc repro` makes it (stage report)")
-    return content
+    return typed.read(path, dict[str, Row], "a summary as this version writes it; `dvc repro` makes it (stage report)")
 
 
-def read_comparison(path: Path) -> dict[str, Any]:
-    """What the stage `compare` wrote.
-
-    Raises:
-        UserError: there is no such file, or it is none of this version's.
-    """
-    content = read_json(path)
-    if not is_comparison(content):
-        raise UserError(f"{path}: not a comparison as this version writes it; `dvc repro` makes it (stage compare)")
-    return content
-
-
-def tells_judges_apart(comparison: dict[str, Any]) -> str:
-    """Whether the experiment can tell a good judge from a bad one: `yes`, `no`, `not shown`."""
-    return {True: "yes", False: "no"}.get(comparison["assay"]["sensitive"], "not shown")
-
-
-def beats_drawing(comparison: dict[str, Any]) -> dict[str, list[str]]:
+def beats_drawing(comparison: Comparison) -> dict[str, list[str]]:
     """Arms that are above the drawing curve by more than the interval, by price of a decision."""
-    arms = comparison["curve"]["arms"]
-    prices = dict.fromkeys(price for arm in arms.values() for price in arm["prices"])
-    return {price: [run for run, arm in arms.items() if arm["prices"][price]["answer"] == "yes"] for price in prices}
+    arms = comparison.curve.arms
+    prices = dict.fromkeys(price for arm in arms.values() for price in arm.prices)
+    return {price: [run for run, arm in arms.items() if arm.prices[price].answer == "yes"] for price in prices}
 
 
-def pays(comparison: dict[str, Any]) -> str | None:
+def pays(comparison: Comparison) -> Answer | None:
     """Whether any arm is above the drawing curve at the price that is paid: `yes`, `no`, `cannot tell`; None where there is no arm."""
-    arms, paid = comparison["curve"]["arms"], comparison["curve"]["paid"]
-    found = {arm["prices"][paid]["answer"] for arm in arms.values()}
-    return next((answer for answer in ("yes", "cannot tell", "no") if answer in found), None)
+    found = {arm.prices[comparison.curve.paid].answer for arm in comparison.curve.arms.values()}
+    order: tuple[Answer, ...] = ("yes", "cannot tell", "no")
+    return next((answer for answer in order if answer in found), None)
 
 
 PAYS = {"no": "approval does not pay here", "cannot tell": "approval does not pay here, as far as this experiment can tell"}
 
 
-def answers(comparison: dict[str, Any], names: dict[str, str]) -> list[str]:
+def answers(comparison: Comparison, names: dict[str, str]) -> list[str]:
     """The verdicts in words for a terminal, in the order of proof.
 
     Args:
@@ -212,29 +246,28 @@ def answers(comparison: dict[str, Any], names: dict[str, str]) -> list[str]:
         names: how a run is called.
     """
 
-    def points(row: dict[str, Any]) -> str:
-        ends = "" if row["low"] is None or row["high"] is None else f" ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})"
-        return f"{100 * row['difference']:+.1f} points{ends}"
+    def points(row: Arm) -> str | None:
+        if row.difference is None:
+            return None
+        known = span(row)
+        return f"{100 * row.difference:+.1f} points" + (f" ({100 * known.low:+.1f} to {100 * known.high:+.1f})" if known else "")
 
-    why = comparison["assay"]["reason"]
-    lines = [f"Can this experiment tell judges apart? {tells_judges_apart(comparison)}" + (f": {why}" if why else "")]
-    curve = comparison["curve"]
-    if curve["arms"]:
-        paid = beats_drawing(comparison)[curve["paid"]]
+    assay, curve = comparison.assay, comparison.curve
+    lines = [f"Can this experiment tell judges apart? {assay.answer}" + (f": {assay.reason}" if assay.reason else "")]
+    if curve.arms:
+        paid = beats_drawing(comparison)[curve.paid]
         lines.append(
             f"At equal hours, better than drawing random images: {', '.join(names.get(run, run) for run in paid) or 'no arm'}"
             + ("" if paid else f"; {PAYS[pays(comparison) or 'no']}")
         )
     else:
-        lines.append(f"No drawing curve: {curve['reason']}")
-    for run, row in comparison["arms"].items():
-        detail = row["reason"] or ""
-        if row["difference"] is not None:
-            detail = points(row) + (f"; {detail}" if detail else "")
-        margin = f"{100 * row['margin']:.1f} {'point' if row['margin'] == 0.01 else 'points'}"
+        lines.append(f"No drawing curve: {curve.reason}")
+    for run, row in comparison.arms.items():
+        detail = "; ".join(word for word in (points(row), row.reason) if word)
+        margin = f"{100 * row.margin:.1f} {'point' if row.margin == 0.01 else 'points'}"
         lines.append(
-            f"Of these two trained models, {names.get(run, run)} is no worse than {names.get(row['against'], row['against'])} "
-            f"by more than {margin}: {row['answer']}" + (f" ({detail})" if detail else "")
+            f"Of these two trained models, {names.get(run, run)} is no worse than {names.get(row.against, row.against)} "
+            f"by more than {margin}: {row.answer}" + (f" ({detail})" if detail else "")
         )
     return lines
 
@@ -244,69 +277,78 @@ def labels(runs: dict[str, Run], judges: dict[str, Judge]) -> dict[str, str]:
     return {name: called(name, simulated(judges[run.judge])) for name, run in runs.items()}
 
 
-def curve(summary: dict[str, dict[str, Any]], runs: dict[str, Run], judges: dict[str, Judge]) -> list[dict[str, Any]]:
+def curve(summary: Summary, runs: dict[str, Run], judges: dict[str, Judge]) -> list[Point]:
     """Points of the plot; an arm that begins at `start` has that as its first. One that began without labels has no such point, and its
     hours after the initial labels can be below zero: those that it did not need. The drawing runs are one line, `DRAWING`, by their hours,
     with `start` as its first point where no run draws nothing (`drawing_nothing`).
-
-    Returns:
-        Rows of `arm` (with "(simulated)" where it is), `run`, `round` (0 for `start`; of a drawing run its place on the line), `drawing`,
-        `human_hours` in all, `added_human_hours` and `added_draw_hours` after the initial labels (those of the run - those of `start`),
-        `mask_AP` and `box_AP`; for other prices, all on the way to the run, `draw_hours` and `human_decisions`; whether the arm is
-        `simulated`.
     """
 
-    def point(name: str, run: str) -> dict[str, Any]:
-        numbers, start, way = summary[run], summary["start"], chain(runs, run)
-        return {
-            "arm": called(arm_of(name, runs[name].arm), summary[name]["simulated"]), "run": run, "round": len(way),
-            "added_human_hours": round(numbers["human_hours"] - start["human_hours"], 6),
-            "added_draw_hours": round(numbers["draw_hours"] - start["draw_hours"], 6),
-            **{key: numbers[key] for key in ("human_hours", "mask_AP", "box_AP", "draw_hours", "human_decisions")},
-            "simulated": summary[name]["simulated"],
-        }  # fmt: skip
+    def point(name: str, run: str) -> Point:
+        numbers, start = summary[run], summary["start"]
+        return Point(
+            arm=called(arm_of(name, runs[name].arm), summary[name].simulated), run=run, round=round_of(runs, run),
+            added_human_hours=round(numbers.human_hours - start.human_hours, 6),
+            added_draw_hours=round(numbers.draw_hours - start.draw_hours, 6),
+            human_hours=numbers.human_hours, mask_AP=numbers.mask_AP, box_AP=numbers.box_AP, draw_hours=numbers.draw_hours,
+            human_decisions=numbers.human_decisions, simulated=summary[name].simulated, drawing=False,
+        )  # fmt: skip
 
-    drawn = sorted(drawing_runs(runs, judges), key=lambda name: float(summary[name]["human_hours"]))
+    drawn = sorted(drawing_runs(runs, judges), key=lambda name: summary[name].human_hours)
     first = [(drawn[0], "start")] if drawn and drawing_nothing(runs, judges) == "start" else []
     line = [
-        point(name, run) | {"arm": DRAWING, "round": place, "drawing": True}
-        for place, (name, run) in enumerate([*first, *zip(drawn, drawn)])
+        replace(point(name, run), arm=DRAWING, round=place, drawing=True) for place, (name, run) in enumerate([*first, *zip(drawn, drawn)])
     ]
     judged = [name for name in runs if name not in drawn]
-    return line + [
-        point(name, run) | {"drawing": False} for name in judged for run in ((["start"] if runs[name].prev == "start" else []) + [name])
-    ]
+    return line + [point(name, run) for name in judged for run in ((["start"] if runs[name].prev == "start" else []) + [name])]
 
 
-def with_computing(
-    points: list[dict[str, Any]], runs: dict[str, Run], computed: dict[str, dict[str, float | None]]
-) -> list[dict[str, Any]]:  # fmt: skip
-    """The points of `curve`, each with `judge_seconds` of all on the way to its run: the judges' questions and their preparation, None if
-    one is not known."""
-    return [
-        {**point, "judge_seconds": added(seconds for run in chain(runs, point["run"]) for seconds in computed[run].values())}
-        for point in points
-    ]
+def computed_before(runs: dict[str, Run], computed: dict[str, dict[str, float | None]]) -> dict[str, float | None]:
+    """Machine seconds of all on the way to a run, by run: the judges' questions and their preparation, None if one is not known.
+
+    Args:
+        computed: see `computing`.
+    """
+    return {run: added(seconds for one in chain(runs, run) for seconds in computed[one].values()) for run in computed}
 
 
-def table(summary: dict[str, dict[str, Any]]) -> str:
+@dataclass(frozen=True)
+class Column:
+    """A column of the table.
+
+    Attributes:
+        show: a row's value in it, None where there is nothing to measure.
+        form: of a float, as `format` has it.
+        needed: whether the column is there.
+    """
+
+    heading: str
+    show: Callable[[Row], float | str | None]
+    form: str = ""
+    needed: Callable[[Iterable[Row]], bool] = lambda rows: True
+
+
+COLUMNS = (
+    Column("mask AP", lambda row: row.mask_AP, ".3f"),
+    Column("box AP", lambda row: row.box_AP, ".3f"),
+    Column("images by human", lambda row: row.images_human),
+    Column("by model", lambda row: row.images_model),
+    Column("by both", lambda row: row.images_mixed, needed=lambda rows: any(row.images_mixed for row in rows)),  # the policy `correct`
+    Column("human hours", lambda row: row.human_hours, ".2f"),
+    Column("asked", lambda row: row.asked),
+    Column("approved", lambda row: row.approved),
+    Column("unparsed", lambda row: row.unparsed_of),
+    Column("judge recall", lambda row: row.judge_recall, ".2f"),
+    Column("specificity", lambda row: row.judge_specificity, ".2f"),
+    Column("steps", lambda row: row.steps),
+)
+
+
+def table(summary: Summary) -> str:
     """The summary for a terminal; `-` where there is nothing to measure."""
-    mixed = any(r["images_mixed"] for r in summary.values())  # only under the policy `correct`
-    columns: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
-        "mask AP": (".3f", lambda r: r["mask_AP"]), "box AP": (".3f", lambda r: r["box_AP"]),
-        "images by human": ("", lambda r: r["images_human"]), "by model": ("", lambda r: r["images_model"]),
-        **({"by both": ("", lambda r: r["images_mixed"])} if mixed else {}), "human hours": (".2f", lambda r: r["human_hours"]),
-        "asked": ("", lambda r: r["asked"]), "approved": ("", lambda r: r["approved"]), "unparsed": ("", unparsed),
-        "judge recall": (".2f", lambda r: r["judge_recall"]), "specificity": (".2f", lambda r: r["judge_specificity"]),
-        "steps": ("", lambda r: r["steps"]),
-    }  # fmt: skip
-    rows = [[called(name, r["simulated"]), *(value(r) for _, value in columns.values())] for name, r in summary.items()]
-    return tabulate(rows, headers=["run", *columns], floatfmt=("", *(form for form, _ in columns.values())), missingval="-")
-
-
-def unparsed(row: dict[str, Any]) -> str | None:
-    """How many of a run's questions got an answer that says neither yes nor no, as in "774 of 797"; None where nothing is parsed."""
-    return None if row.get("unparsed") is None else f"{row['unparsed']:,} of {row['questions']:,}"
+    columns = [column for column in COLUMNS if column.needed(summary.values())]
+    rows = [[called(name, row.simulated), *(column.show(row) for column in columns)] for name, row in summary.items()]
+    headings, forms = ["run", *(column.heading for column in columns)], ("", *(column.form for column in columns))
+    return str(tabulate(rows, headers=headings, floatfmt=forms, missingval="-"))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -322,7 +364,7 @@ def main(argv: list[str] | None = None) -> None:
                 "run `make repro`, whose last lines say what failed"
             )
         said = answers(read_comparison(Path("metrics/comparison.json")), labels(settings.runs, settings.judges))
-        asked = [row["asked"] for row in summary.values() if row["asked"] is not None]
+        asked = [row.asked for row in summary.values() if row.asked is not None]
         if asked and not any(asked):
             said.insert(0, f"No judge saw a proposal: no score reached predict.score_threshold ({settings.predict.score_threshold}), "
                            "or the pool is empty; a longer training or a lower threshold may help")  # fmt: skip

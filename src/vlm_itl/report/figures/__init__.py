@@ -5,6 +5,7 @@ A module draws what depends on the same inputs (`data`, `arms`, `judges`, `compa
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,7 +18,6 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from vlm_itl.core.files import replacing
-from vlm_itl.core.runs import called
 
 # Okabe and Ito (2008), colours that the colour-blind can tell apart, without the yellow that white paper swallows; black comes first
 COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -40,20 +40,22 @@ def canvas(width: float = 7.4, height: float = 3.6, rows: int = 1, columns: int 
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write an SVG that depends on the figure alone: letters as outlines, ids from a fixed salt, no date."""
+    """Write a figure as an SVG (`svg`)."""
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="svg", metadata={"Date": None, "Creator": None})
+        temporary.write_bytes(svg(figure))
+
+
+def svg(figure: Figure) -> bytes:
+    """A figure as an SVG that depends on it alone: letters as outlines, ids from a fixed salt, no date. It cannot be drawn again."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     plt.close(figure)
+    return stream.getvalue()
 
 
 def styles(names: Iterable[str]) -> dict[str, dict[str, str]]:
     """Colour and marker of each name, by order; the two repeat with different periods, so that pairs differ for long."""
     return {name: {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k % len(MARKERS)]} for k, name in enumerate(dict.fromkeys(names))}
-
-
-def labels(points: list[dict[str, Any]]) -> dict[str, str]:
-    """How each run of `report.curve`'s rows is called: a simulated judge's numbers are named so wherever they stand."""
-    return {row["run"]: called(row["run"], row["simulated"]) for row in points if row["run"] != "start"}
 
 
 def plain(text: str) -> str:

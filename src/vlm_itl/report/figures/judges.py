@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
+from vlm_itl.metrics.rows import Quality, Share
 from vlm_itl.report.figures import COLOURS, SOFT, canvas, nothing, plain, styles
 
-Quality = dict[str, Any]
 
-
-def interval(part: int, whole: int) -> tuple[float, float]:
-    """95 % interval of a share, Wilson's (1927)."""
-    found = binomtest(part, whole).proportion_ci(0.95, method="wilson")
+def interval(share: Share) -> tuple[float, float]:
+    """95 % interval of a share of something, Wilson's (1927)."""
+    found = binomtest(share.part, share.whole).proportion_ci(0.95, method="wilson")
     return float(found.low), float(found.high)
 
 
@@ -22,26 +19,23 @@ def crowding(quality: dict[str, Quality]) -> Figure:
     """Recall and specificity by number of true instances in the image, with Wilson intervals.
 
     Args:
-        quality: `metrics/judge/<run>.json` of each arm's first round, by the arm's name: there all arms judge the same proposals.
+        quality: of each arm's first round, by the arm's name: there all arms judge the same proposals.
     """
     figure, panels = canvas(7.4, 5.2, 2, 1, sharex=True, sharey=True)
     look = styles(quality)
-    bins = list(dict.fromkeys(b for q in quality.values() for b in q["by_instances"] if q["by_instances"][b]["asked"]))
+    bins = list(dict.fromkeys(b for q in quality.values() for b, c in q.by_instances.items() if c.asked))
     for axes, rate in zip(panels, ("recall", "specificity")):
         for k, (name, q) in enumerate(quality.items()):
             x, y, below, above = [], [], [], []
             for place, b in enumerate(bins):
-                c = q["by_instances"].get(b)
-                if not c:
+                share = q.by_instances[b].shares[rate] if b in q.by_instances else None
+                if share is None or not share.whole:
                     continue
-                wrong = c["asked"] - c["oracle_approves"]
-                part, whole = (c["true_approvals"], c["oracle_approves"]) if rate == "recall" else (wrong - c["false_approvals"], wrong)
-                if whole:
-                    low, high = interval(part, whole)
-                    x.append(place + 0.8 * ((k + 0.5) / len(quality) - 0.5))
-                    y.append(part / whole)
-                    below.append(max(0, part / whole - low))
-                    above.append(max(0, high - part / whole))
+                low, high = interval(share)
+                x.append(place + 0.8 * ((k + 0.5) / len(quality) - 0.5))
+                y.append(share.part / share.whole)
+                below.append(max(0, share.part / share.whole - low))
+                above.append(max(0, high - share.part / share.whole))
             axes.errorbar(x, y, [below, above], ls="none", elinewidth=1, mec="white", mew=0.5, label=plain(name), **look[name])
         for place in range(1, len(bins)):
             axes.axvline(place - 0.5, color="#cfd4da", lw=0.8)
@@ -50,11 +44,11 @@ def crowding(quality: dict[str, Quality]) -> Figure:
         axes.set_ylim(-0.03, 1.03)
     if not bins:
         nothing(panels[0], "no image was judged")
-    any_quality: Quality = next(iter(quality.values()), {"by_instances": {}})
+    first = next(iter(quality.values()), None)
     labels = []
     for b in bins:
-        c = any_quality["by_instances"].get(b, {"asked": 0, "oracle_approves": 0})
-        labels.append(f"{b}\n({c['oracle_approves']} right of {c['asked']})")
+        c = first.by_instances.get(b) if first else None
+        labels.append(f"{b}\n({c.oracle_approves if c else 0} right of {c.asked if c else 0})")
     panels[1].set_xticks(range(len(bins)), labels)
     panels[1].set_xlim(-0.5, max(0, len(bins) - 1) + 0.5)
     panels[1].set_xlabel("true instances in the image (images that the first round asks about)")
@@ -66,12 +60,12 @@ def rounds(quality: dict[str, Quality]) -> Figure:
     """Images approved in each run, right and wrong ones, and the purity of the labels that they became.
 
     Args:
-        quality: `metrics/judge/<run>.json` by the run's label, in the order to be drawn.
+        quality: by the run's label, in the order to be drawn.
     """
     figure, axes = canvas(7.4, 0.8 + 0.27 * max(3, len(quality)))
     names = list(quality)
-    right = [quality[name]["true_approvals"] for name in names]
-    wrong = [quality[name]["false_approvals"] for name in names]
+    right = [quality[name].true_approvals for name in names]
+    wrong = [quality[name].false_approvals for name in names]
     places = range(len(names))
     axes.barh(places, right, 0.7, color=COLOURS[1], label="right: nothing missing, nothing extra")
     axes.barh(places, wrong, 0.7, right, color=COLOURS[2], hatch="////", edgecolor="white", lw=0, label="wrong")

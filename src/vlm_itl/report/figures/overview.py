@@ -21,6 +21,7 @@ from vlm_itl.core.files import read_json, read_jsonl, write_json
 from vlm_itl.core.pictures import Pixels, read_picture
 from vlm_itl.core.redact import say
 from vlm_itl.core.runs import DRAWING, drawing_runs
+from vlm_itl.metrics.rows import Comparison, read_comparison, span
 from vlm_itl.report import summary as report
 from vlm_itl.report.figures import COLOURS, SOFT, canvas, plain, save, styles
 from vlm_itl.report.figures.arms import CURVE
@@ -52,7 +53,7 @@ def examples(verdicts: list[Row], proposals: list[Row], seed: int) -> list[Row]:
     return found
 
 
-def overview(shown: list[tuple[Row, Pixels]], summary: dict[str, Row], comparison: dict[str, Any], names: dict[str, str],
+def overview(shown: list[tuple[Row, Pixels]], summary: report.Summary, comparison: Comparison, names: dict[str, str],
              drawn: list[str]) -> Figure:  # fmt: skip
     """Images with accepted and refused masks on the left; on the right each run's mAP, and how far it may lie from the reference's.
 
@@ -62,7 +63,7 @@ def overview(shown: list[tuple[Row, Pixels]], summary: dict[str, Row], compariso
         names: how a run is called.
         drawn: the drawing runs.
     """
-    if not comparison["arms"]:
+    if not comparison.arms:
         raise UserError("metrics/comparison.json: no arm is held against a reference arm, so there is nothing to draw")
     figure, _ = canvas(7.4, 3.5)
     figure.clear()
@@ -76,28 +77,41 @@ def overview(shown: list[tuple[Row, Pixels]], summary: dict[str, Row], compariso
         axes.set_title("the VLM approves" if row["approve"] else "the VLM rejects: a human draws", fontsize=8)
         axes.set_axis_off()
     axes = figure.add_subplot(grid[:, 1])
-    line = sorted((point["hours"], point["mask_AP"]) for point in comparison["curve"]["points"].values())
+    line = sorted((point.hours, point.mask_AP) for point in comparison.curve.points.values() if point.mask_AP is not None)
     axes.plot(*zip(*line), label=DRAWING, zorder=1, **CURVE)
-    start = summary["start"]["human_hours"], summary["start"]["mask_AP"]
+    start = place_of("start", summary)
     axes.plot(*start, color=SOFT, marker=CURVE["marker"], ms=CURVE["ms"], ls="none")
-    compared = next(iter(comparison["arms"].values()))
-    reference = compared["against"]
-    level = summary[reference]["mask_AP"]
+    compared = next(iter(comparison.arms.values()))
+    reference = compared.against
+    _, level = place_of(reference, summary)
     axes.axhline(level, color=SOFT, lw=0.6, zorder=0)
     for run, look in styles(run for run in names if run not in drawn).items():
-        at, row = summary[run], comparison["arms"].get(run)
-        if row and row["low"] is not None:
-            ends = [[at["mask_AP"] - level - row["low"]], [row["high"] - at["mask_AP"] + level]]
-            axes.errorbar(at["human_hours"], at["mask_AP"], np.maximum(ends, 0), color=look["color"], capsize=2.5, lw=1.2)
-        axes.plot(at["human_hours"], at["mask_AP"], ls="none", mec="white", ms=7, label=plain(names[run]), color=look["color"],
+        hours, ap = place_of(run, summary)
+        known = span(comparison.arms[run]) if run in comparison.arms else None
+        if known:
+            ends = [[ap - level - known.low], [known.high - ap + level]]
+            axes.errorbar(hours, ap, np.maximum(ends, 0), color=look["color"], capsize=2.5, lw=1.2)
+        axes.plot(hours, ap, ls="none", mec="white", ms=7, label=plain(names[run]), color=look["color"],
                   marker=look["marker"])  # fmt: skip
     axes.annotate("start", start, xytext=(-5, -3), textcoords="offset points", ha="right", fontsize=8, color=SOFT)
     axes.set_xlabel("human hours (simulated)")
-    axes.set_ylabel(f"mask AP on {compared['images']} test images")
-    axes.set_title(f"bars: {compared['level']:.0%} interval of the difference from {plain(names[reference])}", fontsize=8, color=SOFT)
+    axes.set_ylabel(f"mask AP on {compared.images} test images")
+    axes.set_title(f"bars: {compared.level:.0%} interval of the difference from {plain(names[reference])}", fontsize=8, color=SOFT)
     axes.legend(loc="lower right")
     figure.set_facecolor("white")
     return figure
+
+
+def place_of(run: str, summary: report.Summary) -> tuple[float, float]:
+    """A run's human hours and mAP.
+
+    Raises:
+        UserError: it has no mAP.
+    """
+    row = summary[run]
+    if row.mask_AP is None:
+        raise UserError(f"metrics/summary.json: {run} has no mask AP, so there is nothing to draw")
+    return row.human_hours, row.mask_AP
 
 
 def draw(root: Path, answers: list[Row], target: Path) -> None:
@@ -106,7 +120,7 @@ def draw(root: Path, answers: list[Row], target: Path) -> None:
     images = {i["id"]: i["file_name"] for i in read_json(root / "artifacts/data/train.json")["images"]}
     shown = [(row, read_picture(root / "artifacts/data/images" / images[row["image_id"]])) for row in answers]
     names = report.labels(settings.runs, settings.judges)
-    numbers = report.read_summary(root / "metrics/summary.json"), report.read_comparison(root / "metrics/comparison.json")
+    numbers = report.read_summary(root / "metrics/summary.json"), read_comparison(root / "metrics/comparison.json")
     save(overview(shown, *numbers, names, drawing_runs(settings.runs, settings.judges)), target)
 
 
