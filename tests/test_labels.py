@@ -1,6 +1,8 @@
-"""Policies, provenance, the ledger and its price."""
+"""Policies, provenance, the annotation log and its price."""
 
 from __future__ import annotations
+
+from pkgutil import resolve_name
 
 import pytest
 from conftest import instance
@@ -8,8 +10,13 @@ from conftest import instance
 from vlm_itl.core.errors import UserError
 from vlm_itl.judges import judge
 from vlm_itl.loop import labels
+from vlm_itl.loop.annotation_log import Entry
+from vlm_itl.loop.judged import judged
+from vlm_itl.loop.start import initial
+from vlm_itl.loop.update import update as update_by
 from vlm_itl.metrics.cost import human_cost
 from vlm_itl.settings import HumanJudge, Run, Seconds
+from vlm_itl.settings.registry import POLICIES
 
 BOX, FAR = (5, 5, 20, 20), (30, 20, 15, 15)
 
@@ -19,7 +26,12 @@ def start():
     images = [{"id": i, "file_name": f"{i}.jpg", "height": 40, "width": 50} for i in range(1, 6)]
     rows = [{**instance(BOX, 1, i), "id": i} for i in range(1, 6)] + [{**instance(FAR, 1, 1, iscrowd=1), "id": 9}]
     data = {"images": images, "annotations": rows, "categories": [{"id": 1, "name": "bird"}]}
-    return (*labels.initial(data, {1}, {2, 3, 4}, {5}), data)
+    return (*initial(data, {1}, {2, 3, 4}, {5}), data)
+
+
+def update(name, run, old, pool, proposals, verdicts, truth, log, iou):
+    policy = resolve_name(POLICIES[run.policy])()
+    return update_by(name, run, policy, old, pool, proposals, judged(verdicts), truth, log, iou)
 
 
 def verdict(image_id, approve, asked=True, actor="human"):
@@ -34,7 +46,7 @@ def after(start, policy, verdicts=VERDICTS):
     old, pool, ledger, data = start
     run = Run(judge="human", prev="start", policy=policy)
     truth = data if policy in ("annotate", "ground_truth") else None
-    return labels.update("human-1", run, old, pool, PROPOSALS, verdicts, truth, ledger, 0.6)
+    return update("human-1", run, old, pool, PROPOSALS, verdicts, truth, ledger, 0.6)
 
 
 def test_equal_fingerprints_are_equal_lessons(start):
@@ -42,7 +54,7 @@ def test_equal_fingerprints_are_equal_lessons(start):
     old, pool, ledger, _ = start
 
     def of(verdicts, proposals=PROPOSALS, judge="human", name="human-1"):
-        new, _, _ = labels.update(name, Run(judge=judge, prev="start"), old, pool, proposals, verdicts, None, ledger, 0.6)
+        new, _, _ = update(name, Run(judge=judge, prev="start"), old, pool, proposals, verdicts, None, ledger, 0.6)
         return new
 
     both = [verdict(2, True), verdict(3, True)]
@@ -65,7 +77,7 @@ def test_start(start):
     assert [i["id"] for i in pool["images"]] == [2, 3, 4]
     assert not pool["annotations"]
     assert {a["source"] for a in old["annotations"]} == {"human"}
-    assert [(r["purpose"], r["images"], r["instances"]) for r in ledger] == [("labels", 1, 1), ("validation", 1, 1)]
+    assert [(entry.purpose, entry.images, entry.instances) for entry in ledger] == [("labels", 1, 1), ("validation", 1, 1)]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +94,7 @@ def test_policies(start, policy, left, sources):
     assert [i["id"] for i in pool["images"]] == left
     assert labels.counts(new)["images"] == {**sources, "mixed": 0}
     assert labels.counts(new)["instances"] == sources
-    dropped = sum(r["images"] for r in ledger if r["action"] == "drop")
+    dropped = sum(entry.images for entry in ledger if entry.action == "drop")
     assert len(new["images"]) + len(pool["images"]) + dropped == 4
 
 
@@ -122,7 +134,7 @@ def test_corrected_images(start):
         verdict(4, False, asked=False, actor="model"),
     ]
     run = Run(judge="vlm", prev="start", policy="correct")
-    new, left, log = labels.update("vlm-1", run, old, pool, proposals, verdicts, data, ledger, 0.6)
+    new, left, log = update("vlm-1", run, old, pool, proposals, verdicts, data, ledger, 0.6)
     assert [(i["id"], i["source"]) for i in new["images"]] == [(1, "human"), (2, "mixed"), (3, "model"), (4, "human")]
     boxes = {i: [(a["source"], tuple(a["bbox"])) for a in new["annotations"] if a["image_id"] == i] for i in (2, 3, 4)}
     assert boxes == {2: [("model", FAR), ("human", BOX)], 3: [("model", BOX)], 4: [("human", BOX)]}
@@ -133,10 +145,10 @@ def test_corrected_images(start):
     assert labels.counts(new)["instances"] == {"human": 3, "model": 2, "ground_truth": 0}
     # a mask that overlaps too little stands for nothing, and the instance is drawn beside it
     near = [instance((5, 5, 20, 10), 1, 2, score=0.8)]
-    new, _, _ = labels.update("vlm-1", run, old, pool, near, [{**verdict(2, False), "accepted": [True]}], data, ledger, 0.6)
+    new, _, _ = update("vlm-1", run, old, pool, near, [{**verdict(2, False), "accepted": [True]}], data, ledger, 0.6)
     assert [a["source"] for a in new["annotations"] if a["image_id"] == 2] == ["model", "human"]
     # an approved image is nobody's to look at, and a verdict on the image as a whole rejects every mask
-    new, _, log = labels.update("vlm-1", run, old, pool, proposals, [verdict(2, True, actor="model"), verdict(3, False, actor="model")],
+    new, _, log = update("vlm-1", run, old, pool, proposals, [verdict(2, True, actor="model"), verdict(3, False, actor="model")],
                                 data, ledger, 0.6)  # fmt: skip
     assert [i["source"] for i in new["images"]] == ["human", "model", "human", "human"]
     assert human_cost(log, Seconds())["human_decisions"] == 2
@@ -151,7 +163,7 @@ def test_a_human_who_decides_on_every_mask_looks_once(start):
         (2, True, [True], 2), (3, False, [False], 2), (4, False, None, None),
     ]  # fmt: skip
     run = Run(judge="human", prev="start", policy="correct")
-    new, _, log = labels.update("human-1", run, old, pool, proposals, verdicts, data, ledger, 0.6)
+    new, _, log = update("human-1", run, old, pool, proposals, verdicts, data, ledger, 0.6)
     cost = human_cost(log, Seconds())
     assert [i["source"] for i in new["images"]] == ["human", "model", "human", "human"]
     assert (cost["drawn_instances"], cost["human_decisions"]) == (3, 5)  # a mask and completeness each, and a look at image 4
@@ -160,15 +172,15 @@ def test_a_human_who_decides_on_every_mask_looks_once(start):
 def test_a_round_concerns_its_batch(start):
     old, pool, ledger, data = start
     run = Run(judge="never", prev="start", policy="annotate", batch=2)
-    new, left, log = labels.update("draw-1", run, old, pool, [], [], data, ledger, 0.6)
+    new, left, log = update("draw-1", run, old, pool, [], [], data, ledger, 0.6)
     assert [i["id"] for i in new["images"]] == [1, 2, 3]
     assert [i["id"] for i in left["images"]] == [4]
-    assert log[-1] == {"run": "draw-1", "action": "draw", "actor": "human", "purpose": "labels", "images": 2, "instances": 2}
-    new, left, _ = labels.update("draw-2", run, new, left, [], [], data, log, 0.6)
+    assert log[-1] == Entry(run="draw-1", action="draw", actor="human", purpose="labels", images=2, instances=2)
+    new, left, _ = update("draw-2", run, new, left, [], [], data, log, 0.6)
     assert [i["id"] for i in new["images"]] == [1, 2, 3, 4]
     assert not left["images"]
     none = run.model_copy(update={"batch": 0})
-    assert labels.update("draw-none", none, old, pool, [], [], data, ledger, 0.6) == (old, pool, ledger)
+    assert update("draw-none", none, old, pool, [], [], data, ledger, 0.6) == (old, pool, ledger)
 
 
 def test_a_verdict_on_other_proposals_is_an_error_line(start):
@@ -177,14 +189,14 @@ def test_a_verdict_on_other_proposals_is_an_error_line(start):
     said = [{"image_id": shown[0]["image_id"], "asked": True, "approve": True, "actor": "model", "accepted": [True, False]}]
     for policy in ("pool", "annotate", "correct"):
         with pytest.raises(UserError, match="a verdict on 2 masks of an image with 1 proposals"):
-            labels.update("a", Run(judge="vlm", prev="start", policy=policy), old, pool, shown, said, data, ledger, 0.6)
+            update("a", Run(judge="vlm", prev="start", policy=policy), old, pool, shown, said, data, ledger, 0.6)
 
 
 def test_empty_pool(start):
     old, pool, ledger, _ = start
     run = Run(judge="human", prev="start")
     empty = {**pool, "images": []}
-    assert labels.update("human-1", run, old, empty, [], [], None, ledger, 0.6) == (old, empty, ledger)
+    assert update("human-1", run, old, empty, [], [], None, ledger, 0.6) == (old, empty, ledger)
 
 
 def test_hours(start):
