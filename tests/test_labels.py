@@ -8,11 +8,12 @@ import pytest
 from conftest import instance
 
 from vlm_itl.core.errors import UserError
+from vlm_itl.core.files import read_json, write_json
 from vlm_itl.judges import judge
-from vlm_itl.loop import labels
+from vlm_itl.loop import annotation_log, labels
 from vlm_itl.loop.annotation_log import Entry
 from vlm_itl.loop.judged import judged
-from vlm_itl.loop.start import initial
+from vlm_itl.loop.start import initial, unlabelled
 from vlm_itl.loop.update import update as update_by
 from vlm_itl.metrics.cost import human_cost
 from vlm_itl.settings import HumanJudge, Run, Seconds
@@ -192,6 +193,19 @@ def test_a_verdict_on_other_proposals_is_an_error_line(start):
             update("a", Run(judge="vlm", prev="start", policy=policy), old, pool, shown, said, data, ledger, 0.6)
 
 
+def test_an_approval_of_nothing_is_an_error_line(start):
+    with pytest.raises(UserError, match="an approval of image 4, which has no proposals"):
+        after(start, "pool", [verdict(4, True)])
+
+
+def test_a_start_without_labels_takes_over_the_validation_images(start):
+    _, _, ledger, data = start
+    images = {**data, "annotations": []}
+    none, pool, log = unlabelled(images, ledger)
+    assert (none["images"], pool) == ([], images)
+    assert log == [Entry(run="start", action="draw", actor="human", purpose="validation", images=1, instances=1)]
+
+
 def test_empty_pool(start):
     old, pool, ledger, _ = start
     run = Run(judge="human", prev="start")
@@ -214,3 +228,35 @@ def test_machines_cost_no_human_time(start):
     cost = human_cost(ledger, Seconds())
     assert cost["verify_hours"] == 0
     assert cost["machine_decisions"] == 2
+
+
+def test_the_log_as_it_stands_in_the_file(start, tmp_path):
+    """An entry has the keys that say something, in one order."""
+    _, _, log = after(start, "annotate")
+    _, _, dropped = after(start, "drop")
+    path = tmp_path / "ledger.json"
+    annotation_log.write(path, [*log, dropped[-1]])
+    assert [list(row.items()) for row in read_json(path)] == [
+        [("run", "start"), ("action", "draw"), ("actor", "human"), ("purpose", "labels"), ("images", 1), ("instances", 1)],
+        [("run", "start"), ("action", "draw"), ("actor", "human"), ("purpose", "validation"), ("images", 1), ("instances", 1)],
+        [("run", "human-1"), ("action", "verify"), ("actor", "human"), ("judge", "human"), ("decisions", 2)],
+        [("run", "human-1"), ("action", "draw"), ("actor", "human"), ("purpose", "labels"), ("images", 2), ("instances", 2)],
+        [("run", "human-1"), ("action", "drop"), ("actor", "none"), ("images", 2)],
+    ]
+    assert annotation_log.read(path) == [*log, dropped[-1]]
+
+
+@pytest.mark.parametrize(
+    ("content", "where"),
+    [
+        ({"run": "start"}, "Input should be a valid list"),
+        ([{"run": "a", "action": "draw", "actor": "human"}, {"run": "a", "action": "paint", "actor": "human"}], "1.action: Input should"),
+        ([{"run": "a", "action": "verify", "actor": "human", "decisions": "2"}], "0.decisions: Input should be a valid integer"),
+        ([{"run": "a", "action": "verify", "actor": "human", "hours": 2}], "0.hours: Extra inputs"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_log_is_an_error_line(tmp_path, content, where):
+    path = tmp_path / "ledger.json"
+    write_json(path, content)
+    with pytest.raises(UserError, match=f"ledger.json: no annotation log: {where}[^\n]*; `dvc repro` writes it anew$"):
+        annotation_log.read(path)

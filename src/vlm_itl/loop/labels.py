@@ -50,9 +50,7 @@ def add(labels: Coco, image: dict[str, Any], rows: Mapping[Source, list[dict[str
         labels["annotations"].append(_annotation(len(labels["annotations"]) + 1, image["id"], row, source, run, judge))
 
 
-def _annotation(
-    number: int, image_id: int, row: dict[str, Any], source: Source, run: str, judge: str | None
-) -> Annotation | ModelAnnotation:
+def _annotation(number: int, image_id: int, row: dict[str, Any], source: Source, run: str, judge: str | None) -> Annotation:
     label: Annotation = {
         "id": number, "image_id": image_id, "category_id": row["category_id"],
         "segmentation": row["segmentation"], "area": float(mask_util.area(row["segmentation"])),

@@ -80,10 +80,12 @@ class Outcome:
 
 
 class Policy(ABC):
-    """Attributes:
-    sees_truth: it may look at the true annotations: a human draws them, or they leak.
-    draws_rejected: a human draws every rejected image, all of it. With a judge that rejects everything this is drawing random images.
-    by_mask: it makes a difference whether a judge decides on single masks.
+    """What becomes of the images of a round.
+
+    Attributes:
+        sees_truth: it may look at the true annotations: a human draws them, or they leak.
+        draws_rejected: a human draws every rejected image, all of it. With a judge that rejects everything this is drawing random images.
+        by_mask: it makes a difference whether a judge decides on single masks.
     """
 
     sees_truth: ClassVar[bool] = False
