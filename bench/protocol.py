@@ -13,7 +13,8 @@ import hashlib
 import json
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from pkgutil import resolve_name
+from typing import Any
 
 import numpy as np
 from tabulate import tabulate
@@ -28,7 +29,11 @@ from vlm_itl.data.splitting import queue, split
 from vlm_itl.data.synthetic import write_dataset
 from vlm_itl.detectors import ToPredict, detector
 from vlm_itl.judges import judge, vlm
-from vlm_itl.loop import labels as policies
+from vlm_itl.loop.judged import judged
+from vlm_itl.loop.labels import counts, fingerprint
+from vlm_itl.loop.policy import Policy
+from vlm_itl.loop.start import initial
+from vlm_itl.loop.update import update
 from vlm_itl.metrics.compare import Sampled
 from vlm_itl.metrics.cost import human_cost
 from vlm_itl.metrics.curve import Curve, against
@@ -39,6 +44,7 @@ from vlm_itl.metrics.matches import load as load_matches
 from vlm_itl.probes.making import make_probes
 from vlm_itl.probes.metrics import calibrate, observations
 from vlm_itl.settings import Judge, ModelLabels, Run, Settings, Training, VlmJudge, load
+from vlm_itl.settings.registry import POLICIES
 from vlm_itl.verifier.held_back import parts
 
 IGNORED = ("out", "seeds", "arms")  # options that change no arm's result
@@ -55,9 +61,9 @@ class World:
         self.images = data / "images"
         training, self.test = read_json(data / "train.json"), read_json(data / "test.json")
         fractions = settings.split.model_copy(update={"initial_fraction": args.initial / to_label(args.train, settings)})
-        initial, pool, validation = split(training, fractions)
-        self.labels, pool_images, self.ledger = policies.initial(training, initial, pool, validation)
-        self.pool, self.truth = queue(pool_images, settings.split.seed), subset(training, pool | initial)
+        drawn, pool, validation = split(training, fractions)
+        self.labels, pool_images, self.log = initial(training, drawn, pool, validation)
+        self.pool, self.truth = queue(pool_images, settings.split.seed), subset(training, pool | drawn)
         said = {key: value for key, value in vars(args).items() if key not in IGNORED}, settings.model_dump(mode="json", exclude={"runs"})
         self.start = out / f"{hashlib.md5(json.dumps(said, sort_keys=True).encode()).hexdigest()[:8]}-s{seed}"
         self.fit(self.start, self.labels, args.pretrain, args.rate, None, self.pool)
@@ -77,7 +83,7 @@ class World:
             sets.append(ToPredict(pool, p.score_threshold, "pool", folder / "proposals.json"))
         one.predict(folder / "model", self.images, sets, p)
         evaluations = evaluate(self.test, read_json(folder / "predictions.json"))
-        save(from_coco(evaluations["mask"], policies.fingerprint(labels)), folder / "matches.npz")
+        save(from_coco(evaluations["mask"], fingerprint(labels)), folder / "matches.npz")
         write_json(folder / "numbers.json", numbers(evaluations))
 
     def verdicts(self, name: str, unit: str) -> list[dict[str, Any]]:
@@ -123,13 +129,15 @@ class World:
         if who == "draw":
             run, said = Run(judge="never", prev="start", policy="annotate", batch=None if policy == "all" else int(policy)), []
         else:
-            run = Run(judge=who.split("@")[0], prev="start", policy=policy, batch=batch)  # type: ignore[arg-type]
-            said = self.verdicts(who, "instance" if policy == "correct" else "image")
+            run = Run(judge=who.split("@")[0], prev="start", policy=policy, batch=batch)
+            by_mask = resolve_name(POLICIES[policy]).by_mask
+            said = self.verdicts(who, "instance" if by_mask else "image")
             shown = {i["id"] for i in first(self.pool, batch)["images"]}
             said = [v for v in said if v["image_id"] in shown]
         proposals = read_json(self.start / "proposals.json")
-        new, _, ledger = policies.update(
-            name, run, self.labels, self.pool, proposals, said, self.truth, self.ledger, self.settings.evaluate.judge_iou
+        by: Policy = resolve_name(POLICIES[run.policy])()
+        new, _, log = update(
+            name, run, by, self.labels, self.pool, proposals, judged(said), self.truth, self.log, self.settings.evaluate.judge_iou
         )
         folder = self.out / f"{self.start.name}-{name.replace(':', '_')}"
         weights = {k: float(v) for k, v in given.items() if v}
@@ -144,7 +152,7 @@ class World:
         quality = judge_quality(said, proposals, self.truth, self.settings.evaluate.judge_iou)
         return {
             "seed": self.seed, "arm": name, "AP": read_json(folder / "numbers.json")["mask"]["AP"],
-            "hours": human_cost(ledger, self.settings.evaluate.seconds)["hours"], **policies.counts(new)["images"],
+            "hours": human_cost(log, self.settings.evaluate.seconds)["hours"], **counts(new)["images"],
             "recall": quality.recall, "specificity": quality.specificity, "folder": folder.name,
         }  # fmt: skip
 
@@ -222,11 +230,10 @@ def main() -> None:
     args = options.parse_args()
     if not 0 < args.initial < args.train:
         options.error(f"--initial: {args.initial} of {args.train} training images")
-    policies_known = get_args(Run.model_fields["policy"].annotation)
     for name in args.arms:
         who, _, what = name.partition("+")[0].partition(":")
         judge_name, *rates = who.split("@")
-        known = what.isdigit() or what == "all" if who == "draw" else what in policies_known
+        known = what.isdigit() or what == "all" if who == "draw" else what in POLICIES
         rated = judge_name == "noisy" and len(rates) == 2
         if not known or not (who == "draw" or rated or (judge_name in settings.judges and len(rates) <= (judge_name == "human"))):
             options.error(f"--arms: {name}: JUDGE:POLICY, draw:IMAGES or draw:all is expected; judges: {', '.join(settings.judges)}")
@@ -234,7 +241,7 @@ def main() -> None:
     for seed in args.seeds:
         world = World(args.out, settings, args, seed)
         start = read_json(world.start / "numbers.json")["mask"]["AP"]
-        hours = human_cost(world.ledger, settings.evaluate.seconds)["hours"]
+        hours = human_cost(world.log, settings.evaluate.seconds)["hours"]
         rows = [{"seed": seed, "arm": "start", "AP": start, "hours": hours, "folder": world.start.name}]
         for name in args.arms:
             rows.append(world.arm(name))

@@ -9,7 +9,8 @@ from vlm_itl.core import processor
 from vlm_itl.core.files import read_json, write_json
 from vlm_itl.core.redact import say
 from vlm_itl.detectors.untrained import write_untrained
-from vlm_itl.loop import labels as policies
+from vlm_itl.loop import annotation_log
+from vlm_itl.loop.start import unlabelled as without_labels
 from vlm_itl.pipeline.stage import File, Stage
 
 STAGE = Stage(
@@ -43,9 +44,10 @@ def main(
 
     everything = read_json(unlabelled)
     rows, who = label(everything, images, settings[f"autolabels.{name}"])
-    start = policies.unlabelled(everything, read_json(start_ledger))
-    for path, value in zip((labels, pool, ledger), start):
-        write_json(path, value)
+    no_labels, whole_pool, log = without_labels(everything, annotation_log.read(start_ledger))
+    write_json(labels, no_labels)
+    write_json(pool, whole_pool)
+    annotation_log.write(ledger, log)
     write_json(proposals, rows)
     write_json(identity, who)
     write_untrained(model)

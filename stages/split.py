@@ -8,7 +8,7 @@ from typing import Any
 from vlm_itl.core.coco import subset
 from vlm_itl.core.files import read_json, write_json
 from vlm_itl.data.splitting import queue, split, statistics, table
-from vlm_itl.loop import labels as policies
+from vlm_itl.loop import annotation_log, start
 from vlm_itl.pipeline.stage import File, Stage
 
 STAGE = Stage(
@@ -40,12 +40,12 @@ def main(
     s = settings["split"]
     training, testing = read_json(train), read_json(test)
     initial_ids, pool_ids, validation_ids = split(training, s)
-    first_labels, first_pool, first_ledger = policies.initial(training, initial_ids, pool_ids, validation_ids)
+    first_labels, first_pool, first_log = start.initial(training, initial_ids, pool_ids, validation_ids)
     parts = {"initial": initial_ids, "pool": pool_ids, "validation": validation_ids}
     data = {name: subset(training, ids) for name, ids in parts.items()} | {"test": testing}
     write_json(labels, first_labels)
     write_json(pool, queue(first_pool, s.seed))
-    write_json(ledger, first_ledger)
+    annotation_log.write(ledger, first_log)
     everything = subset(training, initial_ids | pool_ids)
     write_json(unlabelled, queue({**everything, "annotations": []}, s.seed))
     write_json(truth, everything)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from vlm_itl.core.files import read_json, read_jsonl, write_json
-from vlm_itl.loop import labels as policies
+from vlm_itl.loop import annotation_log
+from vlm_itl.loop.judged import judged
+from vlm_itl.loop.policy import Policy
+from vlm_itl.loop.update import update
 from vlm_itl.pipeline.stage import File, Stage
+from vlm_itl.settings.registry import POLICIES
 
 STAGE = Stage(
     reads={
@@ -36,13 +41,14 @@ def main(
     new_labels: Path, new_pool: Path, new_ledger: Path, run: str, settings: dict[str, Any],
 ) -> None:  # fmt: skip
     s = settings[f"runs.{run}"]
-    needs_truth = s.policy in policies.NEED_TRUTH
-    result = policies.update(
-        run, s, read_json(labels), read_json(pool), read_json(proposals), read_jsonl(verdicts),
-        read_json(truth) if needs_truth else None, read_json(ledger), settings["evaluate.judge_iou"],
+    policy: Policy = resolve_name(POLICIES[s.policy])()
+    labelled, left, log = update(
+        run, s, policy, read_json(labels), read_json(pool), read_json(proposals), judged(read_jsonl(verdicts)),
+        read_json(truth) if policy.sees_truth else None, annotation_log.read(ledger), settings["evaluate.judge_iou"],
     )  # fmt: skip
-    for path, value in zip((new_labels, new_pool, new_ledger), result):
-        write_json(path, value)
+    write_json(new_labels, labelled)
+    write_json(new_pool, left)
+    annotation_log.write(new_ledger, log)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,23 @@
-"""Policies, provenance, the ledger and its price."""
+"""Policies, provenance, the annotation log and its price."""
 
 from __future__ import annotations
+
+from pkgutil import resolve_name
 
 import pytest
 from conftest import instance
 
 from vlm_itl.core.errors import UserError
+from vlm_itl.core.files import read_json, write_json
 from vlm_itl.judges import judge
-from vlm_itl.loop import labels
+from vlm_itl.loop import annotation_log, labels
+from vlm_itl.loop.annotation_log import Entry
+from vlm_itl.loop.judged import judged
+from vlm_itl.loop.start import initial, unlabelled
+from vlm_itl.loop.update import update as update_by
 from vlm_itl.metrics.cost import human_cost
 from vlm_itl.settings import HumanJudge, Run, Seconds
+from vlm_itl.settings.registry import POLICIES
 
 BOX, FAR = (5, 5, 20, 20), (30, 20, 15, 15)
 
@@ -19,7 +27,12 @@ def start():
     images = [{"id": i, "file_name": f"{i}.jpg", "height": 40, "width": 50} for i in range(1, 6)]
     rows = [{**instance(BOX, 1, i), "id": i} for i in range(1, 6)] + [{**instance(FAR, 1, 1, iscrowd=1), "id": 9}]
     data = {"images": images, "annotations": rows, "categories": [{"id": 1, "name": "bird"}]}
-    return (*labels.initial(data, {1}, {2, 3, 4}, {5}), data)
+    return (*initial(data, {1}, {2, 3, 4}, {5}), data)
+
+
+def update(name, run, old, pool, proposals, verdicts, truth, log, iou):
+    policy = resolve_name(POLICIES[run.policy])()
+    return update_by(name, run, policy, old, pool, proposals, judged(verdicts), truth, log, iou)
 
 
 def verdict(image_id, approve, asked=True, actor="human"):
@@ -34,7 +47,7 @@ def after(start, policy, verdicts=VERDICTS):
     old, pool, ledger, data = start
     run = Run(judge="human", prev="start", policy=policy)
     truth = data if policy in ("annotate", "ground_truth") else None
-    return labels.update("human-1", run, old, pool, PROPOSALS, verdicts, truth, ledger, 0.6)
+    return update("human-1", run, old, pool, PROPOSALS, verdicts, truth, ledger, 0.6)
 
 
 def test_equal_fingerprints_are_equal_lessons(start):
@@ -42,7 +55,7 @@ def test_equal_fingerprints_are_equal_lessons(start):
     old, pool, ledger, _ = start
 
     def of(verdicts, proposals=PROPOSALS, judge="human", name="human-1"):
-        new, _, _ = labels.update(name, Run(judge=judge, prev="start"), old, pool, proposals, verdicts, None, ledger, 0.6)
+        new, _, _ = update(name, Run(judge=judge, prev="start"), old, pool, proposals, verdicts, None, ledger, 0.6)
         return new
 
     both = [verdict(2, True), verdict(3, True)]
@@ -65,7 +78,7 @@ def test_start(start):
     assert [i["id"] for i in pool["images"]] == [2, 3, 4]
     assert not pool["annotations"]
     assert {a["source"] for a in old["annotations"]} == {"human"}
-    assert [(r["purpose"], r["images"], r["instances"]) for r in ledger] == [("labels", 1, 1), ("validation", 1, 1)]
+    assert [(entry.purpose, entry.images, entry.instances) for entry in ledger] == [("labels", 1, 1), ("validation", 1, 1)]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +95,7 @@ def test_policies(start, policy, left, sources):
     assert [i["id"] for i in pool["images"]] == left
     assert labels.counts(new)["images"] == {**sources, "mixed": 0}
     assert labels.counts(new)["instances"] == sources
-    dropped = sum(r["images"] for r in ledger if r["action"] == "drop")
+    dropped = sum(entry.images for entry in ledger if entry.action == "drop")
     assert len(new["images"]) + len(pool["images"]) + dropped == 4
 
 
@@ -122,7 +135,7 @@ def test_corrected_images(start):
         verdict(4, False, asked=False, actor="model"),
     ]
     run = Run(judge="vlm", prev="start", policy="correct")
-    new, left, log = labels.update("vlm-1", run, old, pool, proposals, verdicts, data, ledger, 0.6)
+    new, left, log = update("vlm-1", run, old, pool, proposals, verdicts, data, ledger, 0.6)
     assert [(i["id"], i["source"]) for i in new["images"]] == [(1, "human"), (2, "mixed"), (3, "model"), (4, "human")]
     boxes = {i: [(a["source"], tuple(a["bbox"])) for a in new["annotations"] if a["image_id"] == i] for i in (2, 3, 4)}
     assert boxes == {2: [("model", FAR), ("human", BOX)], 3: [("model", BOX)], 4: [("human", BOX)]}
@@ -133,10 +146,10 @@ def test_corrected_images(start):
     assert labels.counts(new)["instances"] == {"human": 3, "model": 2, "ground_truth": 0}
     # a mask that overlaps too little stands for nothing, and the instance is drawn beside it
     near = [instance((5, 5, 20, 10), 1, 2, score=0.8)]
-    new, _, _ = labels.update("vlm-1", run, old, pool, near, [{**verdict(2, False), "accepted": [True]}], data, ledger, 0.6)
+    new, _, _ = update("vlm-1", run, old, pool, near, [{**verdict(2, False), "accepted": [True]}], data, ledger, 0.6)
     assert [a["source"] for a in new["annotations"] if a["image_id"] == 2] == ["model", "human"]
     # an approved image is nobody's to look at, and a verdict on the image as a whole rejects every mask
-    new, _, log = labels.update("vlm-1", run, old, pool, proposals, [verdict(2, True, actor="model"), verdict(3, False, actor="model")],
+    new, _, log = update("vlm-1", run, old, pool, proposals, [verdict(2, True, actor="model"), verdict(3, False, actor="model")],
                                 data, ledger, 0.6)  # fmt: skip
     assert [i["source"] for i in new["images"]] == ["human", "model", "human", "human"]
     assert human_cost(log, Seconds())["human_decisions"] == 2
@@ -151,7 +164,7 @@ def test_a_human_who_decides_on_every_mask_looks_once(start):
         (2, True, [True], 2), (3, False, [False], 2), (4, False, None, None),
     ]  # fmt: skip
     run = Run(judge="human", prev="start", policy="correct")
-    new, _, log = labels.update("human-1", run, old, pool, proposals, verdicts, data, ledger, 0.6)
+    new, _, log = update("human-1", run, old, pool, proposals, verdicts, data, ledger, 0.6)
     cost = human_cost(log, Seconds())
     assert [i["source"] for i in new["images"]] == ["human", "model", "human", "human"]
     assert (cost["drawn_instances"], cost["human_decisions"]) == (3, 5)  # a mask and completeness each, and a look at image 4
@@ -160,15 +173,15 @@ def test_a_human_who_decides_on_every_mask_looks_once(start):
 def test_a_round_concerns_its_batch(start):
     old, pool, ledger, data = start
     run = Run(judge="never", prev="start", policy="annotate", batch=2)
-    new, left, log = labels.update("draw-1", run, old, pool, [], [], data, ledger, 0.6)
+    new, left, log = update("draw-1", run, old, pool, [], [], data, ledger, 0.6)
     assert [i["id"] for i in new["images"]] == [1, 2, 3]
     assert [i["id"] for i in left["images"]] == [4]
-    assert log[-1] == {"run": "draw-1", "action": "draw", "actor": "human", "purpose": "labels", "images": 2, "instances": 2}
-    new, left, _ = labels.update("draw-2", run, new, left, [], [], data, log, 0.6)
+    assert log[-1] == Entry(run="draw-1", action="draw", actor="human", purpose="labels", images=2, instances=2)
+    new, left, _ = update("draw-2", run, new, left, [], [], data, log, 0.6)
     assert [i["id"] for i in new["images"]] == [1, 2, 3, 4]
     assert not left["images"]
     none = run.model_copy(update={"batch": 0})
-    assert labels.update("draw-none", none, old, pool, [], [], data, ledger, 0.6) == (old, pool, ledger)
+    assert update("draw-none", none, old, pool, [], [], data, ledger, 0.6) == (old, pool, ledger)
 
 
 def test_a_verdict_on_other_proposals_is_an_error_line(start):
@@ -177,14 +190,27 @@ def test_a_verdict_on_other_proposals_is_an_error_line(start):
     said = [{"image_id": shown[0]["image_id"], "asked": True, "approve": True, "actor": "model", "accepted": [True, False]}]
     for policy in ("pool", "annotate", "correct"):
         with pytest.raises(UserError, match="a verdict on 2 masks of an image with 1 proposals"):
-            labels.update("a", Run(judge="vlm", prev="start", policy=policy), old, pool, shown, said, data, ledger, 0.6)
+            update("a", Run(judge="vlm", prev="start", policy=policy), old, pool, shown, said, data, ledger, 0.6)
+
+
+def test_an_approval_of_nothing_is_an_error_line(start):
+    with pytest.raises(UserError, match="an approval of image 4, which has no proposals"):
+        after(start, "pool", [verdict(4, True)])
+
+
+def test_a_start_without_labels_takes_over_the_validation_images(start):
+    _, _, ledger, data = start
+    images = {**data, "annotations": []}
+    none, pool, log = unlabelled(images, ledger)
+    assert (none["images"], pool) == ([], images)
+    assert log == [Entry(run="start", action="draw", actor="human", purpose="validation", images=1, instances=1)]
 
 
 def test_empty_pool(start):
     old, pool, ledger, _ = start
     run = Run(judge="human", prev="start")
     empty = {**pool, "images": []}
-    assert labels.update("human-1", run, old, empty, [], [], None, ledger, 0.6) == (old, empty, ledger)
+    assert update("human-1", run, old, empty, [], [], None, ledger, 0.6) == (old, empty, ledger)
 
 
 def test_hours(start):
@@ -202,3 +228,35 @@ def test_machines_cost_no_human_time(start):
     cost = human_cost(ledger, Seconds())
     assert cost["verify_hours"] == 0
     assert cost["machine_decisions"] == 2
+
+
+def test_the_log_as_it_stands_in_the_file(start, tmp_path):
+    """An entry has the keys that say something, in one order."""
+    _, _, log = after(start, "annotate")
+    _, _, dropped = after(start, "drop")
+    path = tmp_path / "ledger.json"
+    annotation_log.write(path, [*log, dropped[-1]])
+    assert [list(row.items()) for row in read_json(path)] == [
+        [("run", "start"), ("action", "draw"), ("actor", "human"), ("purpose", "labels"), ("images", 1), ("instances", 1)],
+        [("run", "start"), ("action", "draw"), ("actor", "human"), ("purpose", "validation"), ("images", 1), ("instances", 1)],
+        [("run", "human-1"), ("action", "verify"), ("actor", "human"), ("judge", "human"), ("decisions", 2)],
+        [("run", "human-1"), ("action", "draw"), ("actor", "human"), ("purpose", "labels"), ("images", 2), ("instances", 2)],
+        [("run", "human-1"), ("action", "drop"), ("actor", "none"), ("images", 2)],
+    ]
+    assert annotation_log.read(path) == [*log, dropped[-1]]
+
+
+@pytest.mark.parametrize(
+    ("content", "where"),
+    [
+        ({"run": "start"}, "Input should be a valid list"),
+        ([{"run": "a", "action": "draw", "actor": "human"}, {"run": "a", "action": "paint", "actor": "human"}], "1.action: Input should"),
+        ([{"run": "a", "action": "verify", "actor": "human", "decisions": "2"}], "0.decisions: Input should be a valid integer"),
+        ([{"run": "a", "action": "verify", "actor": "human", "hours": 2}], "0.hours: Extra inputs"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_log_is_an_error_line(tmp_path, content, where):
+    path = tmp_path / "ledger.json"
+    write_json(path, content)
+    with pytest.raises(UserError, match=f"ledger.json: no annotation log: {where}[^\n]*; `dvc repro` writes it anew$"):
+        annotation_log.read(path)

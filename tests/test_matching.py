@@ -9,7 +9,7 @@ import numpy as np
 from conftest import instance
 
 from vlm_itl.core.matching import all_right, iou_matrix, on_crowd, partners, rightness, same_class
-from vlm_itl.loop.labels import taken
+from vlm_itl.loop.accepted import accepted_proposals
 
 IOU = 0.4  # below .5 a mask may fit several
 
@@ -48,7 +48,7 @@ def test_partners_are_the_best_of_all_matchings():
         # and it says of what was accepted what the oracle says
         found = {place for place, ok in zip(own, oks) if ok and place is not None}
         at_home = all(place is not None or crowd for place, crowd, ok in zip(own, free, oks) if ok)
-        right = all_right(taken(proposals, accepted), truth, IOU)
+        right = all_right(accepted_proposals(proposals, accepted), truth, IOU)
         assert right == (at_home and found == set(single))
         seen[right] += 1
     assert min(seen.values()) > 20

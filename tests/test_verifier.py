@@ -23,7 +23,9 @@ from vlm_itl.core.coco import decode, encode
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.matching import all_right, rightness
 from vlm_itl.judges.calibration import Calibrated, Fitted, weakest
-from vlm_itl.loop.labels import update
+from vlm_itl.loop.judged import judged
+from vlm_itl.loop.policies.pool import Pool
+from vlm_itl.loop.update import update
 from vlm_itl.probes.metrics import choose_thresholds, expected_calibration_error, fit_calibration
 from vlm_itl.settings import HoldBack, Lora, Prices, Run, Verifier, VlmJudge
 from vlm_itl.verifier.examples import Examples, shown
@@ -246,15 +248,16 @@ def test_thresholds_and_a_person_between_them(tmp_path, pictures, person):
         ledger = update(
             "bands-1",
             Run(judge="bands", prev="start"),
+            Pool(),
             {**data, "images": [], "annotations": []},
             pool,
             proposals(data),
-            rows,
+            judged(rows),
             None,
             [],
             0.6,
         )[2]
-        assert [(row["actor"], row["decisions"]) for row in ledger] == [("model", 8), ("human", 2)]
+        assert [(entry.actor, entry.decisions) for entry in ledger] == [("model", 8), ("human", 2)]
 
 
 def fitted(settings: VlmJudge, backend, prompt: str = PROMPT, mask: tuple = (1, 0), **thresholds: float | None) -> dict:

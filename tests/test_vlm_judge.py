@@ -25,7 +25,10 @@ from vlm_itl.core.errors import UserError
 from vlm_itl.judges import vlm
 from vlm_itl.judges.vlm.questions import Answer, Question, fill, sections
 from vlm_itl.judges.vlm.store import key
-from vlm_itl.loop import labels as policies
+from vlm_itl.loop.annotation_log import Entry
+from vlm_itl.loop.judged import judged
+from vlm_itl.loop.policies.pool import Pool
+from vlm_itl.loop.update import update
 from vlm_itl.metrics.judges import judge_quality
 from vlm_itl.probes import consistency
 from vlm_itl.settings import Run, VlmJudge, load
@@ -249,10 +252,10 @@ def test_masks_alone_then_whether_any_is_missing(server, pool, images, tmp_path)
     assert identity["unit"] == "instance"
     # what is accepted, and nothing else, becomes labels
     empty = {"images": [], "annotations": [], "categories": CATEGORIES}
-    labels, left, ledger = policies.update("vlm-1", Run(judge="vlm", prev="start"), empty, pool, PROPOSALS, verdicts, None, [], 0.6)
+    labels, left, ledger = update("vlm-1", Run(judge="vlm", prev="start"), Pool(), empty, pool, PROPOSALS, judged(verdicts), None, [], 0.6)
     assert [(a["image_id"], a["category_id"]) for a in labels["annotations"]] == [(3, 1), (1, 1)]
     assert [i["id"] for i in left["images"]] == [2, 5, 4]
-    assert ledger == [{"run": "vlm-1", "action": "verify", "actor": "model", "judge": "vlm", "decisions": 7}]
+    assert ledger == [Entry(run="vlm-1", action="verify", actor="model", judge="vlm", decisions=7)]
     # the oracle judges what would become labels: the bird is all there is in image 1, and there is a book too in image 3
     truth = {**pool, "annotations": [instance((1, 1, 20, 20), 1, 1), instance((5, 5, 20, 20), 1, 3), instance((30, 30, 8, 8), 2, 3)]}
     quality = judge_quality(verdicts, PROPOSALS, truth, 0.6)

@@ -44,7 +44,7 @@ DRAWING = "drawing random images"  # how the line of the drawing runs is called 
 
 def draws(run: Run, judges: Mapping[str, Judge]) -> bool:
     """Whether a human draws every image of this run, and no judge takes part."""
-    return run.policy == "annotate" and judges[run.judge].kind == "never"
+    return run.draws_rejected and judges[run.judge].kind == "never"
 
 
 def drawing_runs(runs: Mapping[str, Run], judges: Mapping[str, Judge]) -> list[str]:

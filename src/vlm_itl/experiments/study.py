@@ -18,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import dvc.api
@@ -42,6 +43,7 @@ from vlm_itl.metrics.verdicts import verdicts
 from vlm_itl.report import summary as report
 from vlm_itl.report.points import SweepPoint
 from vlm_itl.settings import Settings, load, read_yaml
+from vlm_itl.settings.registry import POLICIES
 
 Row = dict[str, Any]
 COMPARISON, COST, MATCHES = "metrics/comparison.json", "metrics/cost/{}.json", "artifacts/matches/{}.npz"
@@ -174,7 +176,9 @@ def about(run: str, settings: Row) -> Row:
 
     def draws(name: Any) -> bool:
         line, judge = parts(name)
-        return line.get("policy") == "annotate" and judge.get("kind") == "never"
+        policy = line.get("policy")
+        known = POLICIES.get(policy) if isinstance(policy, str) else None  # another commit may have had others
+        return known is not None and resolve_name(known).draws_rejected and judge.get("kind") == "never"
 
     line, judge = parts(run)
     kind = judge.get("kind")

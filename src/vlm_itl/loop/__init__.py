@@ -1,1 +1,1 @@
-"""One round of the loop: what a run is, what verdicts do to labels, and the log of who drew and verified what."""
+"""One round of the loop: what verdicts and a policy do to labels and pool, and the log of who drew and verified what."""

@@ -1,19 +1,19 @@
-"""From the ledger to human hours."""
+"""From the annotation log to human hours."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from vlm_itl.loop.labels import Ledger
+from vlm_itl.loop.annotation_log import Log
 from vlm_itl.metrics.hours import hours_of
 from vlm_itl.settings import Seconds
 
 
-def human_cost(ledger: Ledger, seconds: Seconds) -> dict[str, Any]:
+def human_cost(log: Log, seconds: Seconds) -> dict[str, Any]:
     """Human hours of the whole chain that led to a run.
 
     Args:
-        ledger: every action since the initial labels.
+        log: every action since the initial labels.
         seconds: prices, in seconds of a person, per drawn instance and per verified image.
 
     Returns:
@@ -22,17 +22,19 @@ def human_cost(ledger: Ledger, seconds: Seconds) -> dict[str, Any]:
         they are counted in `machine_decisions`.
     """
 
-    def total(key: str, **where: str) -> int:
-        return sum(row[key] for row in ledger if all(row.get(k) == v for k, v in where.items()))
+    def instances(purpose: str) -> int:
+        return sum(entry.instances or 0 for entry in log if entry.action == "draw" and entry.purpose == purpose)
 
-    drawn = total("instances", action="draw", purpose="labels")
-    verified = total("decisions", action="verify", actor="human")
+    def decisions(actor: str) -> int:
+        return sum(entry.decisions or 0 for entry in log if entry.action == "verify" and entry.actor == actor)
+
+    drawn, verified = instances("labels"), decisions("human")
     return {
         "hours": round(hours_of((drawn, seconds.draw), (verified, seconds.verify)), 6),
         "draw_hours": round(hours_of((drawn, seconds.draw)), 6),
         "verify_hours": round(hours_of((verified, seconds.verify)), 6),
-        "validation_hours": round(hours_of((total("instances", action="draw", purpose="validation"), seconds.draw)), 6),
+        "validation_hours": round(hours_of((instances("validation"), seconds.draw)), 6),
         "drawn_instances": drawn,
         "human_decisions": verified,
-        "machine_decisions": total("decisions", action="verify", actor="model"),
+        "machine_decisions": decisions("model"),
     }

@@ -9,7 +9,7 @@ from msgspec import UNSET
 
 from vlm_itl.core.coco import Coco, by_image
 from vlm_itl.core.matching import all_right, rightness
-from vlm_itl.loop.labels import taken
+from vlm_itl.loop.accepted import accepted_proposals
 from vlm_itl.metrics.rows import Confusion, Proposals, Quality
 
 
@@ -32,7 +32,7 @@ def judge_quality(verdicts: list[dict[str, Any]], proposals: list[dict[str, Any]
             continue
         true = [g for g in instances.get(v["image_id"], []) if not g["iscrowd"]]
         proposed, accepted = shown[v["image_id"]], v.get("accepted")
-        right = all_right(taken(proposed, accepted), instances.get(v["image_id"], []), iou)
+        right = all_right(accepted_proposals(proposed, accepted), instances.get(v["image_id"], []), iou)
         if accepted is not None:
             single += zip(accepted, rightness(proposed, instances.get(v["image_id"], []), iou), strict=True)
         rows.append((v["approve"], right, {g["category_id"] for g in true}, size_bin(len(true))))

@@ -18,7 +18,7 @@ from vlm_itl.core.coco import Coco, by_image
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.matching import all_right, rightness
 from vlm_itl.judges.calibration import Calibrated, Fitted, weakest
-from vlm_itl.loop.labels import taken
+from vlm_itl.loop.accepted import accepted_proposals
 from vlm_itl.settings import Prices
 
 Row = dict[str, Any]
@@ -166,7 +166,7 @@ def observations(pool: Coco, proposals: list[Row], truth: Coco, verdicts: list[R
             rows, instances = shown[v["image_id"]], true[v["image_id"]]
             result.append(Probed(
                 source[v["image_id"]], v["log_odds_mask"], v["accepted"], v["log_odds_missing"], rightness(rows, instances, at),
-                all_right(taken(rows, v["accepted"]), instances, at),
+                all_right(accepted_proposals(rows, v["accepted"]), instances, at),
             ))  # fmt: skip
     return result
 

@@ -21,7 +21,7 @@ from vlm_itl.core.matching import all_right, iou_matrix, on_crowd, partners, rig
 from vlm_itl.core.pictures import read_picture
 from vlm_itl.core.runs import simulated
 from vlm_itl.judges.vlm import rendering
-from vlm_itl.loop.labels import taken
+from vlm_itl.loop.accepted import accepted_proposals
 from vlm_itl.settings import Gallery, Judge, Render, VlmJudge
 
 Row = dict[str, Any]
@@ -111,7 +111,7 @@ def group_of(verdict: Row, proposals: list[Row], truth: list[Row], iou: float) -
         `right`: approved and all right, or rejected and not all right. `partly right`: approved, not all right, but at least one accepted
         mask is right (`rightness`). `wrong`: all right and rejected, or approved without one mask that is right.
     """
-    accepted = taken(proposals, verdict.get("accepted"))
+    accepted = accepted_proposals(proposals, verdict.get("accepted"))
     if verdict["approve"] == all_right(accepted, truth, iou):
         return "right"
     return "partly right" if verdict["approve"] and True in rightness(accepted, truth, iou) else "wrong"

@@ -9,7 +9,13 @@ DETECTORS = {
     "blobs": "vlm_itl.detectors.blobs:Blobs",
 }
 
-POLICIES = dict.fromkeys(("pool", "annotate", "correct", "drop", "ground_truth"), "vlm_itl.loop.labels:update")
+POLICIES = {
+    "pool": "vlm_itl.loop.policies.pool:Pool",
+    "annotate": "vlm_itl.loop.policies.annotate:Annotate",
+    "correct": "vlm_itl.loop.policies.correct:Correct",
+    "drop": "vlm_itl.loop.policies.drop:Drop",
+    "ground_truth": "vlm_itl.loop.policies.ground_truth:GroundTruth",
+}
 
 SOURCES = {
     "synthetic": "vlm_itl.data.synthetic:write_dataset",

@@ -1,0 +1,63 @@
+"""The annotation log, `ledger.json`: who drew or verified how much of what, in order. Hours are counted from it and from nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from vlm_itl.core.errors import UserError
+from vlm_itl.core.fields import Model
+from vlm_itl.core.files import read_json, write_json
+
+
+class Entry(Model):
+    """One action of one run. The file has the keys in this order, and lacks those that are None.
+
+    Attributes:
+        run: in which run; `start` before the first.
+        actor: whose time it took: `human`, `model`, or `none` (a rule).
+        purpose: what a drawing is for.
+        judge: by whose verdicts.
+        images: drawn or dropped images.
+        instances: drawn instances, without regions to ignore.
+        decisions: answered questions.
+    """
+
+    run: str
+    action: Literal["draw", "verify", "drop"]
+    actor: str
+    purpose: Literal["labels", "validation"] | None = None
+    judge: str | None = None
+    images: int | None = None
+    instances: int | None = None
+    decisions: int | None = None
+
+
+Log = list[Entry]
+FORM = TypeAdapter(Log)
+
+
+def drawn(run: str, purpose: Literal["labels", "validation"], images: list[list[dict[str, Any]]]) -> Entry:
+    """A human has drawn these COCO annotations, a list an image. Regions to ignore (`iscrowd`) are no instances."""
+    instances = sum(not row.get("iscrowd", 0) for rows in images for row in rows)
+    return Entry(run=run, action="draw", actor="human", purpose=purpose, images=len(images), instances=instances)
+
+
+def read(path: Path) -> Log:
+    """Read a run's log.
+
+    Raises:
+        UserError: there is no such file, or it is no annotation log.
+    """
+    try:
+        return FORM.validate_python(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{path}: no annotation log: {f'{place}: ' if place else ''}{first['msg']}; `dvc repro` writes it anew") from None
+
+
+def write(path: Path, log: Log) -> None:
+    write_json(path, [entry.model_dump(exclude_none=True) for entry in log])

@@ -1,0 +1,89 @@
+"""One round: what verdicts and a policy do to labels, pool and annotation log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from vlm_itl.core.coco import Coco, by_image, empty_like, first
+from vlm_itl.core.errors import UserError
+from vlm_itl.loop.annotation_log import Entry, Log, drawn
+from vlm_itl.loop.judged import Judged
+from vlm_itl.loop.labels import add
+from vlm_itl.loop.policy import Outcome, Policy, Shown
+
+if TYPE_CHECKING:
+    from vlm_itl.settings import Run
+
+
+def update(
+    name: str,
+    run: Run,
+    policy: Policy,
+    labels: Coco,
+    pool: Coco,
+    proposals: list[dict[str, Any]],
+    verdicts: Sequence[Judged],
+    truth: Coco | None,
+    log: Log,
+    iou: float,
+) -> tuple[Coco, Coco, Log]:
+    """Labels, pool and log after a run's verdicts.
+
+    A round concerns the first `batch` images of the pool; the others stay in it. An image that was not asked about (no proposals) is
+    treated as rejected.
+
+    Args:
+        name, run: the run and its line in params.yaml.
+        policy: that of the run.
+        truth: the pool's ground truth; a policy that does not see it never gets it.
+        iou: mask IoU from which on a mask stands for an instance.
+
+    Returns:
+        New labels (earlier ones unchanged, then this run's, by pool order), the images still unlabelled, the log with this run's actions.
+
+    Raises:
+        UserError: verdicts and proposals do not belong together.
+    """
+    shown = by_image(proposals)
+    true = by_image(truth) if truth is not None and policy.sees_truth else None
+    said = {v.image_id: v for v in verdicts}
+    new_labels: Coco = {**labels, "images": list(labels["images"]), "annotations": list(labels["annotations"])}
+    new_pool = empty_like(pool)
+    batch = {image["id"] for image in first(pool, run.batch)["images"]}
+    outcomes = []
+    for image in pool["images"]:
+        i = image["id"]
+        if i not in batch:
+            new_pool["images"].append(image)
+            continue
+        one = Shown(image, shown.get(i, []), said.get(i), None if true is None else true.get(i, []), iou)
+        if one.is_approved and not one.proposals:
+            raise UserError(f"an approval of image {i}, which has no proposals: they do not belong together")
+        outcome = policy.approved(one) if one.is_approved else policy.rejected(one)
+        outcomes.append(outcome)
+        if outcome.labels is not None:
+            add(new_labels, image, outcome.labels, run=name, judge=run.judge)
+        elif outcome.stays:
+            new_pool["images"].append(image)
+    return new_labels, new_pool, [*log, *charged(name, run.judge, verdicts, outcomes)]
+
+
+def charged(run: str, judge: str, verdicts: Sequence[Judged], outcomes: Sequence[Outcome]) -> Log:
+    """What was done in a round, as entries of the log; what did not happen has none.
+
+    Args:
+        verdicts: of the round's judge.
+        outcomes: of the round's images.
+    """
+    asked = [v for v in verdicts if v.asked]
+    decisions = [(asked[0].actor, sum(1 if v.questions is None else v.questions for v in asked))] if asked else []
+    passed_on = sum(bool(v.person) for v in asked)  # by a model, to a person
+    looks = sum(outcome.looked for outcome in outcomes)  # whether anything is missing: also where nothing is
+    decisions += [("human", number) for number in (passed_on, looks) if number]
+    entries = [Entry(run=run, action="verify", actor=actor, judge=judge, decisions=number) for actor, number in decisions]
+    if by_hand := [outcome.drawn for outcome in outcomes if outcome.drawn is not None]:
+        entries.append(drawn(run, "labels", by_hand))
+    if dropped := sum(outcome.leaves for outcome in outcomes):
+        entries.append(Entry(run=run, action="drop", actor="none", images=dropped))
+    return entries
