@@ -24,11 +24,11 @@ from detectron2.modeling import build_model  # noqa: E402
 from detectron2.utils.events import EventStorage  # noqa: E402
 
 from vlm_itl.detectors.mask_rcnn import prediction  # noqa: E402
+from vlm_itl.detectors.mask_rcnn.batches import batches, to_records  # noqa: E402
 from vlm_itl.detectors.mask_rcnn.config import build_config, make_deterministic  # noqa: E402
 from vlm_itl.detectors.mask_rcnn.losses import Losses  # noqa: E402
 from vlm_itl.detectors.mask_rcnn.processes import gathered, launch, rank, total, world  # noqa: E402
 from vlm_itl.detectors.mask_rcnn.sharing import SharedBatchNorm, average_gradients, share  # noqa: E402
-from vlm_itl.detectors.mask_rcnn.stream import batches, to_records  # noqa: E402
 from vlm_itl.detectors.mask_rcnn.training import train  # noqa: E402
 
 # upright and lying pictures in one batch, so that each process alone would pad to another size

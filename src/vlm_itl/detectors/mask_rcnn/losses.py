@@ -9,9 +9,9 @@ import torch
 from detectron2.modeling.roi_heads.mask_head import mask_rcnn_loss
 from detectron2.structures import Boxes, Instances
 
+from vlm_itl.detectors.mask_rcnn.batches import Sample, derived_seed
 from vlm_itl.detectors.mask_rcnn.processes import total, world
 from vlm_itl.detectors.mask_rcnn.sharing import SharedBatchNorm
-from vlm_itl.detectors.mask_rcnn.stream import Sample, derived_seed
 from vlm_itl.settings import ModelLabels
 
 

@@ -24,12 +24,12 @@ from tqdm import tqdm
 from vlm_itl.core.coco import Coco, result
 from vlm_itl.core.files import write_json_list
 from vlm_itl.detectors import ToPredict
+from vlm_itl.detectors.mask_rcnn.batches import augmentations, class_ids, to_records
 from vlm_itl.detectors.mask_rcnn.checkpoint import Progress, key_of
 from vlm_itl.detectors.mask_rcnn.config import load_config, make_deterministic
 from vlm_itl.detectors.mask_rcnn.mapper import PictureMapper
 from vlm_itl.detectors.mask_rcnn.processes import gathered, of_first, rank, world
 from vlm_itl.detectors.mask_rcnn.speed import faster
-from vlm_itl.detectors.mask_rcnn.stream import augmentations, class_ids, to_records
 from vlm_itl.detectors.mask_rcnn.weights import load_weights
 from vlm_itl.resume.progress import value_of
 

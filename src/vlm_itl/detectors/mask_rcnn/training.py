@@ -26,6 +26,7 @@ from vlm_itl.core.files import replacing
 from vlm_itl.core.redact import say
 from vlm_itl.detectors import NO_STOPPING, Trained
 from vlm_itl.detectors.labels import believed, check
+from vlm_itl.detectors.mask_rcnn.batches import Sample, batches, to_records
 from vlm_itl.detectors.mask_rcnn.checkpoint import key_of
 from vlm_itl.detectors.mask_rcnn.config import build_config, make_deterministic
 from vlm_itl.detectors.mask_rcnn.losses import Losses
@@ -34,7 +35,6 @@ from vlm_itl.detectors.mask_rcnn.processes import of_first, rank, total, world
 from vlm_itl.detectors.mask_rcnn.schedule import optimiser_steps
 from vlm_itl.detectors.mask_rcnn.sharing import average_gradients, share
 from vlm_itl.detectors.mask_rcnn.speed import faster
-from vlm_itl.detectors.mask_rcnn.stream import Sample, batches, to_records
 from vlm_itl.detectors.mask_rcnn.weights import initial_weights, load_weights
 from vlm_itl.metrics.detection import average_precision
 from vlm_itl.resume.checkpoint import Checkpoint, save_torch
