@@ -18,7 +18,9 @@ class Detector(Model):
     # a file or URL that takes the place of those for `drawn`, `imagenet` and `coco`; DVC watches its name, not its content
     weights: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    processes: Annotated[int, Field(ge=1)] = 1  # that share each batch, on `cuda` one a GPU; the batch and what it teaches stay the same
+    # that share each batch in equal parts, on `cuda` one a GPU. The batch stays the whole one. Each normalises its losses, and under
+    # `NORM: BN` its activations, over its own part; the mean of their gradients makes the step (docs/architecture.md, Training)
+    processes: Annotated[int, Field(ge=1)] = 1
     options: dict[str, Any] = Field(default_factory=dict)  # Detectron2 keys over the YAML's, e.g. SOLVER.BASE_LR: 0.01
 
 
