@@ -294,7 +294,7 @@ from vlm_itl.detectors.mask_rcnn.processes import launch
 from vlm_itl.detectors.mask_rcnn.training import train
 folder, work = Path(sys.argv[1]), Path(sys.argv[2])
 labels = json.loads((folder / "labels.json").read_text())
-settings = Training(schedule="fixed_steps", steps=40, learning_rate=0.002)
+settings = Training(schedule="fixed_steps", steps=20, learning_rate=0.002)
 try:
     launch(train, 2, "cpu", labels, folder, work, detector(), settings, 1)
 except UserError as error:
@@ -329,7 +329,7 @@ def test_what_runs_in_the_background_does_not_hear_the_terminals_ctrl_c(data, tm
         start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "VLM_ITL_CHECKPOINT_SECONDS": "0"},
     )  # fmt: skip
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while not list(scratch.glob("training/*/checkpoint.pth")):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < end
@@ -347,7 +347,7 @@ def test_ctrl_c_in_the_first_alone_ends_all(data, tmp_path, scratch):
     process = subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "VLM_ITL_CHECKPOINT_SECONDS": "0"}
     )
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while not list(scratch.glob("training/*/checkpoint.pth")):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < end
@@ -375,9 +375,9 @@ def test_killed_ends_all_and_goes_on_to_the_same_bytes(data, tmp_path, scratch):
         return torch.load(found[0], weights_only=True)["step"] if found else 0
 
     assert start("unbroken").wait(300) == 0
-    for step, victim in ((3, "child"), (15, "parent")):
+    for step, victim in ((3, "child"), (8, "parent")):
         process = start("broken")
-        end = time.monotonic() + 120
+        end = time.monotonic() + 300
         while saved() < step:
             assert process.poll() is None, process.communicate()[0]
             assert time.monotonic() < end
@@ -429,7 +429,7 @@ def test_a_killed_prediction_goes_on_with_the_batches_that_are_left(data, tmp_pa
         [sys.executable, "-c", PREDICT.format(root=str(ROOT)), str(tmp_path / "arguments")],
         start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     lines = lambda: sorted(file.read_bytes().count(b"\n") for file in scratch.glob("predictions/*/images.jsonl"))  # noqa: E731
     while len(lines()) < 4 or lines()[2] < 10:  # two processes, two sets
         assert process.poll() is None, process.communicate()[0]
