@@ -25,10 +25,10 @@ from detectron2.layers import mask_ops
 from detectron2.modeling.proposal_generator import proposal_utils
 from rates import show
 
+from vlm_itl.detectors.mask_rcnn.batches import class_ids
 from vlm_itl.detectors.mask_rcnn.config import load_config
 from vlm_itl.detectors.mask_rcnn.prediction import Predictor, to_results
 from vlm_itl.detectors.mask_rcnn.speed import faster
-from vlm_itl.detectors.mask_rcnn.stream import class_ids
 
 STOCK = proposal_utils.batched_nms, mask_ops.paste_masks_in_image
 THRESHOLD = 0.05

@@ -31,9 +31,9 @@ from detectron2.utils.events import EventStorage
 from rates import show
 
 from vlm_itl.detectors.mask_rcnn import training as ours
+from vlm_itl.detectors.mask_rcnn.batches import batches, to_records
 from vlm_itl.detectors.mask_rcnn.config import build_config, make_deterministic
 from vlm_itl.detectors.mask_rcnn.speed import faster
-from vlm_itl.detectors.mask_rcnn.stream import batches, to_records
 from vlm_itl.settings import Detector, Training
 
 STOCK_NMS = proposal_utils.batched_nms

@@ -33,10 +33,10 @@ from detectron2.utils.events import EventStorage  # noqa: E402
 
 from vlm_itl.detectors.labels import believed  # noqa: E402
 from vlm_itl.detectors.mask_rcnn import prediction, training  # noqa: E402
+from vlm_itl.detectors.mask_rcnn.batches import Samples, batches, order, to_records  # noqa: E402
 from vlm_itl.detectors.mask_rcnn.config import build_config, make_deterministic  # noqa: E402
 from vlm_itl.detectors.mask_rcnn.losses import Losses  # noqa: E402
 from vlm_itl.detectors.mask_rcnn.speed import nms_by_level, paste  # noqa: E402
-from vlm_itl.detectors.mask_rcnn.stream import Samples, batches, order, to_records  # noqa: E402
 from vlm_itl.resume import checkpoint, progress  # noqa: E402
 
 
@@ -84,7 +84,7 @@ def test_learning_rate_rises_and_ends_near_nothing(data, tmp_path):
     assert sum(r["loss"] for r in curve[-5:]) < sum(r["loss"] for r in curve[:5])
 
 
-# the stream
+# batches
 
 
 def test_order_visits_every_image_once_an_epoch():
@@ -117,7 +117,7 @@ def test_samples_kept_are_samples_made_anew(data, monkeypatch):
     cfg = build_config(detector(), 2)
     records = to_records(*data)
     keeping = Samples(records, cfg, 1)
-    monkeypatch.setattr("vlm_itl.detectors.mask_rcnn.stream.KEPT_BYTES", 0)
+    monkeypatch.setattr("vlm_itl.detectors.mask_rcnn.batches.KEPT_BYTES", 0)
     not_keeping = Samples(records, cfg, 1)
     for place in range(60):
         a, b = keeping[place, place % 11], not_keeping[place, place % 11]

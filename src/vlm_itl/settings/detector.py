@@ -22,7 +22,8 @@ class Detector(Model):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where it computes; `auto`: on a GPU if there is one."""
     processes: Annotated[int, Field(ge=1)] = 1
-    """Processes that share each batch, on `cuda` one a GPU. The batch and what it teaches stay the same."""
+    """Processes that share each batch in equal parts, on `cuda` one a GPU. The batch stays the whole one. Each normalises its losses,
+    and under `NORM: BN` its activations, over its own part; the mean of their gradients makes the step (docs/architecture.md, Training)."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Detectron2 keys over the YAML's, such as `SOLVER.BASE_LR: 0.01`."""
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from detectron2.utils import comm
 
 from vlm_itl.core.code import used_by
-from vlm_itl.detectors.mask_rcnn.processes import gathered, world
 from vlm_itl.resume.progress import digest_of, line_of, reopened, state_folder, whole_lines
 
 
@@ -24,7 +24,7 @@ def key_of(settings: Any, files: Iterable[Path | None]) -> str:
             settings,
             {name: version(name) for name in ("torch", "torchvision", "numpy", "pillow", "pycocotools")},
             # float sums depend on how they are shared out
-            torch.get_num_threads(), world(), torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+            torch.get_num_threads(), comm.get_world_size(), torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         ],
         [*used_by("vlm_itl.detectors.mask_rcnn.detector"), *files],
     )  # fmt: skip
@@ -59,12 +59,12 @@ class Progress:
 
     def merged(self, batches: int) -> Path:
         """In the first process a file with the lines of all, who took turns in so many batches; one round of them is in memory."""
-        if world() == 1:
+        if comm.get_world_size() == 1:
             return self.path
         everything, sizes = self.folder / "all.jsonl", iter(self.sizes)
         with self.path.open("rb") as own, everything.open("wb") as stream:
-            for _ in range(0, batches, world()):
-                for lines in gathered(list(islice(own, next(sizes, 0)))):
+            for _ in range(0, batches, comm.get_world_size()):
+                for lines in comm.gather(list(islice(own, next(sizes, 0)))):
                     stream.writelines(lines)
         return everything
 

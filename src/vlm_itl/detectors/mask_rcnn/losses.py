@@ -7,19 +7,18 @@ from typing import Any
 
 import torch
 from detectron2.modeling.roi_heads.mask_head import mask_rcnn_loss
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Instances
 
-from vlm_itl.detectors.mask_rcnn.processes import total, world
-from vlm_itl.detectors.mask_rcnn.sharing import SharedBatchNorm
-from vlm_itl.detectors.mask_rcnn.stream import Sample, derived_seed
+from vlm_itl.detectors.mask_rcnn.batches import Sample, derived_seed
 from vlm_itl.settings import ModelLabels
 
 
-class Losses:
+class Losses(torch.nn.Module):
     """The model's training losses of a batch, as `ModelLabels` wants them. With its defaults they are Detectron2's own.
 
     The anchors and proposals of an image are sampled by a generator seeded with (seed, place). Where several processes share the batch,
-    each computes the losses of its images such that their mean over the processes is the loss of the whole batch.
+    each computes the losses of its part alone. It is a module around the model, so that a step is one forward pass of
+    DistributedDataParallel, however often the model is called in it.
 
     In an incomplete image under `background: false` no anchor and no proposal is a negative example: those are left out of the loss, not
     counted as anything. Under a `weight` other than 1 the images that a model labelled and the others pass through the model one after the
@@ -30,10 +29,12 @@ class Losses:
     weight where a model made its instance, else 1. At 0 a model's instance teaches class and box alone.
     """
 
+    model: Any
+
     def __init__(self, model: Any, settings: ModelLabels, seed: int = 0) -> None:
+        super().__init__()
         self.model, self.settings, self.seed = model, settings, seed
         self._inputs: list[Sample] = []  # in the model at the moment
-        self._proposals = [0, 0]  # sampled from them, and how many of those in the foreground
         self._turn: Iterator[Sample] = iter(())  # Detectron2 samples one image after the other
         rpn, heads = model.proposal_generator, model.roi_heads
         label_anchors, label_proposals = rpn.label_and_sample_anchors, heads.label_and_sample_proposals
@@ -48,14 +49,10 @@ class Losses:
 
         def proposals(*arguments: Any) -> list[Any]:
             self._turn = iter(self._inputs)
-            sampled = [
+            return [
                 chosen if self._background(sample) else chosen[chosen.gt_classes < heads.num_classes]
                 for sample, chosen in zip(self._inputs, label_proposals(*arguments), strict=True)
             ]
-            if world() > 1:
-                classes = torch.cat([chosen.gt_classes for chosen in sampled])
-                self._proposals = [len(classes), int((classes < heads.num_classes).sum())]
-            return sampled
 
         rpn.label_and_sample_anchors, heads.label_and_sample_proposals = anchors, proposals
         if settings.mask_weight != 1.0:
@@ -94,46 +91,18 @@ class Losses:
     def _background(self, sample: Sample) -> bool:
         return self.settings.background or not sample["incomplete"]
 
-    def __call__(self, inputs: list[Sample]) -> dict[str, torch.Tensor]:
+    def forward(self, inputs: list[Sample]) -> dict[str, torch.Tensor]:
         if self.settings.weight == 1.0:
             return self._of(inputs)
         losses: dict[str, torch.Tensor] = {}
         for by_model, factor in ((False, 1.0), (True, self.settings.weight)):
             part = [x for x in inputs if x["by_model"] == by_model]
-            share = int(total(torch.tensor(len(part)))) / (len(inputs) * world())
-            if share:
+            if part:
                 for name, value in self._of(part).items():
-                    losses[name] = losses.get(name, 0.0) + value * (factor * share)
+                    losses[name] = losses.get(name, 0.0) + value * (factor * (len(part) / len(inputs)))
         return losses
 
     def _of(self, inputs: list[Sample]) -> dict[str, torch.Tensor]:
-        """The losses of images that pass through the model together; a process may have none of them.
-
-        Raises:
-            FloatingPointError: a region proposal of any process is not finite.
-        """
-        if world() == 1:
-            self._inputs = inputs
-            return self.model(inputs)  # type: ignore[no-any-return]
-        self._inputs = inputs or [blank()]  # the others wait for this process in the model
-        for module in self.model.modules():
-            if isinstance(module, SharedBatchNorm):
-                module.counts = bool(inputs)
-        try:
-            losses = self.model(self._inputs)
-            own = torch.tensor([len(inputs), *self._proposals], dtype=torch.float64) * bool(inputs)
-        except FloatingPointError:
-            own = torch.full((3,), torch.nan, dtype=torch.float64)
-        everybodys = total(own)
-        if everybodys.isnan().any():
-            raise FloatingPointError("a region proposal is not finite")
-        # Detectron2 divides by its own images, proposals and foreground
-        images, proposals, foreground = (own * world() / everybodys.clamp(min=1)).tolist()
-        factors = {"loss_rpn_cls": images, "loss_rpn_loc": images, "loss_mask": foreground}
-        return {name: value * factors.get(name, proposals) for name, value in losses.items()}
-
-
-def blank() -> Sample:
-    """An image of one pixel without instances."""
-    target = Instances((1, 1), gt_boxes=Boxes(torch.zeros(0, 4)), gt_classes=torch.zeros(0, dtype=torch.int64))
-    return {"image": torch.zeros(3, 1, 1, dtype=torch.uint8), "instances": target, "place": -1, "incomplete": False}
+        """The losses of images that pass through the model together."""
+        self._inputs = inputs
+        return self.model(inputs)  # type: ignore[no-any-return]

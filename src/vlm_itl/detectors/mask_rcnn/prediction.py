@@ -19,17 +19,18 @@ from detectron2.config import CfgNode
 from detectron2.data import MapDataset
 from detectron2.modeling import build_model
 from detectron2.structures import ImageList, Instances
+from detectron2.utils import comm
 from tqdm import tqdm
 
 from vlm_itl.core.coco import Coco, result
 from vlm_itl.core.files import write_json_list
 from vlm_itl.detectors import ToPredict
+from vlm_itl.detectors.mask_rcnn.batches import augmentations, class_ids, to_records
 from vlm_itl.detectors.mask_rcnn.checkpoint import Progress, key_of
 from vlm_itl.detectors.mask_rcnn.config import load_config, make_deterministic
 from vlm_itl.detectors.mask_rcnn.mapper import PictureMapper
-from vlm_itl.detectors.mask_rcnn.processes import gathered, of_first, rank, world
+from vlm_itl.detectors.mask_rcnn.processes import of_first
 from vlm_itl.detectors.mask_rcnn.speed import faster
-from vlm_itl.detectors.mask_rcnn.stream import augmentations, class_ids, to_records
 from vlm_itl.detectors.mask_rcnn.weights import load_weights
 from vlm_itl.resume.progress import value_of
 
@@ -58,9 +59,10 @@ class Predictor:
             This process's images, on disk, to clear when nobody needs them any more.
         """
         pictures = [images / i["file_name"] for i in data["images"]]
-        key = key_of([self.cfg.dump(), data["images"], score_threshold, batch_size, rank()], [self.folder / "model.pth", *pictures])
+        rank = comm.get_rank()
+        key = key_of([self.cfg.dump(), data["images"], score_threshold, batch_size, rank], [self.folder / "model.pth", *pictures])
         every = batches(self.model, self.cfg, data["images"], batch_size)
-        mine = every[rank() :: world()]
+        mine = every[rank :: comm.get_world_size()]
         progress = Progress(key, [len(batch) for batch in mine])
         for batch in _found(self.model, self.cfg, data, images, score_threshold, mine, desc, progress.load()):
             progress.add(batch)
@@ -105,10 +107,10 @@ def predict(model: Any, cfg: CfgNode, data: Coco, images: Path, score_threshold:
         ([x, y, w, h] of the mask, pixels), `area` (square pixels), `score` (six decimals, >= `score_threshold`). Empty masks are
         left out. In processes but the first: nothing.
     """
-    mine = batches(model, cfg, data["images"], batch_size)[rank() :: world()]
+    mine = batches(model, cfg, data["images"], batch_size)[comm.get_rank() :: comm.get_world_size()]
     done = list(_found(model, cfg, data, images, score_threshold, mine, desc, leave=False))
     place = {image["id"]: k for k, image in enumerate(data["images"])}
-    rows = [row for part in gathered(done) for batch in part for image in batch for row in image]
+    rows = [row for part in comm.gather(done) for batch in part for image in batch for row in image]
     return sorted(rows, key=lambda row: place[row["image_id"]])  # stable: an image's own rows keep their order
 
 
@@ -155,8 +157,9 @@ def _found(
     model.eval()
     model.roi_heads.box_predictor.test_score_thresh = score_threshold
     with tqdm(
-        total=sum(map(len, mine)), initial=sum(map(len, mine[:done])), desc=desc if world() == 1 else f"{desc}, 1 of {world()} parts",
-        unit="image", mininterval=2, leave=leave, disable=rank() > 0 or not data["images"],
+        total=sum(map(len, mine)), initial=sum(map(len, mine[:done])),
+        desc=desc if comm.get_world_size() == 1 else f"{desc}, 1 of {comm.get_world_size()} parts",
+        unit="image", mininterval=2, leave=leave, disable=not comm.is_main_process() or not data["images"],
     ) as bar:  # fmt: skip
         for inputs in _load(data, images, cfg, mine[done:]):
             with torch.inference_mode():

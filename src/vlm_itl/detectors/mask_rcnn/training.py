@@ -2,7 +2,7 @@
 
 A plain loop on the model of Detectron2's tools/plain_train_net.py. Everything at step k follows from the seed and k, and the loop saves its
 state now and then, so that a training that was killed ends with the weights of one that was not. Several processes (see `processes`) run
-it in step, each on its share of every batch, and hold the same state at all times; the first of them writes.
+it in step, each on its part of every batch; DistributedDataParallel takes the mean of their gradients, and the first of them writes.
 """
 
 from __future__ import annotations
@@ -13,10 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from detectron2.config import CfgNode
+from detectron2.engine import create_ddp_model
+from detectron2.layers.batch_norm import NaiveSyncBatchNorm
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler
 from detectron2.solver.build import get_default_optimizer_params
+from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from tqdm import tqdm
 
@@ -26,19 +30,18 @@ from vlm_itl.core.files import replacing
 from vlm_itl.core.redact import say
 from vlm_itl.detectors import NO_STOPPING, Trained
 from vlm_itl.detectors.labels import believed, check
+from vlm_itl.detectors.mask_rcnn.batches import Sample, batches, to_records
 from vlm_itl.detectors.mask_rcnn.checkpoint import key_of
 from vlm_itl.detectors.mask_rcnn.config import build_config, make_deterministic
 from vlm_itl.detectors.mask_rcnn.losses import Losses
 from vlm_itl.detectors.mask_rcnn.prediction import predict
-from vlm_itl.detectors.mask_rcnn.processes import of_first, rank, total, world
+from vlm_itl.detectors.mask_rcnn.processes import mean, of_first
 from vlm_itl.detectors.mask_rcnn.schedule import optimiser_steps
-from vlm_itl.detectors.mask_rcnn.sharing import average_gradients, share
 from vlm_itl.detectors.mask_rcnn.speed import faster
-from vlm_itl.detectors.mask_rcnn.stream import Sample, batches, to_records
 from vlm_itl.detectors.mask_rcnn.weights import initial_weights, load_weights
 from vlm_itl.metrics.detection import average_precision
 from vlm_itl.resume.checkpoint import Checkpoint, save_torch
-from vlm_itl.settings import Detector, EarlyStopping, Training
+from vlm_itl.settings import Detector, EarlyStopping, ModelLabels, Training
 
 POINTS = 100  # of the curve, at most
 
@@ -57,7 +60,7 @@ def train(
 
     Raises:
         UserError: no labels, no validation instances for early stopping, unusable weights, a batch that the processes cannot share
-            equally, or a loss that is not finite.
+            equally, batch normalisation that they cannot share, or a loss that is not finite.
         OSError: a checkpoint or the model cannot be written.
     """
     learned = believed(labels, training.model_labels)
@@ -67,30 +70,36 @@ def train(
         raise UserError("early_stopping needs validation images with instances; set split.validation_fraction higher")
     make_deterministic(seed)
     cfg = build_config(detector, len(labels["categories"]))
-    if cfg.SOLVER.IMS_PER_BATCH % world():
-        raise UserError(f"{world()} processes (detector.processes) cannot share SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} equally")
+    processes, first = comm.get_world_size(), comm.is_main_process()
+    if cfg.SOLVER.IMS_PER_BATCH % processes:
+        raise UserError(f"{processes} processes (detector.processes) cannot share SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} equally")
     records = to_records(learned, images)
     steps = optimiser_steps(training, len(records), cfg.SOLVER.IMS_PER_BATCH)
     scale_schedule(cfg, steps, training.learning_rate)
     torch.manual_seed(seed)
     model = build_model(cfg)
+    if processes > 1:
+        check_norms(model, cfg.MODEL.DEVICE, training.model_labels)
     source = str(previous / "model.pth") if previous else initial_weights(detector, cfg)
     pictures = sorted({images / i["file_name"] for data in (learned, validation) if data for i in data["images"]})
     key = key_of(
         [cfg.dump(), training.model_dump(), seed, learned, validation if stopping else None], [Path(source) if source else None, *pictures]
     )
     load_weights(model, source)
-    share(model)
     faster(model, training=True)
-    losses = Losses(model, training.model_labels, seed)
     state = State(cfg, model, steps, Checkpoint(key))
-    first = rank() == 0
+    # In a single process nothing is wrapped. No search for unused parameters: without a foreground Detectron2's losses are 0 and give each
+    # parameter a gradient of 0.
+    losses = create_ddp_model(Losses(model, training.model_labels, seed), device_ids=None, broadcast_buffers=False)
     if state.step and first:
         say(f"going on at step {state.step} of {steps}, from {state.checkpoint.path}")
     stop = Stopping(stopping, cfg.SOLVER.WARMUP_ITERS, state) if stopping else None
 
     def evaluate() -> float:
         assert validation is not None
+        if processes > 1:
+            for buffer in model.buffers():  # each has running statistics of its own; the first's are saved
+                dist.broadcast(buffer, 0)
         rows = predict(model, cfg, {**validation, "annotations": []}, images, 0.05, 8, "validating")
         model.train()
         return float(of_first(lambda: average_precision(validation, rows)["mask"]["AP"] or 0.0))
@@ -170,11 +179,24 @@ class State:
         self.losses = []
 
 
-def optimise(state: State, losses_of: Losses, inputs: list[Sample]) -> float:
-    """One step; the loss of the whole batch before it.
+def check_norms(model: torch.nn.Module, device: str, labels: ModelLabels) -> None:
+    """Refuse batch normalisation over several processes (MODEL.*.NORM) where it cannot be had.
 
     Raises:
-        UserError: the loss of any process is not finite. The weights are those before the step.
+        UserError: torch's needs GPUs; and where `labels.weight` parts a batch, a process may have no image that the others wait for.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.SyncBatchNorm) and device == "cpu":
+            raise UserError("detector.config: MODEL.*.NORM: SyncBN needs GPUs; for several processes on a CPU take naiveSyncBN, GN or BN")
+        if isinstance(module, (torch.nn.SyncBatchNorm, NaiveSyncBatchNorm)) and labels.weight != 1:
+            raise UserError("model_labels.weight: in several processes it must be 1 with MODEL.*.NORM: SyncBN; or take GN or BN there")
+
+
+def optimise(state: State, losses_of: Callable[[list[Sample]], dict[str, torch.Tensor]], inputs: list[Sample]) -> float:
+    """One step; the loss before it, the mean over the processes.
+
+    Raises:
+        UserError: this process's loss is not finite. The weights are those before the step.
     """
     try:
         with state.precision:
@@ -182,19 +204,17 @@ def optimise(state: State, losses_of: Losses, inputs: list[Sample]) -> float:
     except FloatingPointError:  # Detectron2 looks at its region proposals
         losses = {"loss": torch.tensor(torch.nan)}
     own = torch.stack(list(losses.values()))
-    whole = total(own.detach()) / world()
-    loss = whole.sum().item()  # the one time a step that a GPU is waited for here
-    if not math.isfinite(loss):
-        parts = ", ".join(f"{name} {value:.3g}" for name, value in zip(losses, whole.tolist()))
+    whole = own.detach().sum()
+    if not math.isfinite(whole.item()):  # the one time a step that a GPU is waited for here; other processes wait, and end with this one
+        parts = ", ".join(f"{name} {value:.3g}" for name, value in zip(losses, own.tolist()))
         raise UserError(
             f"the loss is not finite at step {state.step + 1} of {state.steps} ({parts}); lower train.learning_rate or "
             "pretrain.learning_rate"
         )
+    loss = mean(whole).item()
     state.optimizer.zero_grad()
     own.sum().backward()
-    parameters = [p for p in state.model.parameters() if p.grad is not None]
-    average_gradients(parameters)
-    state.clip(parameters)
+    state.clip([p for p in state.model.parameters() if p.grad is not None])
     state.optimizer.step()
     state.scheduler.step()
     state.step += 1

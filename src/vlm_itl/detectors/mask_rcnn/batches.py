@@ -14,10 +14,10 @@ from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from detectron2.data.detection_utils import build_augmentation
 from detectron2.structures import BoxMode
+from detectron2.utils import comm
 
 from vlm_itl.core.coco import Coco, by_image
 from vlm_itl.detectors.mask_rcnn.mapper import PictureMapper
-from vlm_itl.detectors.mask_rcnn.processes import rank, world
 
 Sample = dict[str, Any]
 KEPT_BYTES = 512 * 2**20  # of ready samples, in each loading process
@@ -136,8 +136,8 @@ def batches(records: list[dict[str, Any]], cfg: CfgNode, seed: int, first: int, 
     """This process's equal share of the batches of SOLVER.IMS_PER_BATCH samples, of steps `first` (counted from 0) to `last` - 1."""
     landscape = [r["width"] > r["height"] for r in records]
     steps = order(landscape, cfg.SOLVER.IMS_PER_BATCH, seed, cfg.DATALOADER.ASPECT_RATIO_GROUPING)
-    size = cfg.SOLVER.IMS_PER_BATCH // world()
-    mine = slice(rank() * size, (rank() + 1) * size)
+    size = cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
+    mine = slice(comm.get_rank() * size, (comm.get_rank() + 1) * size)
     loader: Any = torch.utils.data.DataLoader(
         Samples(records, cfg, seed),
         batch_sampler=(batch[mine] for batch in itertools.islice(steps, first, last)),  # type: ignore[arg-type]  # any iterable will do
