@@ -14,7 +14,7 @@ from conftest import ROOT
 
 from vlm_itl.core.files import read_json, write_json
 from vlm_itl.core.runs import DRAWING
-from vlm_itl.data.synthetic import draw_scene
+from vlm_itl.data.synthetic.dataset import draw_scene
 from vlm_itl.report import figures
 from vlm_itl.report.figures import arms, comparison, data, judges, overview
 from vlm_itl.settings import load

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from vlm_itl.core.fields import MAX_PIXELS, Fraction, Model, Seed
+from vlm_itl.settings.registry import SOURCES
+
+if TYPE_CHECKING:
+    SourceName = str
+else:
+    SourceName = Literal[tuple(SOURCES)]
 
 
 class Synthetic(Model):
@@ -49,7 +55,7 @@ class Coco2017(Model):
 
 
 class Data(Model):
-    source: Literal["synthetic", "local", "coco2017"]
+    source: SourceName
     root: str  # a folder that exists; `download` depends on it
     seed: Seed = 0  # of the drawn scenes and of a held-out test part
     max_pixels: Annotated[int, Field(ge=1, lt=2**31)] = MAX_PIXELS  # a larger picture is refused before it is decoded
