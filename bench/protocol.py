@@ -26,7 +26,7 @@ from vlm_itl.core.coco import first, subset
 from vlm_itl.core.files import read_json, write_json
 from vlm_itl.core.matching import partners
 from vlm_itl.data.splitting import queue, split
-from vlm_itl.data.synthetic import write_dataset
+from vlm_itl.data.synthetic.dataset import write_dataset
 from vlm_itl.detectors import ToPredict, detector
 from vlm_itl.judges import judge, vlm
 from vlm_itl.loop.judged import judged

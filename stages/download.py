@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from vlm_itl.core.coco import originals
-from vlm_itl.core.files import read_json, write_json
+from vlm_itl.core.files import write_json
 from vlm_itl.core.redact import say
-from vlm_itl.data.selection import left_out, select
+from vlm_itl.data.source import source
 from vlm_itl.pipeline.stage import File, Stage
 
 STAGE = Stage(
@@ -40,24 +40,7 @@ COUNTED = (
 
 def main(root: Path, images: Path, train: Path, test: Path, metrics: Path, settings: dict[str, Any]) -> None:
     data, choice = settings["data"], settings["select"]
-    notes: dict[str, Counter[str]] = {"train": Counter(), "test": Counter()}
-    if data.source == "synthetic":
-        from vlm_itl.data import synthetic
-
-        s = data.synthetic
-        synthetic.write_dataset(images.parent, s.train_images, s.test_images, s.long_side, data.seed)
-        everything = {"train": read_json(train), "test": read_json(test)}
-        parts = {"train": select(everything["train"], choice, "training"), "test": select(everything["test"], choice, "test")}
-        for name, part in parts.items():
-            notes[name].update(left_out(everything[name], part, choice))
-    elif data.source == "local":
-        from vlm_itl.data import local
-
-        parts, notes = local.prepare(images, root, data.local, choice, data.seed, data.max_pixels)
-    else:
-        from vlm_itl.data import coco2017
-
-        parts, notes = coco2017.prepare(images, root, data.coco2017, choice, data.max_pixels)
+    parts, notes = source(data).fetch(images, root, choice)
     for name, part in parts.items():
         notes[name]["copies"] = sum(i != first for i, first in originals(part["images"]).items())
         for line in account(notes[name]):

@@ -24,7 +24,8 @@ from vlm_itl.core.coco import originals
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import scratch
 from vlm_itl.data import coco2017, fetch
-from vlm_itl.settings import Coco2017, Select
+from vlm_itl.data.source import Fetched
+from vlm_itl.settings import Coco2017, Data, Select
 
 CHOICE = Select()
 SELECTED = 20  # of the 24 images; the rest shows a person only
@@ -51,6 +52,10 @@ def root(server, tmp_path):
     folder.mkdir()
     shutil.copy(server.folder / coco2017.ARCHIVE, folder)
     return folder
+
+
+def bring(images: Path, root: Path, settings: Coco2017, choice: Select) -> Fetched:
+    return coco2017.Coco2017Source(Data(source="coco2017", root=str(root), coco2017=settings)).fetch(images, root, choice)
 
 
 def settings(server, **more) -> Coco2017:
@@ -82,7 +87,7 @@ def check_images(parts, images: Path, server) -> None:
 
 
 def test_only_the_selected_pictures_are_fetched_once(server, root, tmp_path, capsys):
-    parts, _ = coco2017.prepare(tmp_path / "images", root, settings(server), CHOICE)
+    parts, _ = bring(tmp_path / "images", root, settings(server), CHOICE)
     assert [len(parts[p]["images"]) for p in ("train", "test")] == [13, 7]
     assert {c["name"] for c in parts["train"]["categories"]} == set(CHOICE.categories)
     check_images(parts, tmp_path / "images", server)
@@ -95,26 +100,26 @@ def test_only_the_selected_pictures_are_fetched_once(server, root, tmp_path, cap
 
 
 def test_what_is_there_is_not_asked_for_again(server, root, tmp_path):
-    coco2017.prepare(tmp_path / "images", root, settings(server), CHOICE)
+    bring(tmp_path / "images", root, settings(server), CHOICE)
     shutil.rmtree(tmp_path / "images")  # as DVC does before it runs a stage
-    again, _ = coco2017.prepare(tmp_path / "images", root, settings(server), CHOICE)
+    again, _ = bring(tmp_path / "images", root, settings(server), CHOICE)
     check_images(again, tmp_path / "images", server)
     assert sum(server.asked.values()) == SELECTED
     # another selection asks only for what is new
     people = Select(categories=["person", "bird"])
-    coco2017.prepare(tmp_path / "other", root, settings(server), people)
+    bring(tmp_path / "other", root, settings(server), people)
     assert sum(server.asked.values()) == SELECTED + 4
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xff\xd8\xff\xe0 half", None])
 def test_a_damaged_picture_in_the_store_is_fetched_again(server, root, tmp_path, damage):
-    coco2017.prepare(tmp_path / "images", root, settings(server), CHOICE)
+    bring(tmp_path / "images", root, settings(server), CHOICE)
     shutil.rmtree(tmp_path / "images")
     victim = store(server)[3]
     whole = victim.read_bytes()
     victim.write_bytes(whole[: len(whole) // 2] if damage is None else damage)
     server.asked.clear()
-    parts, _ = coco2017.prepare(tmp_path / "images", root, settings(server), CHOICE)
+    parts, _ = bring(tmp_path / "images", root, settings(server), CHOICE)
     assert victim.read_bytes() == whole
     assert {Path(p).name: n for p, n in server.asked.items()} == {victim.name: 1}
     check_images(parts, tmp_path / "images", server)
@@ -139,7 +144,7 @@ MENDED = {
 def test_faults_that_pass(server, root, tmp_path, case):
     faults, requests = MENDED[case]
     server.faults["/train2017/000000000003.jpg"] = list(faults)
-    parts, _ = coco2017.prepare(tmp_path / "images", root, settings(server), CHOICE)
+    parts, _ = bring(tmp_path / "images", root, settings(server), CHOICE)
     check_images(parts, tmp_path / "images", server)
     assert server.asked.pop("/train2017/000000000003.jpg") == requests
     assert server.asked.pop("/moved/train2017/000000000003.jpg", 0) == (case == "redirect")
@@ -162,7 +167,7 @@ def test_servers_that_mean_harm(server, root, tmp_path, case, capsys):
     fault, more, requests, reason = REFUSED[case]
     path = "/train2017/000000000003.jpg"
     server.faults[path] = [fault] * 9
-    parts, _ = coco2017.prepare(tmp_path / "images", root, settings(server, allow_missing=1, **more), CHOICE)
+    parts, _ = bring(tmp_path / "images", root, settings(server, allow_missing=1, **more), CHOICE)
     [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("missing: ")]
     assert f"{server.url}{path}: " in line
     assert re.search(reason, line)
@@ -173,7 +178,7 @@ def test_servers_that_mean_harm(server, root, tmp_path, case, capsys):
 
 def test_words_of_a_server_do_not_reach_the_terminal_raw(server, root, tmp_path, capsys):
     server.faults["/train2017/000000000003.jpg"] = ["escape"]
-    coco2017.prepare(tmp_path / "images", root, settings(server, allow_missing=1), CHOICE)
+    bring(tmp_path / "images", root, settings(server, allow_missing=1), CHOICE)
     output = capsys.readouterr().out
     assert "403 \\x1b[31mred" in output
     assert "\x1b" not in output
@@ -181,10 +186,10 @@ def test_words_of_a_server_do_not_reach_the_terminal_raw(server, root, tmp_path,
 
 def test_other_hosts_are_asked_only_where_a_setting_says_so(server, root, tmp_path, capsys):
     with pytest.raises(UserError, match="20 of 20 pictures"):
-        coco2017.prepare(tmp_path / "images", root, settings(server, hosts=[]), CHOICE)
+        bring(tmp_path / "images", root, settings(server, hosts=[]), CHOICE)
     assert capsys.readouterr().out.count("is on '127.0.0.1', which is not asked") == SELECTED
     assert not server.asked
-    coco2017.prepare(tmp_path / "images", root, settings(server, hosts=[], base_url=server.url), CHOICE)  # a mirror's own host is
+    bring(tmp_path / "images", root, settings(server, hosts=[], base_url=server.url), CHOICE)  # a mirror's own host is
 
 
 def test_a_mirror_with_a_password_is_refused():
@@ -195,7 +200,7 @@ def test_a_mirror_with_a_password_is_refused():
 def test_retry_after_is_honoured(server, root, tmp_path):
     path = "/train2017/000000000003.jpg"
     server.faults[path] = [(429, "1"), (503, "1")]
-    coco2017.prepare(tmp_path / "images", root, settings(server), CHOICE)
+    bring(tmp_path / "images", root, settings(server), CHOICE)
     times = server.asked_at[path]
     assert len(times) == 3
     assert all(later - earlier >= 0.95 for earlier, later in itertools.pairwise(times))
@@ -219,7 +224,7 @@ def test_faults_that_last(server, root, tmp_path, case, capsys):
     path = "/train2017/000000000003.jpg"
     server.faults[path] = list(faults)
     with pytest.raises(UserError, match=r"1 of 20 pictures cannot be had .*allow_missing"):
-        coco2017.prepare(tmp_path / "images", root, settings(server), CHOICE)
+        bring(tmp_path / "images", root, settings(server), CHOICE)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("missing: ")]
     assert len(lines) == 1
     assert f"{server.url}{path}: " in lines[0]
@@ -230,7 +235,7 @@ def test_faults_that_last(server, root, tmp_path, case, capsys):
     # the next run asks for that one only
     server.faults.clear()
     server.asked.clear()
-    parts, _ = coco2017.prepare(tmp_path / "images", root, settings(server), CHOICE)
+    parts, _ = bring(tmp_path / "images", root, settings(server), CHOICE)
     assert dict(server.asked) == {path: 1}
     check_images(parts, tmp_path / "images", server)
 
@@ -239,9 +244,9 @@ def test_missing_pictures_may_be_allowed(server, root, tmp_path, capsys):
     for k in (3, 18):
         next(server.folder.glob(f"*2017/{k:012d}.jpg")).unlink()
     with pytest.raises(UserError, match=r"2 of 20 pictures"):
-        coco2017.prepare(tmp_path / "images", root, settings(server, allow_missing=1), CHOICE)
+        bring(tmp_path / "images", root, settings(server, allow_missing=1), CHOICE)
     shutil.rmtree(tmp_path / "images")
-    parts, notes = coco2017.prepare(tmp_path / "images", root, settings(server, allow_missing=2), CHOICE)
+    parts, notes = bring(tmp_path / "images", root, settings(server, allow_missing=2), CHOICE)
     assert {name: notes[name]["missing_pictures"] for name in notes} == {"train": 1, "test": 1}
     assert [len(parts[p]["images"]) for p in ("train", "test")] == [12, 6]
     assert {a["image_id"] for p in parts.values() for a in p["annotations"]} == {i["id"] for p in parts.values() for i in p["images"]}
@@ -253,7 +258,7 @@ def test_a_dead_server_ends_the_stage_early(server, root, tmp_path, monkeypatch,
     monkeypatch.setattr(coco2017, "IN_A_ROW", 5)
     closed = "http://127.0.0.1:9"  # the discard port: refused
     with pytest.raises(UserError, match=r"5 pictures in a row could not be fetched .* so \d+ were not tried: .*base_url"):
-        coco2017.prepare(tmp_path / "images", root, settings(server, base_url=closed, retries=1, connections=1, allow_missing=20), CHOICE)
+        bring(tmp_path / "images", root, settings(server, base_url=closed, retries=1, connections=1, allow_missing=20), CHOICE)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("missing: ")]
     assert len(lines) == 5
     assert all(re.search(r"http://127.0.0.1:9/train2017/\d+.jpg: .*refused", line) for line in lines)
@@ -263,7 +268,7 @@ def test_many_pictures_that_are_gone_do_not_stop_the_others(server, root, tmp_pa
     monkeypatch.setattr(fetch, "IN_A_ROW", 5)
     for k in range(1, 13):
         (server.folder / f"train2017/{k:012d}.jpg").unlink()
-    parts, notes = coco2017.prepare(tmp_path / "images", root, settings(server, allow_missing=12), CHOICE)
+    parts, notes = bring(tmp_path / "images", root, settings(server, allow_missing=12), CHOICE)
     assert notes["train"]["missing_pictures"] == 10
     check_images(parts, tmp_path / "images", server)
     assert [len(parts[p]["images"]) for p in ("train", "test")] == [3, 7]
@@ -271,7 +276,7 @@ def test_many_pictures_that_are_gone_do_not_stop_the_others(server, root, tmp_pa
 
 def test_several_requests_are_under_way_at_a_time(server, root, tmp_path):
     server.latency = 0.1
-    coco2017.prepare(tmp_path / "images", root, settings(server, connections=4), CHOICE)
+    bring(tmp_path / "images", root, settings(server, connections=4), CHOICE)
     assert 3 <= server.most_open <= 4
 
 
@@ -279,7 +284,7 @@ def test_mirror(server, root, tmp_path):
     (server.folder / "mirror").mkdir()
     for part in ("train2017", "val2017"):
         (server.folder / part).rename(server.folder / "mirror" / part)
-    parts, _ = coco2017.prepare(tmp_path / "images", root, settings(server, base_url=f"{server.url}/mirror/"), CHOICE)
+    parts, _ = bring(tmp_path / "images", root, settings(server, base_url=f"{server.url}/mirror/"), CHOICE)
     assert {path.split("/")[1] for path in server.asked} == {"mirror"}
     assert [len(parts[p]["images"]) for p in ("train", "test")] == [13, 7]
 
@@ -298,14 +303,14 @@ def test_queued_experiments_share_the_store(tmp_path, monkeypatch):
 
 def test_a_linked_picture_is_replaced_not_written_into(server, root, tmp_path):
     """The output, and DVC's cache with `cache.type hardlink`, may share the store's bytes."""
-    coco2017.prepare(tmp_path / "images", root, settings(server), CHOICE)
+    bring(tmp_path / "images", root, settings(server), CHOICE)
     kept = store(server)[0]
     linked = next(p for p in (tmp_path / "images").rglob("*.jpg") if p.read_bytes() == kept.read_bytes())
     assert linked.stat().st_ino == kept.stat().st_ino
     kept.unlink()
     kept.write_bytes(b"damaged")
     whole = linked.read_bytes()
-    coco2017.prepare(tmp_path / "other", root, settings(server), CHOICE)
+    bring(tmp_path / "other", root, settings(server), CHOICE)
     assert linked.read_bytes() == whole == kept.read_bytes()
     assert linked.stat().st_ino != kept.stat().st_ino
 
@@ -314,10 +319,10 @@ def test_a_linked_picture_is_replaced_not_written_into(server, root, tmp_path):
 def test_pictures_on_this_machine_are_read_in_place(server, root, tmp_path, how):
     if how == "root":
         (server.folder / coco2017.ARCHIVE).rename(root / coco2017.ARCHIVE)
-        parts, _ = coco2017.prepare(tmp_path / "images", server.folder, Coco2017(), CHOICE)
+        parts, _ = bring(tmp_path / "images", server.folder, Coco2017(), CHOICE)
     else:
         base = server.folder.as_uri() if how == "file URL" else str(server.folder)
-        parts, _ = coco2017.prepare(tmp_path / "images", root, settings(server, base_url=base), CHOICE)
+        parts, _ = bring(tmp_path / "images", root, settings(server, base_url=base), CHOICE)
     assert not server.asked
     assert list((tmp_path / "images").iterdir()) == []  # nothing is copied
     assert not (tmp_path / "scratch").exists()
@@ -332,13 +337,13 @@ def test_a_damaged_picture_on_this_machine_is_named(server, root, tmp_path, caps
     victim = server.folder / "train2017" / "000000000003.jpg"
     victim.write_bytes(victim.read_bytes()[:800])
     with pytest.raises(UserError, match=r"1 of 20 pictures cannot be had"):
-        coco2017.prepare(tmp_path / "images", root, settings(server, base_url=str(server.folder)), CHOICE)
+        bring(tmp_path / "images", root, settings(server, base_url=str(server.folder)), CHOICE)
     assert f"missing: {victim}: not a whole picture" in capsys.readouterr().out
 
 
 def test_another_archive_is_refused_with_both_sums(server, root, tmp_path):
     with pytest.raises(UserError) as error:
-        coco2017.prepare(tmp_path / "images", root, Coco2017(), CHOICE)
+        bring(tmp_path / "images", root, Coco2017(), CHOICE)
     assert md5(root / coco2017.ARCHIVE) in str(error.value)
     assert "f4bbac642086de4f52a3fdda2de5fa2c" in str(error.value)  # as published
     assert not server.asked
@@ -348,14 +353,14 @@ def test_archive_without_the_member_or_no_archive(server, tmp_path):
     root = tmp_path / "r"
     root.mkdir()
     with pytest.raises(UserError, match=r"data.root: .* holds neither annotations_trainval2017.zip .* nor annotations/instances_train2017"):
-        coco2017.prepare(tmp_path / "images", root, Coco2017(), CHOICE)
+        bring(tmp_path / "images", root, Coco2017(), CHOICE)
     with zipfile.ZipFile(root / coco2017.ARCHIVE, "w") as archive:
         archive.writestr("annotations/captions_train2017.json", "{}")
     with pytest.raises(UserError, match=r"holds no annotations/instances_train2017.json"):
-        coco2017.prepare(tmp_path / "images", root, Coco2017(archive_md5=md5(root / coco2017.ARCHIVE)), CHOICE)
+        bring(tmp_path / "images", root, Coco2017(archive_md5=md5(root / coco2017.ARCHIVE)), CHOICE)
     (root / coco2017.ARCHIVE).write_bytes(b"<html>")
     with pytest.raises(UserError, match=r"not a zip file"):
-        coco2017.prepare(tmp_path / "images", root, Coco2017(archive_md5=md5(root / coco2017.ARCHIVE)), CHOICE)
+        bring(tmp_path / "images", root, Coco2017(archive_md5=md5(root / coco2017.ARCHIVE)), CHOICE)
 
 
 def test_names_that_lead_out_of_the_store_are_refused(server, tmp_path):
@@ -366,14 +371,14 @@ def test_names_that_lead_out_of_the_store_are_refused(server, tmp_path):
     (server.folder / coco2017.ARCHIVE).unlink()
     shutil.rmtree(server.folder / "train2017")
     with pytest.raises(UserError, match=r"image 1: file_name '../../../../evil.jpg' leaves"):
-        coco2017.prepare(tmp_path / "images", server.folder, Coco2017(base_url=server.url), CHOICE)
+        bring(tmp_path / "images", server.folder, Coco2017(base_url=server.url), CHOICE)
 
 
 @pytest.mark.parametrize("name", ["../val2017/000000000017.jpg", "/etc/hostname", "a/../000000000001.jpg", "a\0.jpg"])
 def test_names_that_lead_out_are_refused_where_pictures_are_read_in_place(server, tmp_path, name):
     rename(server, {"000000000001.jpg": name})
     with pytest.raises(UserError, match=r"image 1: file_name .* (leaves the image folder|leads to no file)"):
-        coco2017.prepare(tmp_path / "images", server.folder, Coco2017(), CHOICE)
+        bring(tmp_path / "images", server.folder, Coco2017(), CHOICE)
 
 
 def rename(server, names: dict[str, str]) -> None:
@@ -391,7 +396,7 @@ def test_any_name_works_as_itself_on_a_mirror(server, tmp_path):
     name = "it's 100%25 #1? ü.jpg"
     rename(server, {"000000000003.jpg": name, "000000000004.jpg": "./000000000001.jpg"})
     (server.folder / "train2017/000000000003.jpg").rename(server.folder / "train2017" / name)
-    parts, _ = coco2017.prepare(tmp_path / "images", server.folder, Coco2017(base_url=server.url, retries=0), CHOICE)
+    parts, _ = bring(tmp_path / "images", server.folder, Coco2017(base_url=server.url, retries=0), CHOICE)
     rows = {image["original_id"]: image for image in parts["train"]["images"]}
     assert rows[3]["original_name"] == name
     assert (tmp_path / "images" / rows[3]["file_name"]).read_bytes() == jpeg(3)
@@ -409,7 +414,7 @@ def test_what_is_no_regular_file_is_missing(server, root, tmp_path, kind, capsys
     else:
         victim.symlink_to("/dev/zero")
     with pytest.raises(UserError, match=r"1 of 20 pictures cannot be had|image 3: file_name '000000000003.jpg' leaves the image folder"):
-        coco2017.prepare(tmp_path / "images", root, settings(server, base_url=str(server.folder)), CHOICE)
+        bring(tmp_path / "images", root, settings(server, base_url=str(server.folder)), CHOICE)
     assert kind == "device" or f"missing: {victim}: not a regular file" in capsys.readouterr().out
 
 
@@ -419,7 +424,7 @@ def test_a_training_picture_that_is_a_test_picture_is_left_out(server, root, tmp
     shutil.copy(server.folder / "train2017/000000000003.jpg", server.folder / "val2017/000000000017.jpg")
     shutil.copy(server.folder / "train2017/000000000007.jpg", server.folder / "train2017/000000000006.jpg")
     more = {} if how == "fetched" else {"base_url": str(server.folder)}
-    parts, notes = coco2017.prepare(tmp_path / "images", root, settings(server, **more), CHOICE)
+    parts, notes = bring(tmp_path / "images", root, settings(server, **more), CHOICE)
     left = {i["original_id"] for i in parts["train"]["images"]}
     assert left == {k for k in range(1, 17) if k % 5 and k != 3}
     assert {a["image_id"] for a in parts["train"]["annotations"]} == {i["id"] for i in parts["train"]["images"]}

@@ -13,9 +13,11 @@ from safetensors.torch import load_file, save_file
 from tiny_detector import SMALL
 
 from vlm_itl.core.errors import UserError
-from vlm_itl.data import drawn_things, synthetic
-from vlm_itl.data.drawn_things import WORLD
 from vlm_itl.data.instances import normalise, read_instances
+from vlm_itl.data.synthetic import dataset, other_things, surroundings, things
+from vlm_itl.data.synthetic import scenes as scenes_of_four
+from vlm_itl.data.synthetic.canvas import NOMINAL_SIDE
+from vlm_itl.data.synthetic.other_things import WORLD
 from vlm_itl.detectors.mask_rcnn.config import build_config
 from vlm_itl.detectors.mask_rcnn.weights import initial_weights, load_weights
 from vlm_itl.settings import Detector
@@ -25,8 +27,8 @@ CONFIG = ROOT / "configs/mask_rcnn_thin_R_18_FPN.yaml"
 FOUR = ("stop_sign", "perched_bird", "flying_bird", "wading_bird", "swimming_bird", "spine", "lying_book", "cover", "open_book")
 
 
-def scenes(number: int) -> list[synthetic.Scene]:
-    return [synthetic.draw_scene(np.random.default_rng([2000, k]), 96, WORLD) for k in range(number)]
+def scenes(number: int) -> list[dataset.Scene]:
+    return [dataset.draw_scene(np.random.default_rng([2000, k]), 96, WORLD) for k in range(number)]
 
 
 def test_none_of_the_four_classes_is_drawn(monkeypatch):
@@ -39,16 +41,16 @@ def test_none_of_the_four_classes_is_drawn(monkeypatch):
         assert not striped
         return quadruped(rng, scale, length, striped)
 
-    quadruped = synthetic.quadruped
-    for module in (synthetic, drawn_things):
+    quadruped = things.quadruped
+    for module in (things, scenes_of_four, surroundings, other_things):
         for name in FOUR:
-            monkeypatch.setattr(module, name, refuse, raising=module is synthetic)
-        monkeypatch.setattr(module, "quadruped", plain)
+            monkeypatch.setattr(module, name, refuse, raising=module in (things, scenes_of_four))
+        monkeypatch.setattr(module, "quadruped", plain, raising=module is not surroundings)
     names = {c["name"] for c in WORLD.categories}
-    assert not names & {c["name"] for c in synthetic.CATEGORIES}
+    assert not names & {c["name"] for c in things.CATEGORIES}
     assert {c for scene in scenes(150) for c in scene.category_ids} == {c["id"] for c in WORLD.categories}
     with pytest.raises(AssertionError, match=r"one of the four classes|assert not"):  # the four's own scenes do call them
-        synthetic.draw_scene(np.random.default_rng(0), 96)
+        dataset.draw_scene(np.random.default_rng(0), 96)
 
 
 def test_masks_of_things_are_whole_and_apart():
@@ -56,12 +58,12 @@ def test_masks_of_things_are_whole_and_apart():
     assert np.mean([len(s.masks) for s in drawn]) > 2
     for scene in drawn:
         assert np.sum(scene.masks, axis=0).max() == 1
-        assert min(m.sum() for m in scene.masks) >= synthetic.MIN_AREA * (96 / synthetic.NOMINAL_SIDE) ** 2
+        assert min(m.sum() for m in scene.masks) >= dataset.MIN_AREA * (96 / NOMINAL_SIDE) ** 2
 
 
 def test_things_are_valid_coco_and_the_same_for_the_same_seed(tmp_path):
     for name in ("a", "b"):
-        synthetic.write_dataset(tmp_path / name, 4, 2, 96, 5, WORLD)
+        dataset.write_dataset(tmp_path / name, 4, 2, 96, 5, WORLD)
     one, other = ({p.name: p.read_bytes() for p in (tmp_path / name).rglob("*") if p.is_file()} for name in ("a", "b"))
     assert one == other
     content = json.loads((tmp_path / "a/train.json").read_text())

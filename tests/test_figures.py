@@ -16,7 +16,7 @@ from rows import arm, quality
 
 from vlm_itl.core.files import read_json, write_json
 from vlm_itl.core.runs import DRAWING
-from vlm_itl.data.synthetic import draw_scene
+from vlm_itl.data.synthetic.dataset import draw_scene
 from vlm_itl.report import figures
 from vlm_itl.report.figures import arms, comparison, data, judges, overview
 from vlm_itl.report.points import Point, SweepPoint

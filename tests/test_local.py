@@ -15,10 +15,17 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from vlm_itl.core.errors import UserError
-from vlm_itl.data import local
-from vlm_itl.settings import Local, Select
+from vlm_itl.core.fields import MAX_PIXELS
+from vlm_itl.data.local import LocalSource
+from vlm_itl.data.source import Fetched
+from vlm_itl.settings import Data, Local, Select
 
 CHOICE = Select(categories=["bird", "book"], min_area=0)
+
+
+def fetch(images: Path, root: Path, settings: Local, choice: Select, seed: int, max_pixels: int = MAX_PIXELS) -> Fetched:
+    data = Data(source="local", root=str(root), seed=seed, max_pixels=max_pixels, local=settings)
+    return LocalSource(data).fetch(images, root, choice)
 
 
 def picture(file: Path, seed: int) -> None:
@@ -61,7 +68,7 @@ def both(tmp_path) -> Local:
 
 
 def test_classes_are_matched_by_name_and_ids_are_ours(both, tmp_path):
-    parts, _ = local.prepare(tmp_path / "out", tmp_path / "in", both, CHOICE, 0)
+    parts, _ = fetch(tmp_path / "out", tmp_path / "in", both, CHOICE, 0)
     numbers = [{c["name"]: c["id"] for c in data["categories"]} for data in parts.values()]
     assert numbers == [{"bird": 1, "book": 2}] * 2
     for data, bird in ((parts["train"], 0), (parts["test"], 2)):
@@ -83,19 +90,19 @@ def test_classes_are_matched_by_name_and_ids_are_ours(both, tmp_path):
 def test_a_class_that_one_file_lacks_is_named_with_the_file(both, tmp_path):
     edit(tmp_path / "in/test.json", lambda d: d["categories"][2].update(name="birds"))
     with pytest.raises(UserError, match=rf"test data has no class 'bird' \(it has: book, cat, birds\) in {tmp_path}/in/test.json"):
-        local.prepare(tmp_path / "out", tmp_path / "in", both, CHOICE, 0)
+        fetch(tmp_path / "out", tmp_path / "in", both, CHOICE, 0)
 
 
 def test_one_file_as_training_and_as_test_data_is_refused(both, tmp_path):
     same = Local(train=both.train, test=both.train)
     with pytest.raises(UserError, match=r"train.json: image 0 \(a.png\) is the same picture as image 0 \(a.png\) of .*n.json, and 2 more"):
-        local.prepare(tmp_path / "out", tmp_path / "in", same, CHOICE, 0)
+        fetch(tmp_path / "out", tmp_path / "in", same, CHOICE, 0)
 
 
 def test_a_test_picture_among_the_training_pictures_is_refused_whatever_its_name(both, tmp_path):
     (tmp_path / "in/test/b.png").write_bytes((tmp_path / "in/train/c.png").read_bytes())
     with pytest.raises(UserError) as error:
-        local.prepare(tmp_path / "out", tmp_path / "in", both, CHOICE, 0)
+        fetch(tmp_path / "out", tmp_path / "in", both, CHOICE, 0)
     first, second = f"{tmp_path}/in/train.json: image {2**64} (c.png)", f"image {2**63} (b.png) of {tmp_path}/in/test.json"
     assert str(error.value).startswith(
         f"{first} is the same picture as {second}: a test picture must not be trained on; take it out of one"
@@ -117,7 +124,7 @@ def test_copies_are_held_out_together(tmp_path, seed):
             d["annotations"] += [{**a, "id": a["id"] + 2 * k, "image_id": a["image_id"] + k} for a in d["annotations"][:20]]
 
     edit(tmp_path / "train.json", thrice)
-    parts, _ = local.prepare(tmp_path / "out", tmp_path, Local(train=train, test_fraction=0.3), CHOICE, seed)
+    parts, _ = fetch(tmp_path / "out", tmp_path, Local(train=train, test_fraction=0.3), CHOICE, seed)
     held_out = {i["original_id"] for i in parts["test"]["images"]}
     assert len(held_out) == 9
     assert held_out == {k + more for k in held_out for more in (0, 10, 20) if k < 10}
@@ -129,7 +136,7 @@ def test_the_held_out_images_are_those_of_before(tmp_path):
     import random
 
     train = part(tmp_path, "train", {"bird": 1, "book": 2}, {k: f"{k}.png" for k in range(3, 23)})
-    parts, _ = local.prepare(tmp_path / "out", tmp_path, Local(train=train, test_fraction=0.3), CHOICE, 4)
+    parts, _ = fetch(tmp_path / "out", tmp_path, Local(train=train, test_fraction=0.3), CHOICE, 4)
     order = list(range(3, 23))
     random.Random("4/test").shuffle(order)
     assert {i["original_id"] for i in parts["test"]["images"]} == set(order[:6])
@@ -156,7 +163,7 @@ def test_a_name_cannot_write_over_code(both, tmp_path, name):
     (images / "inner").symlink_to(images / "deep/er/and")
     edit(tmp_path / "in/train.json", lambda d: d["images"][0].update(file_name=name))
     with pytest.raises(UserError, match=r"image 0: file_name .* leaves the image folder"):
-        local.prepare(tmp_path / "images", tmp_path / "in", both, CHOICE, 0)
+        fetch(tmp_path / "images", tmp_path / "in", both, CHOICE, 0)
     subprocess.run([sys.executable, str(code)], check=True)
     assert not marker.exists()
     assert code.read_text() == "pass\n"
@@ -168,7 +175,7 @@ def test_a_picture_that_is_also_a_program_is_no_picture(both, tmp_path):
     with Image.open(tmp_path / "in/train/a.png") as opened:
         assert opened.size == (50, 40)  # for Pillow it is one
     with pytest.raises(UserError, match=r"image 0: .*a.png is not a picture \(JPEG, PNG"):
-        local.prepare(tmp_path / "out", tmp_path / "in", both, CHOICE, 0)
+        fetch(tmp_path / "out", tmp_path / "in", both, CHOICE, 0)
 
 
 def test_a_link_at_the_target_is_not_followed_out(both, tmp_path):
@@ -178,7 +185,7 @@ def test_a_link_at_the_target_is_not_followed_out(both, tmp_path):
     (tmp_path / "in/train/b.png").unlink()
     (tmp_path / "in/train/b.png").symlink_to(victim)
     with pytest.raises(UserError, match=r"image -7: file_name 'b.png' leaves the image folder"):
-        local.prepare(tmp_path / "out", tmp_path / "in", both, CHOICE, 0)
+        fetch(tmp_path / "out", tmp_path / "in", both, CHOICE, 0)
     assert victim.read_text() == "mine"
 
 
@@ -204,28 +211,26 @@ def test_names_of_no_picture(both, tmp_path, case):
         stream.truncate(10_000_000_000)
     edit(tmp_path / "in/train.json", lambda d: d["images"][0].update(file_name=name))
     with pytest.raises(UserError, match=message) as error:
-        local.prepare(tmp_path / "out", tmp_path / "in", both, CHOICE, 0)
+        fetch(tmp_path / "out", tmp_path / "in", both, CHOICE, 0)
     assert "\n" not in str(error.value)
     held_out = Local(train=both.train, test_fraction=0.4)  # hashes all pictures first
     with pytest.raises(UserError, match=message):
-        local.prepare(tmp_path / "out", tmp_path / "in", held_out, CHOICE, 0)
+        fetch(tmp_path / "out", tmp_path / "in", held_out, CHOICE, 0)
 
 
 def test_a_device_is_not_read(both, tmp_path):
     """The image folder itself may lie anywhere, /dev too."""
     edit(tmp_path / "in/train.json", lambda d: d["images"][0].update(file_name="zero"))
     with pytest.raises(UserError, match=r"image 0: .*/dev/zero: not a regular file"):
-        local.prepare(
-            tmp_path / "out", tmp_path / "in", Local(train={**both.train.model_dump(), "images": "/dev"}, test=both.test), CHOICE, 0
-        )
+        fetch(tmp_path / "out", tmp_path / "in", Local(train={**both.train.model_dump(), "images": "/dev"}, test=both.test), CHOICE, 0)
 
 
 def test_larger_pictures_than_allowed_are_refused_with_the_setting(both, tmp_path):
     with pytest.raises(UserError, match=r"image 0: 50 x 40 pixels are more than data.max_pixels of params.yaml allows \(1,999\)"):
-        local.prepare(tmp_path / "out", tmp_path / "in", both, CHOICE, 0, 1999)
+        fetch(tmp_path / "out", tmp_path / "in", both, CHOICE, 0, 1999)
     Image.new("1", (3000, 1000)).save(tmp_path / "in/train/a.png")  # the annotation says 50 x 40
     with pytest.raises(UserError, match=r"image 0: .*a.png is a picture of 3000 x 1000 pixels, more than data.max_pixels"):
-        local.prepare(tmp_path / "out", tmp_path / "in", both, CHOICE, 0, 2000)
+        fetch(tmp_path / "out", tmp_path / "in", both, CHOICE, 0, 2000)
 
 
 def stage(folder: Path, root: str, settings: dict, **data) -> subprocess.CompletedProcess:
@@ -337,6 +342,6 @@ def test_annotations_that_are_no_file_are_one_line(both, tmp_path, name):
     os.mkfifo(tmp_path / "pipe")
     settings = both.model_copy(update={"train": both.train.model_copy(update={"annotations": name})})
     with pytest.raises(UserError, match=r"cannot be read: (no file can have this name|File name too long|not a regular file)"):
-        local.prepare(tmp_path / "out", tmp_path / "in", settings, CHOICE, 0)
+        fetch(tmp_path / "out", tmp_path / "in", settings, CHOICE, 0)
     done = stage(tmp_path, str(tmp_path / "in"), {"train": {"annotations": "a\0b", "images": "train"}})
     assert (done.returncode, done.stderr.count("\n"), "zero character" in done.stderr) == (1, 1, True), done.stderr

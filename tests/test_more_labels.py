@@ -29,14 +29,14 @@ SCHEDULES = {
 def data(tmp_path_factory) -> tuple[Path, dict, dict]:
     """(images, training images that are not validation, test images) of the shipped settings."""
     from vlm_itl.core.files import read_json
-    from vlm_itl.data import synthetic
     from vlm_itl.data.selection import select
     from vlm_itl.data.splitting import split
+    from vlm_itl.data.synthetic.dataset import write_dataset
 
     settings = load(ROOT / "params.yaml")
     folder = tmp_path_factory.mktemp("data")
     s = settings.data.synthetic
-    synthetic.write_dataset(folder, s.train_images, s.test_images, s.long_side, settings.data.seed)
+    write_dataset(folder, s.train_images, s.test_images, s.long_side, settings.data.seed)
     parts = [select(read_json(folder / f"{part}.json"), settings.select, name) for part, name in (("train", "training"), ("test", "test"))]
     initial, pool, _ = split(parts[0], settings.split)
     return folder / "images", subset(parts[0], initial | pool), parts[1]

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as mask_util
 
-from vlm_itl.data import synthetic
 from vlm_itl.data.instances import normalise, picture_problem, read_instances
+from vlm_itl.data.synthetic import dataset, things
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -24,12 +24,12 @@ def digest(folder: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def scenes() -> list[synthetic.Scene]:
-    return [synthetic.draw_scene(np.random.default_rng([7, k])) for k in range(60)]
+def scenes() -> list[dataset.Scene]:
+    return [dataset.draw_scene(np.random.default_rng([7, k])) for k in range(60)]
 
 
 def test_data_set_is_valid_coco(tmp_path: Path) -> None:
-    synthetic.write_dataset(tmp_path, 5, 3, 96, seed=3)
+    dataset.write_dataset(tmp_path, 5, 3, 96, seed=3)
     ids = set()
     for part, number in (("train", 5), ("test", 3)):
         data, notes = normalise(read_instances(tmp_path / f"{part}.json"), {13, 16, 24, 84}, part)
@@ -50,27 +50,27 @@ def test_data_set_is_valid_coco(tmp_path: Path) -> None:
 
 def test_same_seed_same_bytes_and_more_images_keep_the_first(tmp_path: Path) -> None:
     for name, number, seed in (("a", 3, 1), ("b", 3, 1), ("more", 5, 1), ("other", 3, 2)):
-        synthetic.write_dataset(tmp_path / name, number, 0, 96, seed)
+        dataset.write_dataset(tmp_path / name, number, 0, 96, seed)
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
     assert digest(tmp_path / "a" / "images") != digest(tmp_path / "other" / "images")
     first = sorted((tmp_path / "a/images/train").iterdir())
     assert [p.read_bytes() for p in first] == [(tmp_path / "more/images/train" / p.name).read_bytes() for p in first]
 
 
-def test_masks_do_not_overlap_and_are_not_slivers(scenes: list[synthetic.Scene]) -> None:
+def test_masks_do_not_overlap_and_are_not_slivers(scenes: list[dataset.Scene]) -> None:
     for scene in scenes:
         assert scene.masks
         assert np.sum(scene.masks, axis=0).max() == 1
-        assert min(m.sum() for m in scene.masks) >= synthetic.MIN_AREA
+        assert min(m.sum() for m in scene.masks) >= dataset.MIN_AREA
         assert all(m.shape == scene.image.shape[:2] for m in scene.masks)
 
 
-def test_masks_follow_the_picture(scenes: list[synthetic.Scene]) -> None:
+def test_masks_follow_the_picture(scenes: list[dataset.Scene]) -> None:
     """A stop sign is red where its mask is and not around it; a wrong or shifted mask would not separate the two."""
     inside, outside = [], []
     for scene in scenes:
         for category, mask in zip(scene.category_ids, scene.masks, strict=True):
-            if category != synthetic.STOP_SIGN or mask.sum() < 400:
+            if category != things.STOP_SIGN or mask.sum() < 400:
                 continue
             r, g, b = (scene.image[..., k].astype(float) for k in range(3))
             redness = r - (g + b) / 2
@@ -84,7 +84,7 @@ def test_masks_follow_the_picture(scenes: list[synthetic.Scene]) -> None:
     assert np.median(np.array(inside) - np.array(outside)) > 40
 
 
-def test_counts_are_like_cocos(scenes: list[synthetic.Scene]) -> None:
+def test_counts_are_like_cocos(scenes: list[dataset.Scene]) -> None:
     """Books cluster, stop signs stand alone: the first study's images, at most 700 a class, held 2,632 books and 771 stop signs."""
     per_image = {c: [n for s in scenes if (n := s.category_ids.count(c))] for c in (13, 16, 24, 84)}
     mean = {c: np.mean(n) for c, n in per_image.items()}
@@ -93,7 +93,7 @@ def test_counts_are_like_cocos(scenes: list[synthetic.Scene]) -> None:
     assert all(len(n) >= 8 for n in per_image.values())
 
 
-def test_varied(scenes: list[synthetic.Scene]) -> None:
+def test_varied(scenes: list[dataset.Scene]) -> None:
     areas = np.array([m.sum() for s in scenes for m in s.masks])
     assert np.percentile(areas, 90) > 5 * np.percentile(areas, 10)
     brightness = [s.image.mean() for s in scenes]
@@ -103,4 +103,4 @@ def test_varied(scenes: list[synthetic.Scene]) -> None:
 
 def test_long_side_is_checked() -> None:
     with pytest.raises(ValueError, match="at least 32"):
-        synthetic.draw_scene(np.random.default_rng(0), 20)
+        dataset.draw_scene(np.random.default_rng(0), 20)

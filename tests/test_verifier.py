@@ -492,7 +492,7 @@ def test_a_loss_that_is_not_finite_ends_it(few, pictures, base, tmp_path):
 
 def test_the_shipped_model_knows_drawn_scenes(tmp_path):
     """Few drawn scenes of another seed: far above chance, from a folder of less than 3 MB."""
-    from vlm_itl.data.synthetic import write_dataset
+    from vlm_itl.data.synthetic.dataset import write_dataset
     from vlm_itl.judges.vlm.transformers_backend import TransformersBackend
     from vlm_itl.probes.metrics import auroc
     from vlm_itl.settings import load, pick

@@ -9,7 +9,9 @@ import re
 import shutil
 import zipfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 from urllib.request import url2pathname
 
@@ -17,98 +19,108 @@ from tqdm import tqdm
 
 from vlm_itl.core.coco import Coco, subset
 from vlm_itl.core.errors import UserError
-from vlm_itl.core.fields import MAX_PIXELS
 from vlm_itl.core.files import feed, read_regular, scratch
 from vlm_itl.core.pictures import suffix
 from vlm_itl.core.redact import say
 from vlm_itl.data.fetch import IN_A_ROW, Wanted, fetch
 from vlm_itl.data.instances import most_bytes, normalise, parse_instances, picture_path, picture_problem, read_instances, renumbered, shared
 from vlm_itl.data.selection import Part, category_ids, left_out, select
-from vlm_itl.settings import Coco2017, Select
+from vlm_itl.data.source import Fetched
+
+if TYPE_CHECKING:
+    from vlm_itl.settings import Coco2017, Data, Select
 
 ARCHIVE = "annotations_trainval2017.zip"
 HOSTS = ("images.cocodataset.org", "s3.amazonaws.com")  # where COCO's own pictures lie
 PARTS: dict[str, tuple[Part, str]] = {"train": ("training", "train2017"), "test": ("test", "val2017")}
 
 
-def prepare(
-    images: Path, root: Path, settings: Coco2017, choice: Select, max_pixels: int = MAX_PIXELS
-) -> tuple[dict[str, Coco], dict[str, Counter[str]]]:  # fmt: skip
-    """Read the annotations, select, and fetch the selected pictures, or find them on this machine.
+class Coco2017Source:
+    """The published annotations, and the selected pictures: fetched, or found on this machine.
 
     Users cannot change the published files, so a training picture that is also a test picture is left out.
-
-    Args:
-        images: gets the fetched pictures, `train/` and `test/`; pictures that lie on this machine are left where they are.
-        root: a folder with COCO's annotation archive, or with COCO itself (`annotations/` and perhaps `train2017/`, `val2017/`).
-
-    Returns:
-        {"train": ..., "test": ...}, and for each what was skipped or noted. A `file_name` is relative to `images` (COCO's is
-        `original_name`), or, of a picture that was left where it is, absolute. Every row has the picture's `md5`.
-
-    Raises:
-        UserError: the archive is not the published one, or more than `allow_missing` pictures cannot be had (each URL with its reason
-            goes to the standard output).
     """
-    notes: dict[str, Counter[str]] = {}
-    parts: dict[str, Coco] = {}
-    urls: dict[str, dict[int, str | None]] = {}
-    archive = root / ARCHIVE if (root / ARCHIVE).exists() else None
-    if archive is not None:
-        check_archive(archive, settings.archive_md5)
-    for name, (part, folder) in PARTS.items():
-        file = f"annotations/instances_{folder}.json"
+
+    def __init__(self, data: Data) -> None:
+        self.settings, self.max_pixels = data.coco2017, data.max_pixels
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        yield from ()  # DVC may still have to fetch `data.root`
+
+    def fetch(self, images: Path, root: Path, choice: Select) -> Fetched:
+        """Read the annotations, select, and fetch the selected pictures, or find them on this machine; see `Source.fetch`.
+
+        Args:
+            images: gets the fetched pictures; pictures that lie on this machine are left where they are.
+            root: a folder with COCO's annotation archive, or with COCO itself (`annotations/` and perhaps `train2017/`, `val2017/`).
+
+        Returns:
+            Rows also have the picture's `md5`, and, where `file_name` is relative, `original_name`, which is COCO's.
+
+        Raises:
+            UserError: the archive is not the published one, or more than `allow_missing` pictures cannot be had (each URL with its reason
+                goes to the standard output).
+        """
+        settings, max_pixels = self.settings, self.max_pixels
+        notes: dict[str, Counter[str]] = {}
+        parts: dict[str, Coco] = {}
+        urls: dict[str, dict[int, str | None]] = {}
+        archive = root / ARCHIVE if (root / ARCHIVE).exists() else None
         if archive is not None:
-            where = f"{archive}: {file}"
-            instances = parse_instances(read_member(archive, file), where)
-        elif (root / file).exists():
-            where = str(root / file)
-            instances = read_instances(root / file)
+            check_archive(archive, settings.archive_md5)
+        for name, (part, folder) in PARTS.items():
+            file = f"annotations/instances_{folder}.json"
+            if archive is not None:
+                where = f"{archive}: {file}"
+                instances = parse_instances(read_member(archive, file), where)
+            elif (root / file).exists():
+                where = str(root / file)
+                instances = read_instances(root / file)
+            else:
+                raise UserError(
+                    f"params.yaml: data.root: {root} holds neither {ARCHIVE} (with root: data/coco2017, `dvc repro` fetches it) nor {file}"
+                )
+            ids = category_ids(instances.category_names(), choice, part, where)
+            data, notes[name] = normalise(instances, ids, where, max_pixels)
+            parts[name] = select(data, choice, part)
+            notes[name].update(left_out(data, parts[name], choice))
+            urls[name] = {row.id: row.coco_url for row in instances.images}
+            for image in parts[name]["images"]:
+                picture_path(images, image["file_name"], f"{where}: image {image['id']}")  # a name that leads elsewhere
+        parts = renumbered(parts)
+
+        images.mkdir(parents=True, exist_ok=True)
+        base = settings.base_url
+        if base is None and all((root / folder).is_dir() for _, folder in PARTS.values()):
+            base = str(root.resolve())
+        untried = 0
+        if base is not None and base.startswith("file://"):
+            missing = _read_in_place(parts, Path(url2pathname(urlsplit(base).path)), max_pixels)
+        elif base is not None and "://" not in base:
+            missing = _read_in_place(parts, Path(base), max_pixels)
         else:
+            missing, untried = _fetch(parts, urls, images, base, settings, max_pixels)
+
+        for problem in missing.values():
+            say(f"missing: {problem}")  # a server's words, and names of strangers
+        if untried:
             raise UserError(
-                f"params.yaml: data.root: {root} holds neither {ARCHIVE} (with root: data/coco2017, `dvc repro` fetches it) nor {file}"
+                f"{IN_A_ROW} pictures in a row could not be fetched (listed above), so {untried} were not tried: is the network down, "
+                "or a proxy or data.coco2017.base_url wrong? What was fetched is kept"
             )
-        ids = category_ids(instances.category_names(), choice, part, where)
-        data, notes[name] = normalise(instances, ids, where, max_pixels)
-        parts[name] = select(data, choice, part)
-        notes[name].update(left_out(data, parts[name], choice))
-        urls[name] = {row.id: row.coco_url for row in instances.images}
-        for image in parts[name]["images"]:
-            picture_path(images, image["file_name"], f"{where}: image {image['id']}")  # a name that leads elsewhere
-    parts = renumbered(parts)
-
-    images.mkdir(parents=True, exist_ok=True)
-    base = settings.base_url
-    if base is None and all((root / folder).is_dir() for _, folder in PARTS.values()):
-        base = str(root.resolve())
-    untried = 0
-    if base is not None and base.startswith("file://"):
-        missing = _read_in_place(parts, Path(url2pathname(urlsplit(base).path)), max_pixels)
-    elif base is not None and "://" not in base:
-        missing = _read_in_place(parts, Path(base), max_pixels)
-    else:
-        missing, untried = _fetch(parts, urls, images, base, settings, max_pixels)
-
-    for problem in missing.values():
-        say(f"missing: {problem}")  # a server's words, and names of strangers
-    if untried:
-        raise UserError(
-            f"{IN_A_ROW} pictures in a row could not be fetched (listed above), so {untried} were not tried: is the network down, "
-            "or a proxy or data.coco2017.base_url wrong? What was fetched is kept"
-        )
-    if len(missing) > settings.allow_missing:
-        total = sum(len(data["images"]) for data in parts.values())
-        raise UserError(
-            f"{len(missing)} of {total} pictures cannot be had (listed above); what was fetched is kept, so run it again, "
-            "or set data.coco2017.allow_missing in params.yaml"
-        )
-    for name, data in parts.items():
-        notes[name]["missing_pictures"] = sum(part == name for part, _ in missing)
-        parts[name] = subset(data, {i["id"] for i in data["images"]} - {i for part, i in missing if part == name})
-    tested = {image["id"] for image, _ in shared(parts["train"], parts["test"])}
-    notes["train"]["also_test_pictures"] = len(tested)
-    parts["train"] = subset(parts["train"], {i["id"] for i in parts["train"]["images"]} - tested)
-    return parts, notes
+        if len(missing) > settings.allow_missing:
+            total = sum(len(data["images"]) for data in parts.values())
+            raise UserError(
+                f"{len(missing)} of {total} pictures cannot be had (listed above); what was fetched is kept, so run it again, "
+                "or set data.coco2017.allow_missing in params.yaml"
+            )
+        for name, data in parts.items():
+            notes[name]["missing_pictures"] = sum(part == name for part, _ in missing)
+            parts[name] = subset(data, {i["id"] for i in data["images"]} - {i for part, i in missing if part == name})
+        tested = {image["id"] for image, _ in shared(parts["train"], parts["test"])}
+        notes["train"]["also_test_pictures"] = len(tested)
+        parts["train"] = subset(parts["train"], {i["id"] for i in parts["train"]["images"]} - tested)
+        return Fetched(parts, notes)
 
 
 def check_archive(archive: Path, md5: str) -> None:

@@ -6,61 +6,84 @@ import contextlib
 import hashlib
 import random
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from vlm_itl.core.coco import Coco, by_image, originals, subset
 from vlm_itl.core.errors import UserError
-from vlm_itl.core.fields import MAX_PIXELS
 from vlm_itl.core.files import read_regular
 from vlm_itl.core.pictures import suffix
 from vlm_itl.data.instances import most_bytes, normalise, picture_path, picture_problem, read_instances, renumbered, shared
 from vlm_itl.data.selection import Part, category_ids, left_out, select
-from vlm_itl.settings import Local, LocalPart, Select
+from vlm_itl.data.source import Fetched, missing_root
+
+if TYPE_CHECKING:
+    from vlm_itl.settings import Data, Local, LocalPart, Select
 
 
-def prepare(
-    images: Path, root: Path, settings: Local, choice: Select, seed: int, max_pixels: int = MAX_PIXELS
-) -> tuple[dict[str, Coco], dict[str, Counter[str]]]:  # fmt: skip
-    """Check the user's annotations, select, and copy the selected pictures.
+class LocalSource:
+    """The user's annotations, checked, and copies of the selected pictures.
 
     Without a test part, `test_fraction` of all pictures, drawn with the seed, are the test set's candidates, with all their copies.
-
-    Args:
-        images: gets the pictures, `train/` and `test/`, under names of our own.
-        root: the folder that the paths in `settings` are relative to.
-        max_pixels: of a picture.
-
-    Returns:
-        {"train": ..., "test": ...} with `file_name`s relative to `images` (the user's is `original_name`, the content's hash `md5`), and
-        for each what was skipped or noted; of a held-out test part, what concerns the file as a whole is noted with "train".
-
-    Raises:
-        UserError: the file and the id at fault (see `vlm_itl.data.instances` and `vlm_itl.data.selection`), or a picture is in both parts.
     """
-    files = {"train": settings.train, "test": settings.test or settings.train}
-    notes: dict[str, Counter[str]] = {"train": Counter(), "test": Counter()}
-    train = _read(root, settings.train, choice, "training", notes["train"], max_pixels)
-    if settings.test is None:
-        train, test = _held_out(train, root, settings, seed)
-    else:
-        test = _read(root, settings.test, choice, "test", notes["test"], max_pixels)
-    chosen = {"train": select(train, choice, "training"), "test": select(test, choice, "test")}
-    for name, data in (("train", train), ("test", test)):
-        notes[name].update(left_out(data, chosen[name], choice))
-    chosen = renumbered(chosen)
-    for name, part in files.items():
-        _copy(chosen[name], root, part, images / name, max_pixels)
-    both = shared(chosen["train"], chosen["test"])
-    if both:
-        (mine, other), more = both[0], f", and {len(both) - 1} more" if len(both) > 1 else ""
-        raise UserError(
-            f"{root / files['train'].annotations}: image {mine['original_id']} ({mine['original_name']}) is the same picture as image "
-            f"{other['original_id']} ({other['original_name']}) of {root / files['test'].annotations}{more}: a test picture must not be "
-            "trained on; take it out of one file, or leave out data.local.test and test_fraction of the training pictures is held out"
-        )
-    return chosen, notes
+
+    def __init__(self, data: Data) -> None:
+        assert data.local is not None  # `Data` sees to it
+        self.data, self.settings = data, data.local
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        root = Path(self.data.root)
+        if not root.is_dir():
+            yield from missing_root(self.data)
+            return
+        for name, part in (("train", self.settings.train), ("test", self.settings.test)):
+            if part and not (root / part.annotations).is_file():
+                yield f"data.local.{name}.annotations", f"no such file: {root / part.annotations}"
+            if part and not (root / part.images).is_dir():
+                yield f"data.local.{name}.images", f"no such folder: {root / part.images}"
+
+    def fetch(self, images: Path, root: Path, choice: Select) -> Fetched:
+        """Check, select and copy; see `Source.fetch`.
+
+        Args:
+            images: gets the pictures under names of our own.
+            root: the folder that the paths in the settings are relative to.
+
+        Returns:
+            Rows also have `original_name`, the user's, and `md5`, the content's hash. Of a held-out test part, what concerns the file as a
+            whole is noted with "train".
+
+        Raises:
+            UserError: the file and the id at fault (see `vlm_itl.data.instances` and `vlm_itl.data.selection`), or a picture is in both
+                parts.
+        """
+        settings, max_pixels = self.settings, self.data.max_pixels
+        files = {"train": settings.train, "test": settings.test or settings.train}
+        notes: dict[str, Counter[str]] = {"train": Counter(), "test": Counter()}
+        train = _read(root, settings.train, choice, "training", notes["train"], max_pixels)
+        if settings.test is None:
+            train, test = _held_out(train, root, settings, self.data.seed)
+        else:
+            test = _read(root, settings.test, choice, "test", notes["test"], max_pixels)
+        chosen = {"train": select(train, choice, "training"), "test": select(test, choice, "test")}
+        for name, data in (("train", train), ("test", test)):
+            notes[name].update(left_out(data, chosen[name], choice))
+        chosen = renumbered(chosen)
+        for name, part in files.items():
+            _copy(chosen[name], root, part, images / name, max_pixels)
+        both = shared(chosen["train"], chosen["test"])
+        if both:
+            (mine, other), more = both[0], f", and {len(both) - 1} more" if len(both) > 1 else ""
+            raise UserError(
+                f"{root / files['train'].annotations}: image {mine['original_id']} ({mine['original_name']}) is the same picture as image "
+                f"{other['original_id']} ({other['original_name']}) of {root / files['test'].annotations}{more}: a test picture must not "
+                "be trained on; take it out of one file, or leave out data.local.test and test_fraction of the training pictures is held "
+                "out"
+            )
+        return Fetched(chosen, notes)
 
 
 def _read(root: Path, part: LocalPart, choice: Select, name: Part, notes: Counter[str], max_pixels: int) -> Coco:

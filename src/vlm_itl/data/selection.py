@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from vlm_itl.core.coco import Coco, by_image, subset
 from vlm_itl.core.errors import UserError
-from vlm_itl.settings import Select
+
+if TYPE_CHECKING:
+    from vlm_itl.settings import Select
 
 Part = Literal["training", "test"]
 

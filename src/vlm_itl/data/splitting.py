@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vlm_itl.core.coco import Coco, originals
 from vlm_itl.core.errors import UserError
 from vlm_itl.data.selection import classes_of, stratified
-from vlm_itl.settings import Split
+
+if TYPE_CHECKING:
+    from vlm_itl.settings import Split
 
 
 def split(data: Coco, settings: Split) -> tuple[set[int], set[int], set[int]]:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from vlm_itl.core.fields import MAX_PIXELS, Fraction, Model, Seed
+from vlm_itl.settings.registry import SOURCES
+
+if TYPE_CHECKING:
+    SourceName = str
+else:
+    SourceName = Literal[tuple(SOURCES)]
 
 
 class Synthetic(Model):
@@ -65,7 +71,7 @@ class Coco2017(Model):
 
 
 class Data(Model):
-    source: Literal["synthetic", "local", "coco2017"]
+    source: SourceName
     """Where the pictures come from: drawn here, your own, or COCO 2017."""
     root: str
     """A folder that exists; `download` depends on it."""

@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
@@ -23,7 +24,11 @@ from vlm_itl.core.redact import printable
 from vlm_itl.detectors.mask_rcnn.shipped import drawn_weights
 from vlm_itl.settings.everything import Settings
 from vlm_itl.settings.judges import VlmJudge, is_model_of
+from vlm_itl.settings.registry import SOURCES
 from vlm_itl.settings.teachers import Sam3
+
+if TYPE_CHECKING:
+    from vlm_itl.data.source import Source
 
 MOST_VALUES = 100_000  # of a YAML file, with every alias written out; params.yaml has some hundreds
 TEMPLATE = re.compile(r"\$\{([^}]*)\}")  # of dvc.yaml
@@ -175,14 +180,8 @@ def needed_files(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "detector.init", f"drawn: no such file: {drawn}; {make}, or use init: scratch"
     if s.weights and "://" not in s.weights and not Path(s.weights).is_file():
         yield "detector.weights", f"no such file: {s.weights}"
-    if data.source != "coco2017" and not Path(data.root).is_dir():  # DVC may still have to fetch coco2017's
-        yield "data.root", f"no such folder: {data.root}"
-    elif data.source == "local" and data.local:
-        for name, part in (("train", data.local.train), ("test", data.local.test)):
-            if part and not (Path(data.root) / part.annotations).is_file():
-                yield f"data.local.{name}.annotations", f"no such file: {Path(data.root) / part.annotations}"
-            if part and not (Path(data.root) / part.images).is_dir():
-                yield f"data.local.{name}.images", f"no such folder: {Path(data.root) / part.images}"
+    data_source: type[Source] = resolve_name(SOURCES[data.source])
+    yield from data_source(data).check()
     asked = {run.judge: f"runs.{name}.judge" for name, run in settings.runs.items()}
     asked |= dict.fromkeys(settings.probed, "probed")
     for name, verifier in settings.verifiers.items():

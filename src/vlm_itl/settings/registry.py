@@ -18,9 +18,9 @@ POLICIES = {
 }
 
 SOURCES = {
-    "synthetic": "vlm_itl.data.synthetic:write_dataset",
-    "local": "vlm_itl.data.local:prepare",
-    "coco2017": "vlm_itl.data.coco2017:prepare",
+    "synthetic": "vlm_itl.data.synthetic.source:SyntheticSource",
+    "local": "vlm_itl.data.local:LocalSource",
+    "coco2017": "vlm_itl.data.coco2017:Coco2017Source",
 }
 
 TEACHERS = {

@@ -17,8 +17,8 @@ from typing import Any
 from safetensors.torch import save_file
 
 from vlm_itl.core.redact import say
-from vlm_itl.data.drawn_things import WORLD
-from vlm_itl.data.synthetic import write_dataset
+from vlm_itl.data.synthetic.dataset import write_dataset
+from vlm_itl.data.synthetic.other_things import WORLD
 from vlm_itl.detectors.mask_rcnn.prediction import Predictor, predict
 from vlm_itl.detectors.mask_rcnn.shipped import drawn_weights
 from vlm_itl.detectors.mask_rcnn.training import train

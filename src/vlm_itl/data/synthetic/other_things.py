@@ -1,6 +1,6 @@
 """Drawn scenes of things that are none of the four classes, for a detector to learn from before it meets those.
 
-They are to `synthetic` what COCO's other classes are to four of them: the same world and the same way of drawing, other things in it.
+They are to `scenes` what COCO's other classes are to four of them: the same world and the same way of drawing, other things in it.
 Horses, trees, cars, road signs and ornaments stand unlabelled in the scenes of the four classes; here they are what is labelled.
 """
 
@@ -11,36 +11,25 @@ from typing import Any
 
 import numpy as np
 
-from vlm_itl.data.synthetic import (
-    Canvas,
-    Colour,
-    Rng,
-    Sprite,
-    World,
+from vlm_itl.data.synthetic.canvas import Canvas, Colour, Rng, Sprite, box, limb, mix, oval, pick, smooth, vary
+from vlm_itl.data.synthetic.scenes import World, spread
+from vlm_itl.data.synthetic.surroundings import (
     board,
-    box,
     car,
     ground,
     leaves,
-    limb,
     meadow,
-    mix,
     ornament,
     other_sign,
-    oval,
-    pick,
     post,
-    quadruped,
     room,
     sky,
-    smooth,
-    spread,
     street,
     tree,
     tufts,
-    vary,
     waterside,
 )
+from vlm_itl.data.synthetic.things import quadruped
 
 TREE, CAR, ROAD_SIGN, HORSE, ORNAMENT, BOTTLE, BOAT, AEROPLANE = range(1, 9)
 CATEGORIES: list[dict[str, Any]] = [
@@ -56,7 +45,7 @@ CATEGORIES: list[dict[str, Any]] = [
 PAINT: list[Colour] = [(190, 40, 40), (40, 80, 150), (235, 235, 230), (45, 110, 70), (215, 175, 60), (70, 70, 78), (200, 110, 50)]
 
 
-# ---------------------------------------------------------------- things that `synthetic` has no sprite of
+# ---------------------------------------------------------------- things that stand in no scene of the four classes
 
 
 def bottle(rng: Rng, scale: float, width: float, height: float) -> Sprite:

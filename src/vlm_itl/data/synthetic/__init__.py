@@ -1,0 +1,1 @@
+"""`data.source: synthetic`: a drawn stand-in for COCO images of stop signs, birds, zebras and books, with exact instance masks."""
