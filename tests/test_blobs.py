@@ -11,9 +11,10 @@ from PIL import Image
 
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import read_json
-from vlm_itl.detectors import KINDS, ToPredict, detector
+from vlm_itl.detectors import ToPredict, detector
 from vlm_itl.metrics.detection import evaluate, numbers
 from vlm_itl.settings import EarlyStopping, load
+from vlm_itl.settings.registry import DETECTORS
 
 SETTINGS = load(ROOT / "params.yaml")
 COLOURS = {1: (220, 40, 40), 2: (40, 40, 220)}
@@ -90,7 +91,7 @@ def test_what_it_cannot_do_is_an_error(data, tmp_path):
         predict(tmp_path / "m", other, images)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", DETECTORS)
 def test_every_kind_has_a_class_and_a_setting(kind):
     chosen = SETTINGS.detector.model_copy(update={"kind": kind})
     assert type(chosen).model_validate(chosen.model_dump()).kind == kind

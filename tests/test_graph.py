@@ -240,7 +240,8 @@ def test_settings_hold_declarations_alone():
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef):
-                assert "validator" in ast.unparse(node.decorator_list[0]) if node.decorator_list else False, f"{path.name}: {node.name}"
+                assert node.decorator_list, f"{path.name}: {node.name}"
+                assert re.search("validator|property", ast.unparse(node.decorator_list[0])), f"{path.name}: {node.name}"
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -279,7 +280,7 @@ def test_heavy_imports_stay_in_their_package():
             "teachers": {"torch", "torchvision", "transformers"},
             "verifier": {"torch", "transformers"},
             "tools": {"torch", "transformers"},
-            "checkpoint.py": {"torch"},  # what the trainings of detector and verifier share
+            "checkpoint.py": {"torch", "detectron2"},  # what the trainings of detector and verifier share
         }
         assert heavy <= allowed.get(path.name, allowed.get(path.parent.name, set())), path
 

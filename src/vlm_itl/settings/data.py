@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from vlm_itl.core.fields import MAX_PIXELS, Fraction, Model, Seed
+from vlm_itl.core.fields import MAX_PIXELS, Fraction, KindOf, Model, Seed
 from vlm_itl.settings.registry import SOURCES
-
-if TYPE_CHECKING:
-    SourceName = str
-else:
-    SourceName = Literal[tuple(SOURCES)]
 
 
 class Synthetic(Model):
@@ -71,7 +66,7 @@ class Coco2017(Model):
 
 
 class Data(Model):
-    source: SourceName
+    source: Annotated[str, KindOf(SOURCES)]
     """Where the pictures come from: drawn here, your own, or COCO 2017."""
     root: str
     """A folder that exists; `download` depends on it."""

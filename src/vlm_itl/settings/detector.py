@@ -6,11 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from vlm_itl.core.fields import Model, Probability, Steps
+from vlm_itl.core.fields import KindOf, Model, Probability, Steps
+from vlm_itl.settings.registry import DETECTORS
 
 
 class Detector(Model):
-    kind: Literal["mask_rcnn", "blobs"] = "mask_rcnn"
+    kind: Annotated[str, KindOf(DETECTORS)] = "mask_rcnn"
     """`mask_rcnn`: Detectron2's. `blobs`: patches of a class's colours, in seconds. It finds little, has no other key, and is to try the
     graph out."""
     config: str

@@ -5,20 +5,13 @@ from __future__ import annotations
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
-from vlm_itl.core.fields import Model, Name
+from vlm_itl.core.fields import KindOf, Model, Name
 from vlm_itl.settings.registry import POLICIES
 
 if TYPE_CHECKING:
     from vlm_itl.loop.policy import Policy
-
-
-def _known(policy: object) -> object:
-    if not isinstance(policy, str) or policy not in POLICIES:
-        *others, last = map(repr, POLICIES)
-        raise ValueError(f"Input should be {', '.join(others)} or {last}")
-    return policy
 
 
 class Run(Model):
@@ -26,7 +19,7 @@ class Run(Model):
     """Who decides on the proposals."""
     prev: Name
     """The run whose model, labels and proposals it continues from; the first one continues from `start` or a name in `autolabels`."""
-    policy: Annotated[str, BeforeValidator(_known), Field(json_schema_extra={"enum": [*POLICIES]})] = "pool"
+    policy: Annotated[str, KindOf(POLICIES)] = "pool"
     """What becomes of an image that the judge rejects."""
     batch: Annotated[int, Field(ge=0)] | None = None
     """Images that this round shows the judge: the first of the pool. null: all of it."""
