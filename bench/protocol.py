@@ -27,7 +27,9 @@ from vlm_itl.core.matching import partners
 from vlm_itl.data.splitting import queue, split
 from vlm_itl.data.synthetic import write_dataset
 from vlm_itl.detectors import ToPredict, detector
-from vlm_itl.judges import judge, vlm
+from vlm_itl.judges.verdict import Verdict
+from vlm_itl.judges.vlm import judging
+from vlm_itl.judges.vlm.store import Store
 from vlm_itl.loop import labels as policies
 from vlm_itl.metrics.compare import Sampled
 from vlm_itl.metrics.cost import human_cost
@@ -80,7 +82,7 @@ class World:
         save(from_coco(evaluations["mask"], policies.fingerprint(labels)), folder / "matches.npz")
         write_json(folder / "numbers.json", numbers(evaluations))
 
-    def verdicts(self, name: str, unit: str) -> list[dict[str, Any]]:
+    def verdicts(self, name: str, unit: str) -> list[Verdict]:
         """Of a judge of params.yaml: `human@.8` at another IoU, `noisy@.9@.7` with other rates."""
         kind, *numbers_ = name.split("@")
         judge_name = {"noisy": "vlm-sim"}.get(kind, kind)
@@ -93,17 +95,15 @@ class World:
         s: Judge = given.model_copy(update=change)
         proposals = read_json(self.start / "proposals.json")
         if not isinstance(s, VlmJudge):
-            prompt = ROOT / f"judges/{judge_name}/prompt.txt"
-            return judge(self.pool, proposals, self.truth, prompt.read_text(encoding="utf-8"), s, self.seed)
-        text = (ROOT / "judges/vlm/prompt.txt").read_text(encoding="utf-8")
-        store = vlm.Store(self.out / "answers")
+            return s.verdicts(self.pool, proposals, self.truth, self.seed)
+        text, store = s.prompt, Store(self.out / "answers")
         calibration = self.calibration(text, store) if s.calibrated else None
-        return vlm.judge(self.pool, proposals, self.images, text, s, store, calibration=calibration)[0]
+        return judging.judge(self.pool, proposals, self.images, text, s, store, calibration=calibration)[0]
 
-    def calibration(self, text: str, store: vlm.Store) -> dict[str, Any]:
+    def calibration(self, text: str, store: Store) -> dict[str, Any]:
         held_out = parts(self.labels, self.settings.hold_back)[2]
         pool, proposals, truth = make_probes(held_out, self.settings.probes.per_kind, self.settings.probes.seed)
-        said, who, _ = vlm.judge(pool, proposals, self.images, text, self.settings.judges["vlm"], store)  # type: ignore[arg-type]
+        said, who, _ = judging.judge(pool, proposals, self.images, text, self.settings.judges["vlm"], store)  # type: ignore[arg-type]
         return {
             **calibrate(observations(pool, proposals, truth, said, self.settings.evaluate.judge_iou), self.settings.probes.prices, "vlm"),
             "of": who,
@@ -126,7 +126,7 @@ class World:
             run = Run(judge=who.split("@")[0], prev="start", policy=policy, batch=batch)  # type: ignore[arg-type]
             said = self.verdicts(who, "instance" if policy == "correct" else "image")
             shown = {i["id"] for i in first(self.pool, batch)["images"]}
-            said = [v for v in said if v["image_id"] in shown]
+            said = [v for v in said if v.image_id in shown]
         proposals = read_json(self.start / "proposals.json")
         new, _, ledger = policies.update(
             name, run, self.labels, self.pool, proposals, said, self.truth, self.ledger, self.settings.evaluate.judge_iou

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl.core.files import read_json, read_jsonl, write_json
+from vlm_itl.core.files import read_json, write_json
+from vlm_itl.judges import verdict
 from vlm_itl.loop.labels import counts, fingerprint
 from vlm_itl.metrics.cost import human_cost
 from vlm_itl.metrics.detection import evaluate, numbers
@@ -43,7 +44,7 @@ def main(
     save(from_coco(evaluations["mask"], fingerprint(own)), matches)
     write_json(cost, {**human_cost(read_json(ledger), settings["evaluate.seconds"]), "labels": counts(own)})
     if verdicts and proposals and truth and judge_metrics:
-        quality = judge_quality(read_jsonl(verdicts), read_json(proposals), read_json(truth), settings["evaluate.judge_iou"])
+        quality = judge_quality(verdict.read(verdicts), read_json(proposals), read_json(truth), settings["evaluate.judge_iou"])
         write_json(judge_metrics, quality)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl.core.files import read_json, read_jsonl, write_json
+from vlm_itl.core.files import read_json, write_json
+from vlm_itl.judges import verdict
 from vlm_itl.loop import labels as policies
 from vlm_itl.pipeline.stage import Stage
 
@@ -31,7 +32,7 @@ def main(
     s = settings[f"runs.{run}"]
     needs_truth = s.policy in policies.NEED_TRUTH
     result = policies.update(
-        run, s, read_json(labels), read_json(pool), read_json(proposals), read_jsonl(verdicts),
+        run, s, read_json(labels), read_json(pool), read_json(proposals), verdict.read(verdicts),
         read_json(truth) if needs_truth else None, read_json(ledger), settings["evaluate.judge_iou"],
     )  # fmt: skip
     for path, value in zip((new_labels, new_pool, new_ledger), result):

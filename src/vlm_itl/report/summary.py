@@ -13,12 +13,9 @@ from tabulate import tabulate
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import read_json
 from vlm_itl.core.redact import say
-from vlm_itl.core.runs import DRAWING, arm_of, called, chain, drawing_nothing, drawing_runs, draws, simulated
+from vlm_itl.core.runs import DRAWING, arm_of, called, chain, drawing_nothing, drawing_runs, draws
 from vlm_itl.metrics.verdicts import is_comparison
 from vlm_itl.settings import Calibration, Judge, Run, Settings, Verifier, VlmJudge, is_model_of, load
-
-RULES = ("human", "confidence", "random", "always", "never")  # kinds of judge that compute nothing worth counting
-
 
 Preparation = dict[str, float | None]  # what a judge computed before its first verdict: {part: seconds}, None where it is not known
 Timed = Callable[[str], float | None]  # machine seconds behind the output at a path, None where they were not measured here
@@ -61,7 +58,7 @@ def computing(settings: Settings, timed: Timed) -> dict[str, dict[str, float | N
     for name, run in runs.items():
         paid = {part for earlier in chain(runs, name)[:-1] for part in prepared[runs[earlier].judge]}
         rows[name] = {
-            "judge_seconds": 0.0 if judges[run.judge].kind in RULES else timed(f"loop/{name}/verdicts.jsonl"),
+            "judge_seconds": timed(f"loop/{name}/verdicts.jsonl") if judges[run.judge].computes else 0.0,
             "preparation_seconds": added(seconds for part, seconds in prepared[run.judge].items() if part not in paid),
         }
     return rows
@@ -100,7 +97,7 @@ def summarise(
             "judge_specificity": quality.get("specificity"),
             "label_precision": quality.get("precision"),
         }
-        rows[name] = row | {"simulated": name != "start" and simulated(judges[runs[name].judge])}
+        rows[name] = row | {"simulated": name != "start" and judges[runs[name].judge].simulated}
     return rows
 
 
@@ -241,7 +238,7 @@ def answers(comparison: dict[str, Any], names: dict[str, str]) -> list[str]:
 
 def labels(runs: dict[str, Run], judges: dict[str, Judge]) -> dict[str, str]:
     """How a run is called in a figure: a simulated judge's numbers are named so wherever they stand."""
-    return {name: called(name, simulated(judges[run.judge])) for name, run in runs.items()}
+    return {name: called(name, judges[run.judge].simulated) for name, run in runs.items()}
 
 
 def curve(summary: dict[str, dict[str, Any]], runs: dict[str, Run], judges: dict[str, Judge]) -> list[dict[str, Any]]:

@@ -1,56 +1,17 @@
-"""The section `judges`: one class a kind."""
+"""The settings of a VLM judge. Light to import: what asks is in `judging`, and is loaded when it is needed."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
-from vlm_itl.core.fields import Fraction, Model, Probability
-
-
-class HumanJudge(Model):
-    """Simulated human: approves when every instance is matched one-to-one by a same-class proposal, nothing extra."""
-
-    kind: Literal["human"]
-    iou: Fraction = 0.6
-    unit: Literal["image", "instance"] = "image"  # instance: accepts each mask alone, then says whether anything is missing
-
-
-class NoisyJudge(Model):
-    """The simulated human with errors: a right thing is approved with P = recall, a wrong one with P = 1 - specificity.
-
-    The thing is the image, or under `unit: instance` each mask, and that nothing is missing.
-    """
-
-    kind: Literal["noisy"]
-    recall: Probability
-    specificity: Probability
-    iou: Fraction = 0.6
-    actor: Literal["human", "model"] = "model"  # whose time it costs
-    unit: Literal["image", "instance"] = "image"
-
-
-class ConfidenceJudge(Model):
-    """Approves when there are proposals and all have at least this detector score."""
-
-    kind: Literal["confidence"]
-    threshold: Probability = 0.9
-
-
-class RandomJudge(Model):
-    """Approves with probability `p`: the floor."""
-
-    kind: Literal["random"]
-    p: Probability = 0.5
-
-
-class ConstantJudge(Model):
-    """`always` approves everything; `never` nothing (with policy `annotate`: a human draws everything)."""
-
-    kind: Literal["always", "never"]
+from vlm_itl.core.fields import Model, Probability
+from vlm_itl.judges.base import Judge, Judged, Task
+from vlm_itl.judges.human import HumanJudge
 
 
 class Render(Model):
@@ -93,13 +54,18 @@ TEMPLATE_ARGUMENTS = {"messages", "conversation", "chat_template", "add_generati
                       "pad_token", "unk_token"}  # fmt: skip
 
 
-class VlmJudge(Model):
+class VlmJudge(Judge):
     """A vision-language model that looks at the proposals."""
+
+    label: ClassVar[str] = "vision-language model"
+    computes: ClassVar[bool] = True
+    looks: ClassVar[bool] = True
 
     kind: Literal["vlm"]
     backend: Literal["transformers", "openai"] = "transformers"
     model: str  # hub id or folder; with `openai`, the name that the server knows
     revision: str | None = None  # of the hub's repository; pin it
+    prompt: str = ""  # the question; under `unit: instance` two, below [mask] and [missing]; a calibrated one can leave it out
     unit: Literal["image", "instance"] = "image"
     answer: Literal["probability", "text"] = "probability"
     threshold: Probability = 0.5  # P(approve) from which on it is an approval
@@ -138,11 +104,19 @@ class VlmJudge(Model):
             raise ValueError("human decides between two thresholds; they come with calibrated: true")
         return self
 
+    @classmethod
+    def simulates(cls, settings: Mapping[str, Any]) -> bool:
+        """A model is not; but where it is not sure, it may ask a simulated human."""
+        return bool(settings.get("human"))
 
-Judge = Annotated[
-    HumanJudge | NoisyJudge | ConfidenceJudge | RandomJudge | ConstantJudge | VlmJudge,
-    Field(discriminator="kind"),
-]
+    @property
+    def whose_time(self) -> Literal["human", "model", "none"]:
+        return "model"
+
+    def judge(self, task: Task) -> Judged:
+        from vlm_itl.judges.vlm.judging import judge_task
+
+        return judge_task(self, task)
 
 
 def is_model_of(verifier: str, model: str) -> bool:
