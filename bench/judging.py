@@ -31,9 +31,9 @@ import tiny_vlm
 
 from vlm_itl.judges.vlm.questions import Question
 from vlm_itl.judges.vlm.transformers_backend import TransformersBackend
-from vlm_itl.settings import VlmJudge
+from vlm_itl.settings import VlmJudge, load
 
-PROMPT = (ROOT / "judges" / "basic/prompt.txt").read_text().replace("{pred_class_names_str}", "zebra, zebra, bird")
+PROMPT = load(ROOT / "params.yaml").judges["basic"].prompt.replace("{pred_class_names_str}", "zebra, zebra, bird")
 LAYERS = {"text": 28, "vision": 32}  # of Qwen2.5-VL-7B
 
 

@@ -28,8 +28,9 @@ from vlm_itl.core.matching import partners
 from vlm_itl.data.splitting import queue, split
 from vlm_itl.data.synthetic.dataset import write_dataset
 from vlm_itl.detectors import ToPredict, detector
-from vlm_itl.judges import judge, vlm
-from vlm_itl.loop.judged import judged
+from vlm_itl.judges.verdict import Verdict
+from vlm_itl.judges.vlm import judging
+from vlm_itl.judges.vlm.store import Store
 from vlm_itl.loop.labels import counts, fingerprint
 from vlm_itl.loop.policy import Policy
 from vlm_itl.loop.start import initial
@@ -43,8 +44,8 @@ from vlm_itl.metrics.matches import from_coco, save
 from vlm_itl.metrics.matches import load as load_matches
 from vlm_itl.probes.making import make_probes
 from vlm_itl.probes.metrics import calibrate, observations
+from vlm_itl.registry import POLICIES
 from vlm_itl.settings import Judge, ModelLabels, Run, Settings, Training, VlmJudge, load
-from vlm_itl.settings.registry import POLICIES
 from vlm_itl.verifier.held_back import parts
 
 IGNORED = ("out", "seeds", "arms")  # options that change no arm's result
@@ -86,7 +87,7 @@ class World:
         save(from_coco(evaluations["mask"], fingerprint(labels)), folder / "matches.npz")
         write_json(folder / "numbers.json", numbers(evaluations))
 
-    def verdicts(self, name: str, unit: str) -> list[dict[str, Any]]:
+    def verdicts(self, name: str, unit: str) -> list[Verdict]:
         """Of a judge of params.yaml: `human@.8` at another IoU, `noisy@.9@.7` with other rates."""
         kind, *numbers_ = name.split("@")
         judge_name = {"noisy": "vlm-sim"}.get(kind, kind)
@@ -99,17 +100,15 @@ class World:
         s: Judge = given.model_copy(update=change)
         proposals = read_json(self.start / "proposals.json")
         if not isinstance(s, VlmJudge):
-            prompt = ROOT / f"judges/{judge_name}/prompt.txt"
-            return judge(self.pool, proposals, self.truth, prompt.read_text(encoding="utf-8"), s, self.seed)
-        text = (ROOT / "judges/vlm/prompt.txt").read_text(encoding="utf-8")
-        store = vlm.Store(self.out / "answers")
+            return s.verdicts(self.pool, proposals, self.truth, self.seed)
+        text, store = s.prompt, Store(self.out / "answers")
         calibration = self.calibration(text, store) if s.calibrated else None
-        return vlm.judge(self.pool, proposals, self.images, text, s, store, calibration=calibration)[0]
+        return judging.judge(self.pool, proposals, self.images, text, s, store, calibration=calibration)[0]
 
-    def calibration(self, text: str, store: vlm.Store) -> dict[str, Any]:
+    def calibration(self, text: str, store: Store) -> dict[str, Any]:
         held_out = parts(self.labels, self.settings.hold_back)[2]
         pool, proposals, truth = make_probes(held_out, self.settings.probes.per_kind, self.settings.probes.seed)
-        said, who, _ = vlm.judge(pool, proposals, self.images, text, self.settings.judges["vlm"], store)  # type: ignore[arg-type]
+        said, who, _ = judging.judge(pool, proposals, self.images, text, self.settings.judges["vlm"], store)  # type: ignore[arg-type]
         return {
             **calibrate(observations(pool, proposals, truth, said, self.settings.evaluate.judge_iou), self.settings.probes.prices, "vlm"),
             "of": who,
@@ -133,12 +132,10 @@ class World:
             by_mask = resolve_name(POLICIES[policy]).by_mask
             said = self.verdicts(who, "instance" if by_mask else "image")
             shown = {i["id"] for i in first(self.pool, batch)["images"]}
-            said = [v for v in said if v["image_id"] in shown]
+            said = [v for v in said if v.image_id in shown]
         proposals = read_json(self.start / "proposals.json")
         by: Policy = resolve_name(POLICIES[run.policy])()
-        new, _, log = update(
-            name, run, by, self.labels, self.pool, proposals, judged(said), self.truth, self.log, self.settings.evaluate.judge_iou
-        )
+        new, _, log = update(name, run, by, self.labels, self.pool, proposals, said, self.truth, self.log, self.settings.evaluate.judge_iou)
         folder = self.out / f"{self.start.name}-{name.replace(':', '_')}"
         weights = {k: float(v) for k, v in given.items() if v}
         if "perfect" in given:

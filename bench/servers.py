@@ -24,9 +24,10 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "bench")]
 
 from rates import show
 
-from vlm_itl.judges.vlm import Asker, Store
+from vlm_itl.judges.vlm.judging import Asker
 from vlm_itl.judges.vlm.openai_backend import OpenAIBackend
 from vlm_itl.judges.vlm.questions import Question
+from vlm_itl.judges.vlm.store import Store
 from vlm_itl.settings import VlmJudge
 
 

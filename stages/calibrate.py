@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl.core.files import read_json, read_jsonl, write_json
+from vlm_itl.core.files import read_json, write_json
 from vlm_itl.core.redact import say
+from vlm_itl.judges import verdict
 from vlm_itl.judges.calibration import probability
 from vlm_itl.pipeline.stage import File, Stage
 from vlm_itl.probes.metrics import calibrate, observations
@@ -33,7 +34,7 @@ def main(
     pool: Path, proposals: Path, truth: Path, verdicts: Path, identity: Path, calibration: Path, probed: str, settings: dict[str, Any]
 ) -> None:  # fmt: skip
     probes = observations(
-        read_json(pool), read_json(proposals), read_json(truth), read_jsonl(verdicts), settings["evaluate.judge_iou"]
+        read_json(pool), read_json(proposals), read_json(truth), verdict.read(verdicts), settings["evaluate.judge_iou"]
     )  # fmt: skip
     found = calibrate(probes, settings["probes.prices"], probed)
     write_json(calibration, {**found, "of": read_json(identity)})

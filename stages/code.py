@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from vlm_itl import registry
 from vlm_itl.core.code import listing, used_by
 from vlm_itl.core.files import write_text
 from vlm_itl.pipeline.stage import File, Stage
-from vlm_itl.settings import registry
 
 STAGE = Stage(
     reads={"library": File("src/vlm_itl", "the library"), "stages": File("stages", "what DVC runs")},
@@ -24,13 +24,9 @@ def main(library: Path, stages: Path, lists: Path, settings: dict[str, Any]) -> 
     places |= {f"teachers/{name}": registry.TEACHERS[teacher.kind] for name, teacher in settings["autolabels"].items()}
     places |= {f"policies/{name}": registry.POLICIES[run.policy] for name, run in settings["runs"].items()}
     modules |= {name: place.partition(":")[0] for name, place in places.items()}
-    modules |= {f"judges/{name}": judge_module(judge) for name, judge in settings["judges"].items()}
+    modules |= {f"judges/{name}": type(judge).__module__ for name, judge in settings["judges"].items()}
     for name, module in modules.items():
         write_text(lists / f"{name}.md5", listing(used_by(module)))
-
-
-def judge_module(judge: Any) -> str:
-    return "vlm_itl.judges.vlm" if judge.kind == "vlm" else "vlm_itl.judges.simple"
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ STAGE = Stage(
     writes={"comparison": File("metrics/comparison.json", "assay, a row a compared arm, arms against the drawing curve")},
     params=("runs", "judges", "compare", "evaluate.seconds", "report.verify_seconds"),
     per_run={"matches": ".npz", "cost": ".json"},
+    kinds=("judges/", "policies/"),  # whether one is simulated, takes part, draws
 )
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from vlm_itl.core import processor
 from vlm_itl.core.files import read_json, scratch, write_json
-from vlm_itl.judges import question
-from vlm_itl.judges.vlm import Store
+from vlm_itl.judges.vlm.judging import question
+from vlm_itl.judges.vlm.settings import VlmJudge
+from vlm_itl.judges.vlm.store import Store
 from vlm_itl.pipeline.stage import File, Stage
 from vlm_itl.probes import consistency
-from vlm_itl.settings import VlmJudge
 
 STAGE = Stage(
     reads={

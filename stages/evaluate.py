@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from vlm_itl.core import typed
-from vlm_itl.core.files import read_json, read_jsonl, write_json
+from vlm_itl.core.files import read_json, write_json
+from vlm_itl.judges import verdict
 from vlm_itl.loop import annotation_log
 from vlm_itl.loop.labels import counts, fingerprint
 from vlm_itl.metrics.cost import human_cost
@@ -46,7 +47,7 @@ def main(
     save(from_coco(evaluations["mask"], fingerprint(own)), matches)
     write_json(cost, {**human_cost(annotation_log.read(ledger), settings["evaluate.seconds"]), "labels": counts(own)})
     if verdicts and proposals and truth and judge_metrics:
-        quality = judge_quality(read_jsonl(verdicts), read_json(proposals), read_json(truth), settings["evaluate.judge_iou"])
+        quality = judge_quality(verdict.read(verdicts), read_json(proposals), read_json(truth), settings["evaluate.judge_iou"])
         typed.write(judge_metrics, quality)
 
 

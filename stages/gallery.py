@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl.core.files import read_json, read_jsonl, write_json, write_text
+from vlm_itl.core.files import read_json, write_json, write_text
 from vlm_itl.core.redact import say
+from vlm_itl.judges import verdict
 from vlm_itl.pipeline.stage import File, Stage
 from vlm_itl.report import gallery
 
@@ -25,6 +26,7 @@ STAGE = Stage(
     },
     options={"run": "the run's name", "prev": "the run before", "judge": "its judge's name in params.yaml"},
     params=("judges.{judge}", "evaluate.judge_iou", "gallery"),
+    kinds=("judges/{judge}",),
 )
 
 
@@ -33,7 +35,7 @@ def main(
     run: str, judge: str, settings: dict[str, Any],
 ) -> None:  # fmt: skip
     content = gallery.collect(
-        read_jsonl(verdicts), read_json(proposals), read_json(pool), read_json(truth), images,
+        verdict.read(verdicts), read_json(proposals), read_json(pool), read_json(truth), images,
         settings[f"judges.{judge}"], settings["evaluate.judge_iou"], settings["gallery"],
     )  # fmt: skip
     write_text(page, gallery.render(template.read_text(encoding="utf-8"), run, judge, content))

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vlm_itl.core import processor, timing
 from vlm_itl.core.coco import first
-from vlm_itl.core.files import read_json, scratch, write_json, write_jsonl
+from vlm_itl.core.files import read_json, scratch, write_json
 from vlm_itl.core.redact import say
-from vlm_itl.judges import judge as ask
-from vlm_itl.judges import question
-from vlm_itl.judges.simple import simulated_person
+from vlm_itl.judges import verdict
+from vlm_itl.judges.base import Task
 from vlm_itl.pipeline.stage import File, Stage
-from vlm_itl.settings import VlmJudge
 
 STAGE = Stage(
     reads={
@@ -22,7 +20,7 @@ STAGE = Stage(
         "proposals": File("loop/{prev}/proposals.json", "what the detector proposes on them"),
         "images": File("artifacts/data/images", "folder of the images, which a VLM looks at"),
         "truth": File("artifacts/split/truth.json", "the pool's ground truth, for simulated humans only"),
-        "folder": File("judges/{judge}", "the judge's own: prompt.txt, or of a calibrated one calibration.json"),
+        "folder": File("judges/{judge}", "the judge's own, with calibration.json where it is calibrated"),
     },
     writes={
         "verdicts": File("loop/{run}/verdicts.jsonl", "one JSON line an image"),
@@ -47,26 +45,18 @@ def main(
     processor.choose(settings["processor"])
     s = settings[f"judges.{judge}"]
     batch = first(read_json(pool), settings[f"runs.{run}"].batch if run else None)
-    text, calibration = question(folder, s)
-    if isinstance(s, VlmJudge):
-        from vlm_itl.judges import vlm
-
-        store = vlm.Store(scratch() / "answers")
-        person = simulated_person(read_json(truth), s.human) if s.human else None
-        rows, who, took = vlm.judge(batch, read_json(proposals), images, text, s, store, calibration=calibration, person=person)
-    else:
-        rows = ask(batch, read_json(proposals), read_json(truth), text, s, settings["seed"])
-        who = {**s.model_dump(), "prompt_md5": hashlib.md5(text.encode()).hexdigest()}
-        took = {"questions": sum(row.get("questions", 1) for row in rows if row["asked"])}
+    answers = scratch() / "answers"
+    done = s.judge(Task(batch, read_json(proposals), images, partial(read_json, truth), folder, answers, settings["seed"]))
+    rows, took = done.verdicts, dict(done.took)
     seconds, machines = took.pop("seconds", None), took.pop("machines", 1)
-    write_jsonl(verdicts, rows)
+    verdict.write(verdicts, rows)
     if seconds is not None:
         timing.note(verdicts, seconds, machines)
-    write_json(identity, who)
+    write_json(identity, done.identity)
     write_json(metrics, took)
-    asked = sum(v["asked"] for v in rows)
+    asked = sum(v.asked for v in rows)
     if asked:
-        say(f"{judge}: {sum(v['approve'] for v in rows)} of {asked} images with proposals approved ({len(rows)} in this round's batch)")
+        say(f"{judge}: {sum(v.approve for v in rows)} of {asked} images with proposals approved ({len(rows)} in this round's batch)")
     else:
         say(f"{judge}: no proposals to judge in {len(rows)} images of this round's batch")
 

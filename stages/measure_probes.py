@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl.core.files import read_json, read_jsonl, write_json
+from vlm_itl.core.files import read_json, write_json
+from vlm_itl.judges import verdict
 from vlm_itl.pipeline.stage import File, Stage
 from vlm_itl.probes.metrics import measure
 
@@ -42,7 +43,7 @@ def main(
         read_json(pool),
         read_json(proposals),
         read_json(truth),
-        read_jsonl(verdicts),
+        verdict.read(verdicts),
         settings["evaluate.judge_iou"],
         settings["probes.prices"],
     )

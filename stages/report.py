@@ -28,6 +28,7 @@ STAGE = Stage(
     },
     params=("runs", "judges"),
     per_run=dict.fromkeys(("detection", "cost", "judge", "training", "asking"), ".json"),
+    kinds=("judges/", "policies/"),  # whether one is simulated, takes part, draws
 )
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from vlm_itl.core import processor, timing
 from vlm_itl.core.errors import UserError
-from vlm_itl.core.files import read_json, read_text, write_json
+from vlm_itl.core.files import read_json, write_json
 from vlm_itl.core.redact import say
+from vlm_itl.judges.vlm.settings import VlmJudge
 from vlm_itl.pipeline.stage import File, Stage
-from vlm_itl.settings import VlmJudge
 
 STAGE = Stage(
     reads={
@@ -18,7 +18,6 @@ STAGE = Stage(
         "held_out": File("artifacts/held_back/held_out.json", "labels to measure on"),
         "proposals": File("artifacts/verifiers/{judge}/proposals.json", "of a detector on images that it has not seen"),
         "images": File("artifacts/data/images", "folder of the images"),
-        "prompt": File("judges/{judge}/prompt.txt", "the two questions"),
         "base_folder": File("judges/{base}", "the base judge's folder, with its model where that is no hub id"),
     },
     writes={
@@ -36,7 +35,7 @@ STAGE = Stage(
 
 
 def main(
-    fit: Path, held_out: Path, proposals: Path, images: Path, prompt: Path, base_folder: Path, model: Path, curve: Path, metrics: Path,
+    fit: Path, held_out: Path, proposals: Path, images: Path, base_folder: Path, model: Path, curve: Path, metrics: Path,
     judge: str, base: str, settings: dict[str, Any],
 ) -> None:  # fmt: skip
     processor.choose(settings["processor"])
@@ -46,7 +45,7 @@ def main(
     if not isinstance(learner, VlmJudge) or not isinstance(teacher, VlmJudge):
         raise UserError(f"params.yaml: verifiers: {judge} and {base} have to be judges of kind vlm")
     numbers, rows = train(
-        read_json(fit), read_json(held_out), read_json(proposals), images, read_text(prompt), learner, teacher,
+        read_json(fit), read_json(held_out), read_json(proposals), images, learner.prompt, learner, teacher,
         settings[f"verifiers.{judge}"], settings["evaluate.judge_iou"], model,
     )  # fmt: skip
     seconds, machines = numbers.pop("seconds"), numbers.pop("machines")

@@ -6,13 +6,13 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-from vlm_itl.core.files import read_json, read_jsonl, write_json
+from vlm_itl.core.files import read_json, write_json
+from vlm_itl.judges import verdict
 from vlm_itl.loop import annotation_log
-from vlm_itl.loop.judged import judged
 from vlm_itl.loop.policy import Policy
 from vlm_itl.loop.update import update
 from vlm_itl.pipeline.stage import File, Stage
-from vlm_itl.settings.registry import POLICIES
+from vlm_itl.registry import POLICIES
 
 STAGE = Stage(
     reads={
@@ -43,7 +43,7 @@ def main(
     s = settings[f"runs.{run}"]
     policy: Policy = resolve_name(POLICIES[s.policy])()
     labelled, left, log = update(
-        run, s, policy, read_json(labels), read_json(pool), read_json(proposals), judged(read_jsonl(verdicts)),
+        run, s, policy, read_json(labels), read_json(pool), read_json(proposals), verdict.read(verdicts),
         read_json(truth) if policy.sees_truth else None, annotation_log.read(ledger), settings["evaluate.judge_iou"],
     )  # fmt: skip
     write_json(new_labels, labelled)

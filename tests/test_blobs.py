@@ -13,8 +13,8 @@ from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import read_json
 from vlm_itl.detectors import ToPredict, detector
 from vlm_itl.metrics.detection import evaluate, numbers
+from vlm_itl.registry import DETECTORS
 from vlm_itl.settings import EarlyStopping, load
-from vlm_itl.settings.registry import DETECTORS
 
 SETTINGS = load(ROOT / "params.yaml")
 COLOURS = {1: (220, 40, 40), 2: (40, 40, 220)}

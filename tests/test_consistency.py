@@ -13,7 +13,7 @@ import torch
 from conftest import instance
 from scipy.special import logit
 
-from vlm_itl.judges import vlm
+from vlm_itl.judges.vlm import judging as vlm
 from vlm_itl.judges.vlm.questions import Answer
 from vlm_itl.judges.vlm.transformers_backend import TransformersBackend
 from vlm_itl.probes import consistency

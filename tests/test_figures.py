@@ -17,6 +17,7 @@ from rows import arm, quality
 from vlm_itl.core.files import read_json, write_json
 from vlm_itl.core.runs import DRAWING
 from vlm_itl.data.synthetic.dataset import draw_scene
+from vlm_itl.judges.verdict import Verdict
 from vlm_itl.report import figures
 from vlm_itl.report.figures import arms, comparison, data, judges, overview
 from vlm_itl.report.points import Point, SweepPoint
@@ -228,8 +229,6 @@ def test_the_readmes_picture_is_that_of_the_committed_numbers(tmp_path):
 def test_the_picture_shows_an_approval_and_a_rejection():
     mask = {"size": [2, 2], "counts": "04"}
     proposals = [{"image_id": i, "segmentation": mask} for i in (1, 1, 1, 2, 2, 2, 3)]
-    said = [
-        {"image_id": i, "asked": True, "approve": i != 2, "proposals": n, "accepted": [i != 2] * n} for i, n in ((3, 1), (1, 3), (2, 3))
-    ]
+    said = [Verdict(i, n, True, "model", i != 2, accepted=[i != 2] * n) for i, n in ((3, 1), (1, 3), (2, 3))]
     found = overview.examples(said, proposals, 0)
     assert [(row["image_id"], row["approve"], row["accepted"]) for row in found] == [(1, True, [True] * 3), (2, False, [False] * 3)]

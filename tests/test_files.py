@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import codecs
 import os
 from pathlib import Path
 
 import pytest
 
-from vlm_itl.core.errors import UserError
-from vlm_itl.core.files import read_json, read_regular, read_text, write_json, write_json_list
+from vlm_itl.core.files import read_json, read_regular, write_json, write_json_list
 
 ROWS = [
     [], [{}], [[]], [1, "two", None, 0.1, True],
@@ -31,37 +29,6 @@ def test_a_row_that_fails_leaves_what_was_there(tmp_path):
         write_json_list(tmp_path / "rows.json", [{"score": 0.5}, {"score": float("nan")}])
     assert [p.name for p in tmp_path.iterdir()] == ["rows.json"]
     assert read_json(tmp_path / "rows.json") == [1]
-
-
-PROMPT = "Is it \u201cright\u201d?\nAnswer {options} \u2013 na\u00efvely.\n"
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])  # the last two with a byte-order mark
-@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
-def test_a_text_is_the_same_in_every_encoding(tmp_path, encoding, newline):
-    path = tmp_path / "prompt.txt"
-    path.write_bytes(PROMPT.replace("\n", newline).encode(encoding))
-    assert read_text(path) == PROMPT
-    path.write_bytes(codecs.BOM_UTF16_BE + PROMPT.encode("utf-16-be"))
-    assert read_text(path) == PROMPT
-
-
-def test_other_encodings_are_named(tmp_path):
-    path = tmp_path / "prompt.txt"
-    for content, said in (
-        (PROMPT.encode("cp1252"), r"prompt\.txt: not UTF-8 at byte 6 \(is it cp1252.*save it as UTF-8"),
-        (PROMPT.encode("utf-16-le"), r"prompt\.txt: (not UTF-8|holds zero bytes)"),
-        ("ascii".encode("utf-16-le"), r"prompt\.txt: holds zero bytes, as UTF-16 without a byte-order mark"),
-        (codecs.BOM_UTF16_LE + b"a", r"prompt\.txt: not UTF-16-LE at byte 2; save it"),
-    ):
-        path.write_bytes(content)
-        with pytest.raises(UserError, match=said) as error:
-            read_text(path)
-        assert "\n" not in str(error.value)
-    with pytest.raises(UserError, match="nowhere: cannot be read: No such file"):
-        read_text(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="cannot be read: Is a directory"):
-        read_text(tmp_path)
 
 
 def test_only_regular_files_of_the_expected_size_are_read(tmp_path):

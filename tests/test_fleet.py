@@ -15,7 +15,7 @@ from test_openai_backend import QUESTIONS, ask, backend
 from vlm_server import VlmServer
 
 from vlm_itl.core.errors import UserError
-from vlm_itl.judges.vlm import Asker, Store
+from vlm_itl.judges.vlm.judging import Asker, Store
 from vlm_itl.judges.vlm.openai_backend import OpenAIBackend
 from vlm_itl.judges.vlm.questions import Question
 

@@ -31,12 +31,13 @@ from ruamel.yaml import YAML
 from vlm_server import VlmServer
 
 from vlm_itl.core.errors import UserError
-from vlm_itl.core.files import read_json, read_jsonl, read_text, write_jsonl
+from vlm_itl.core.files import read_json
 from vlm_itl.core.pictures import FORMATS
 from vlm_itl.data.instances import normalise, parse_instances, picture_path, picture_problem, renumbered, to_rle
 from vlm_itl.detectors.mask_rcnn.schedule import optimiser_steps
-from vlm_itl.judges.calibration import readable
-from vlm_itl.judges.vlm import Asker
+from vlm_itl.judges import verdict
+from vlm_itl.judges.verdict import Verdict
+from vlm_itl.judges.vlm.judging import Asker
 from vlm_itl.judges.vlm.openai_backend import OpenAIBackend
 from vlm_itl.judges.vlm.questions import Answer, Question, asking, fill, sections
 from vlm_itl.judges.vlm.reading import read
@@ -382,11 +383,11 @@ def test_answers_of_servers(tmp_path_factory, server, store, askers, kind, body)
     store.put(key, answer)
     assert store.get(key) == Answer(**{**vars(answer), "samples": list(answer.samples)})
     outcome, log_odds, reason = asker.decide(answer)
-    verdict = readable({"image_id": 1, "outcome": outcome, "log_odds": log_odds, "reason": reason, "answer": answer.text})
+    said = Verdict(1, 1, True, "model", outcome == "approve", log_odds, answer.text, outcome, reason, unparsed=0)
     assert outcome in ("approve", "reject", "unparsed")
     path = tmp_path_factory.getbasetemp() / "one.jsonl"
-    write_jsonl(path, [verdict])
-    assert read_jsonl(path) == [verdict]
+    verdict.write(path, [said])
+    assert verdict.read(path) == [said]
     assert KEY not in path.read_text(encoding="utf-8")
 
 
@@ -475,8 +476,8 @@ VERDICT = {
 def test_verdicts(tmp_path_factory, lines):
     path = tmp_path_factory.getbasetemp() / "verdicts.jsonl"
     path.write_bytes(b"\n".join(lines))
-    rows = ends_well("verdicts", lambda: read_jsonl(path))
-    assert rows is None or all(isinstance(row, dict) for row in rows)
+    rows = ends_well("verdicts", lambda: verdict.read(path))
+    assert rows is None or all(isinstance(row, Verdict) for row in rows)
 
 
 @fuzz("JSON files", content=st.one_of(spoiled({"threshold": 1.5, "of": {"prompt": "Is it?"}}), st.binary(max_size=60)))
@@ -490,24 +491,13 @@ prompt_lines = st.one_of(
     st.sampled_from(["[mask]", " [missing] ", "[mask", "{pred_class_names_str}", "{options}?", "{0}", "{{", "%s", "\\1", "\ufeff"]),
     st.text(max_size=20),
 )
-CODINGS = st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "cp1252", "latin-1"])
+prompts = st.lists(prompt_lines, max_size=8).map(lambda lines: "\n".join(["[mask]", "Right?", "[missing]", "All?", *lines]))
 
 
-prompts = st.builds(
-    lambda lines, coding: "\n".join(["[mask]", "Right?", "[missing]", "All?", *lines]).encode(coding, "replace"),
-    st.lists(prompt_lines, max_size=8),
-    CODINGS,
-)
-
-
-@fuzz("prompts", content=prompts.flatmap(damaged), names=st.lists(odd_texts, max_size=3))
-def test_prompts(tmp_path_factory, content, names):
-    path = tmp_path_factory.getbasetemp() / "prompt.txt"
-    path.write_bytes(content)
-
+@fuzz("prompts", prompt=prompts, names=st.lists(odd_texts, max_size=3))
+def test_prompts(prompt, names):
     def reader() -> list[str]:
-        text = read_text(path)
-        return [fill(part, names) for part in (text, *sections(text, str(path)).values())]
+        return [fill(part, names) for part in (prompt, *sections(prompt, "prompt").values())]
 
     for text in ends_well("prompts", reader) or []:
         assert text.strip()

@@ -11,6 +11,7 @@ import random
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -19,9 +20,11 @@ import PIL.Image
 import pytest
 from browser import PROGRAM, Browser
 from conftest import ROOT, instance
+from scipy.special import logit
 
 from vlm_itl.core.errors import UserError
-from vlm_itl.core.files import write_json, write_jsonl
+from vlm_itl.core.files import write_json
+from vlm_itl.judges.verdict import Verdict, write
 from vlm_itl.metrics.judges import judge_quality
 from vlm_itl.report import gallery
 from vlm_itl.settings import ConfidenceJudge, Gallery, HumanJudge, NoisyJudge, Render, VlmJudge
@@ -34,11 +37,8 @@ HOSTILE_NAME = "<b onclick=\"x\">bird</b>'\"></td><script>document.title='owned'
 VLM = VlmJudge(kind="vlm", model="some/model", render=Render(original=False))
 
 
-def verdict(image_id: int, approve: bool, proposals: int = 1, **more) -> dict:
-    return {
-        "image_id": image_id, "proposals": proposals, "asked": proposals > 0, "actor": "model", "approve": approve, "p_approve": None,
-        "answer": None, **more,
-    }  # fmt: skip
+def verdict(image_id: int, approve: bool, proposals: int = 1, **more) -> Verdict:
+    return Verdict(image_id, proposals, proposals > 0, "model", approve, **more)
 
 
 def crowd(box: tuple[int, int, int, int]) -> dict:
@@ -107,11 +107,11 @@ def test_counts_agree_with_the_measure_of_the_judge(tmp_path):
 
 def test_chosen_by_seed_and_image_not_by_order():
     rows = [verdict(i, True) for i in range(40)]
-    chosen = [v["image_id"] for v in gallery.choose(rows, 8, 0)]
-    assert chosen == [v["image_id"] for v in gallery.choose(rows[::-1], 8, 0)]
-    assert chosen != [v["image_id"] for v in gallery.choose(rows, 8, 1)]
+    chosen = [v.image_id for v in gallery.choose(rows, 8, 0)]
+    assert chosen == [v.image_id for v in gallery.choose(rows[::-1], 8, 0)]
+    assert chosen != [v.image_id for v in gallery.choose(rows, 8, 1)]
     # an image less moves up the next one and no other
-    fewer = [v["image_id"] for v in gallery.choose([v for v in rows if v["image_id"] != chosen[3]], 8, 0)]
+    fewer = [v.image_id for v in gallery.choose([v for v in rows if v.image_id != chosen[3]], 8, 0)]
     assert fewer[:7] == chosen[:3] + chosen[4:]
 
 
@@ -131,7 +131,7 @@ def photographs(folder: Path, data: dict) -> None:
         PIL.Image.fromarray(pixels).save(folder / image["file_name"])
 
 
-def made(folder: Path, verdicts: list[dict], proposals: list[dict], truth: dict, judge, per_group: int = 8) -> str:
+def made(folder: Path, verdicts: list[Verdict], proposals: list[dict], truth: dict, judge, per_group: int = 8) -> str:
     """A page about these verdicts."""
     photographs(folder, truth)
     content = gallery.collect(verdicts, proposals, truth, truth, folder, judge, 0.6, Gallery(per_group=per_group))
@@ -145,7 +145,7 @@ def hostile(tmp_path) -> str:
     truth["images"][1]["original_name"] = f"under/{HOSTILE_NAME}.jpg"
     proposals = [instance(A, 1, 1, score=0.9), instance(A, 1, 2, score=0.8), instance(B, 1, 2, score=0.7)]
     verdicts = [
-        verdict(1, True, 1, p_approve=0.875, answer=HOSTILE, outcome="approve", reason=HOSTILE),
+        verdict(1, True, 1, log_odds=float(logit(0.875)), answer=HOSTILE, outcome="approve", reason=HOSTILE),
         verdict(2, False, 2, answer=MAYBE, outcome="unparsed", reason=HOSTILE),
     ]
     return made(tmp_path, verdicts, proposals, truth, VlmJudge(kind="vlm", model=HOSTILE))
@@ -231,7 +231,16 @@ def test_every_mask_alone(tmp_path):
     proposals = [instance(box, 1, 1, score=0.9) for box in (A, B, C)]
     truth = scene([1])
     truth["annotations"].append({**instance(B), "id": 2})
-    said = verdict(1, True, 3, accepted=[True, False, True], p_mask=[0.91, None, 0.62], questions=4, outcome="approve", reason="")
+    said = verdict(
+        1,
+        True,
+        3,
+        accepted=[True, False, True],
+        log_odds_mask=[float(logit(0.91)), None, float(logit(0.62))],
+        questions=4,
+        outcome="approve",
+        reason="",
+    )
     photographs(tmp_path, truth)
     judge = VlmJudge(kind="vlm", model="some/model", unit="instance")
     content = gallery.collect([said], proposals, truth, truth, tmp_path, judge, 0.6, Gallery())
@@ -289,7 +298,7 @@ def test_large_photographs_do_not_make_the_page_large():
 @pytest.mark.parametrize("change", [{"image_id": 9}, {"proposals": 2}])
 def test_verdicts_about_something_else_are_refused(tmp_path, change):
     with pytest.raises(UserError, match=r"image \d: the verdict is not about this pool and these proposals"):
-        made(tmp_path, [verdict(1, True) | change], [instance(A, score=0.9)], scene([1]), VLM)
+        made(tmp_path, [replace(verdict(1, True), **change)], [instance(A, score=0.9)], scene([1]), VLM)
 
 
 def test_the_stage_gives_equal_bytes_anywhere_and_no_paths(tmp_path):
@@ -302,7 +311,7 @@ def test_the_stage_gives_equal_bytes_anywhere_and_no_paths(tmp_path):
         write_json(folder / "truth.json", truth)
         write_json(folder / "pool.json", {**truth, "annotations": []})
         write_json(folder / "proposals.json", [instance(A, 1, i, score=0.9) for i in (1, 2)])
-        write_jsonl(folder / "verdicts.jsonl", [verdict(1, True, answer="cut: ?"), verdict(2, False), verdict(3, False, 0)])
+        write(folder / "verdicts.jsonl", [verdict(1, True, answer="cut: ?"), verdict(2, False), verdict(3, False, 0)])
         (folder / "verdicts.jsonl").write_text((folder / "verdicts.jsonl").read_text().replace("cut: ?", "cut: \\ud83d"))
         (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
         files = [f"--{n}={n}.json" for n in ("truth", "pool", "proposals")]

@@ -63,7 +63,9 @@ def closure(module: str) -> set[str]:
     while todo:
         name = todo.pop()
         path = module_file(name)
-        if path is None or name in seen or f"{name}.".startswith("vlm_itl.settings."):  # declarations: DVC watches the values
+        if (
+            path is None or name in seen or f"{name}.".startswith(("vlm_itl.settings.", "vlm_itl.registry."))
+        ):  # declarations: DVC watches the values
             continue
         seen[name] = path
         todo += imports(path, name)

@@ -10,10 +10,10 @@ import pytest
 from conftest import ROOT, instance
 
 from vlm_itl.core.matching import all_right, rightness
-from vlm_itl.judges import judge
 from vlm_itl.judges.calibration import finite_log_odds
+from vlm_itl.judges.verdict import Verdict
 from vlm_itl.metrics.judges import confusion, judge_quality
-from vlm_itl.settings import ConfidenceJudge, ConstantJudge, HumanJudge, NoisyJudge, RandomJudge
+from vlm_itl.settings import AlwaysJudge, ConfidenceJudge, HumanJudge, NeverJudge, NoisyJudge, RandomJudge
 
 BOX, FAR = (5, 5, 20, 20), (30, 20, 15, 15)
 CASES = {
@@ -79,9 +79,9 @@ def pool_of(n: int) -> tuple[dict, list, dict]:
 
 def test_human_is_the_oracle():
     pool, proposals, truth = pool_of(20)
-    verdicts = judge(pool, proposals, truth, "look", HumanJudge(kind="human"), 0)
-    assert [v["approve"] for v in verdicts] == [i % 2 == 1 for i in range(1, 21)]
-    assert [v["image_id"] for v in verdicts if not v["asked"]] == [10, 20]
+    verdicts = HumanJudge(kind="human").verdicts(pool, proposals, truth, 0)
+    assert [v.approve for v in verdicts] == [i % 2 == 1 for i in range(1, 21)]
+    assert [v.image_id for v in verdicts if not v.asked] == [10, 20]
     quality = judge_quality(verdicts, proposals, truth, 0.6)
     assert (quality.recall, quality.specificity, quality.kappa, quality.not_asked) == (1, 1, 1, 2)
 
@@ -89,20 +89,19 @@ def test_human_is_the_oracle():
 def test_noisy_has_the_rates_it_was_given():
     pool, proposals, truth = pool_of(4000)
     settings = NoisyJudge(kind="noisy", recall=0.88, specificity=0.85)
-    quality = judge_quality(judge(pool, proposals, truth, "look", settings, 0), proposals, truth, 0.6)
+    quality = judge_quality(settings.verdicts(pool, proposals, truth, 0), proposals, truth, 0.6)
     assert quality.recall == pytest.approx(0.88, abs=0.03)
     assert quality.specificity == pytest.approx(0.85, abs=0.03)
 
 
-def test_the_same_question_gets_the_same_answer_and_another_prompt_is_another_question():
+def test_the_same_question_gets_the_same_answer_and_another_seed_another():
     pool, proposals, truth = pool_of(300)
     settings = NoisyJudge(kind="noisy", recall=0.5, specificity=0.5)
 
-    def answers(prompt="look", seed=0, pool=pool):
-        return {v["image_id"]: v["approve"] for v in judge(pool, proposals, truth, prompt, settings, seed)}
+    def answers(seed=0, pool=pool):
+        return {v.image_id: v.approve for v in settings.verdicts(pool, proposals, truth, seed)}
 
     assert answers() == answers()
-    assert answers() != answers("look again")
     assert answers() != answers(seed=1)
     half = {**pool, "images": pool["images"][150:]}
     assert answers(pool=half) == {i: a for i, a in answers().items() if i > 150}
@@ -112,10 +111,10 @@ def test_rules():
     pool, proposals, truth = pool_of(40)
     approved = {}
     for name, settings in {
-        "always": ConstantJudge(kind="always"), "never": ConstantJudge(kind="never"),
+        "always": AlwaysJudge(kind="always"), "never": NeverJudge(kind="never"),
         "random": RandomJudge(kind="random", p=0.5), "confidence": ConfidenceJudge(kind="confidence", threshold=0.8),
     }.items():  # fmt: skip
-        approved[name] = {v["image_id"] for v in judge(pool, proposals, truth, "", settings, 0) if v["approve"]}
+        approved[name] = {v.image_id for v in settings.verdicts(pool, proposals, truth, 0) if v.approve}
     assert approved["always"] == {p["image_id"] for p in proposals}  # an image without proposals has nothing to approve
     assert not approved["never"]
     assert 8 < len(approved["random"]) < 28
@@ -125,26 +124,26 @@ def test_rules():
 def test_confidence_looks_at_the_worst_proposal():
     pool = {"images": [{"id": 1}]}
     rows = [instance(BOX, score=0.95), instance(FAR, score=0.4)]
-    verdict = judge(pool, rows, {"annotations": []}, "", ConfidenceJudge(kind="confidence", threshold=0.9), 0)[0]
-    assert (verdict["approve"], verdict["p_approve"]) == (False, 0.4)
-    assert verdict["log_odds"] == pytest.approx(math.log(0.4 / 0.6))
+    verdict = ConfidenceJudge(kind="confidence", threshold=0.9).verdicts(pool, rows, {"annotations": []}, 0)[0]
+    assert (verdict.approve, verdict.p_approve) == (False, 0.4)
+    assert verdict.log_odds == pytest.approx(math.log(0.4 / 0.6))
 
 
 def test_a_probability_of_0_or_1_has_finite_log_odds():
     assert finite_log_odds(1) == -finite_log_odds(0) == pytest.approx(53 * math.log(2))
     assert finite_log_odds(0.25) == pytest.approx(-math.log(3))
     pool, proposals, truth = pool_of(3)
-    verdicts = judge(pool, proposals, truth, "", RandomJudge(kind="random", p=1.0), 0)
-    assert [(v["approve"], v["p_approve"], v["log_odds"] > 36) for v in verdicts] == [(True, 1.0, True)] * 3
+    verdicts = RandomJudge(kind="random", p=1.0).verdicts(pool, proposals, truth, 0)
+    assert [(v.approve, v.p_approve, v.log_odds > 36) for v in verdicts] == [(True, 1.0, True)] * 3
 
 
 def test_only_simulated_humans_see_the_truth():
     pool, proposals, truth = pool_of(200)
     poisoned = {**truth, "annotations": [instance(FAR, 1, i) for i in range(1, 201)]}
-    for settings in (ConfidenceJudge(kind="confidence", threshold=0.7), ConstantJudge(kind="always"), RandomJudge(kind="random")):
-        assert judge(pool, proposals, truth, "", settings, 0) == judge(pool, proposals, poisoned, "", settings, 0)
+    for settings in (ConfidenceJudge(kind="confidence", threshold=0.7), AlwaysJudge(kind="always"), RandomJudge(kind="random")):
+        assert settings.verdicts(pool, proposals, truth, 0) == settings.verdicts(pool, proposals, poisoned, 0)
     human = HumanJudge(kind="human")
-    assert judge(pool, proposals, truth, "", human, 0) != judge(pool, proposals, poisoned, "", human, 0)
+    assert human.verdicts(pool, proposals, truth, 0) != human.verdicts(pool, proposals, poisoned, 0)
 
 
 def test_confusion_by_hand():
@@ -162,7 +161,7 @@ def test_quality_by_class_and_number():
     truth = {"annotations": [instance(BOX, 1, 1), instance(BOX, 2, 2), instance(FAR, 2, 2)],
              "categories": [{"id": 1, "name": "bird"}, {"id": 2, "name": "book"}, {"id": 3, "name": "zebra"}]}  # fmt: skip
     proposals = [instance(BOX, 1, 1), instance(BOX, 2, 2)]
-    verdicts = [{"image_id": i, "asked": True, "approve": True} for i in (1, 2)]
+    verdicts = [Verdict(i, 1, True, "model", True) for i in (1, 2)]
     quality = judge_quality(verdicts, proposals, truth, 0.6)
     assert quality.by_class["bird"].precision == 1
     assert quality.by_class["book"].precision == 0
@@ -175,7 +174,7 @@ def test_proposals_on_ignored_regions_are_neither_right_nor_wrong():
     region = instance((25, 0, 25, 40), iscrowd=1)
     truth = {"annotations": [instance((1, 1, 10, 10)), region], "categories": [{"id": 1, "name": "bird"}]}
     boxes = [(1, 1, 10, 10), (1, 20, 10, 10), (30, 5, 8, 8), (30, 20, 8, 8)]
-    verdicts = [{"image_id": 1, "asked": True, "approve": True, "accepted": [True, False, True, False]}]
+    verdicts = [Verdict(1, 4, True, "model", True, accepted=[True, False, True, False])]
     found = judge_quality(verdicts, [instance(box) for box in boxes], truth, 0.6).by_proposal
     assert (found.asked, found.approved, found.recall, found.specificity, found.accuracy) == (2, 1, 1, 1, 1)
     assert found.ignored == 2

@@ -9,15 +9,13 @@ from conftest import instance
 
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import read_json, write_json
-from vlm_itl.judges import judge
 from vlm_itl.loop import annotation_log, labels
 from vlm_itl.loop.annotation_log import Entry
-from vlm_itl.loop.judged import judged
 from vlm_itl.loop.start import initial, unlabelled
 from vlm_itl.loop.update import update as update_by
 from vlm_itl.metrics.cost import human_cost
+from vlm_itl.registry import POLICIES
 from vlm_itl.settings import HumanJudge, Run, Seconds
-from vlm_itl.settings.registry import POLICIES
 
 BOX, FAR = (5, 5, 20, 20), (30, 20, 15, 15)
 
@@ -159,7 +157,7 @@ def test_a_human_who_decides_on_every_mask_looks_once(start):
     old, pool, ledger, data = start
     person = HumanJudge(kind="human", unit="instance")
     proposals = [instance(BOX, 1, 2, score=0.8), instance(FAR, 1, 3, score=0.7)]
-    verdicts = judge(pool, proposals, data, "?", person, 1)
+    verdicts = person.verdicts(pool, proposals, data, 1)
     assert [(v["image_id"], v["approve"], v.get("accepted"), v.get("questions")) for v in verdicts] == [
         (2, True, [True], 2), (3, False, [False], 2), (4, False, None, None),
     ]  # fmt: skip

@@ -24,7 +24,7 @@ from conftest import clear_proxies
 from vlm_server import VlmServer
 
 from vlm_itl.core.errors import UserError
-from vlm_itl.judges.vlm import Asker, Store
+from vlm_itl.judges.vlm.judging import Asker, Store
 from vlm_itl.judges.vlm.openai_backend import OpenAIBackend, first_position
 from vlm_itl.judges.vlm.questions import Question
 from vlm_itl.settings import VlmJudge

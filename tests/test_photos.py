@@ -92,17 +92,16 @@ def test_split_keeps_crowds_as_regions_to_ignore(work):
 
 def test_judging_real_instances(work):
     """Ground truth as proposals is right; one instance fewer is not, unless it is a region to ignore."""
-    from vlm_itl.judges import judge
 
     truth, pool = read(work / "truth.json"), read(work / "pool.json")
     settings = load(ROOT / "params.yaml").judges["human"]
     proposals = [{**a, "score": 0.9} for a in truth["annotations"] if not a["iscrowd"]]
-    verdicts = judge(pool, proposals, truth, "", settings, 0)
-    assert all(v["approve"] == v["asked"] for v in verdicts)
-    assert sum(v["asked"] for v in verdicts) > 30
-    first = verdicts[0]["image_id"]
+    verdicts = settings.verdicts(pool, proposals, truth, 0)
+    assert all(v.approve == v.asked for v in verdicts)
+    assert sum(v.asked for v in verdicts) > 30
+    first = verdicts[0].image_id
     fewer = [p for p in proposals if p["image_id"] != first] + [p for p in proposals if p["image_id"] == first][1:]
-    assert not judge(pool, fewer, truth, "", settings, 0)[0]["approve"]
+    assert not settings.verdicts(pool, fewer, truth, 0)[0].approve
 
 
 def test_truncated_photograph_is_named(work, tmp_path):

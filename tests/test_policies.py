@@ -9,6 +9,7 @@ from pkgutil import resolve_name
 import pytest
 from conftest import ROOT, instance
 from ruamel.yaml import YAML
+from vlm_itl.loop.judged import judged
 
 from stages import update
 from vlm_itl.core.code import used_by
@@ -19,15 +20,14 @@ from vlm_itl.experiments import study
 from vlm_itl.judges import judge
 from vlm_itl.loop import annotation_log
 from vlm_itl.loop.annotation_log import Entry
-from vlm_itl.loop.judged import judged
 from vlm_itl.loop.labels import counts
 from vlm_itl.loop.policy import Outcome, Policy, Shown
 from vlm_itl.loop.start import initial
 from vlm_itl.metrics.cost import human_cost
 from vlm_itl.metrics.judges import judge_quality
+from vlm_itl.registry import POLICIES
 from vlm_itl.report import page, summary
 from vlm_itl.settings import load
-from vlm_itl.settings.registry import POLICIES
 
 CHECKED = '''
 from vlm_itl.loop.policy import Outcome, Policy

@@ -12,8 +12,8 @@ from scipy.stats import mannwhitneyu
 from vlm_itl.core.coco import decode
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.matching import all_right
-from vlm_itl.judges import judge
 from vlm_itl.judges.calibration import Fitted, finite_log_odds
+from vlm_itl.judges.verdict import Verdict
 from vlm_itl.probes.making import GRADED, KINDS, grow, iou, make_probes, shift
 from vlm_itl.probes.metrics import (
     FOLDS,
@@ -119,7 +119,7 @@ def test_shift_and_grow():
 
 def test_the_human_judge_is_right_about_all_of_them(probes):
     pool, proposals, truth = probes
-    verdicts = judge(pool, proposals, truth, "", HumanJudge(kind="human"), 0)
+    verdicts = HumanJudge(kind="human").verdicts(pool, proposals, truth, 0)
     numbers, curve, reliability = measure(pool, proposals, truth, verdicts, 0.6, Prices())
     assert numbers["accuracy"] == 1
     assert numbers["auroc"] is None  # it gives no probability
@@ -134,9 +134,7 @@ def test_the_human_judge_is_right_about_all_of_them(probes):
 def test_probabilities_are_measured(probes):
     """A judge whose P is the IoU of the worst mask: perfect order where only masks change."""
     pool, proposals, truth = probes
-    verdicts = [
-        {"image_id": i["id"], "approve": i.get("iou", 0) >= 0.6, "log_odds": finite_log_odds(i.get("iou", 0.0))} for i in pool["images"]
-    ]
+    verdicts = [Verdict(i["id"], 1, True, "model", i.get("iou", 0) >= 0.6, finite_log_odds(i.get("iou", 0.0))) for i in pool["images"]]
     numbers, curve, reliability = measure(pool, proposals, truth, verdicts, 0.6, Prices())
     assert numbers["auroc"] == 1
     assert numbers["accuracy"] == 1
@@ -255,17 +253,17 @@ def test_too_few_counts_source_images_not_probes():
     assert not too_few_probes(np.array([0.6, 0.34] * 8), [0, 1] * 8)  # mean .47, standard error .13
 
 
-def told(probes, mask, missing, accepts=lambda x: x >= 0) -> list[dict]:
+def told(probes, mask, missing, accepts=lambda x: x >= 0) -> list[Verdict]:
     """Verdicts of a judge that says `mask(row)` of each proposal and `missing(kind)` of the accepted ones."""
     pool, proposals, _ = probes
     verdicts = []
     for image in pool["images"]:
         x = [mask(row) for row in proposals if row["image_id"] == image["id"]]
         accepted = [accepts(v) for v in x]
-        verdicts.append({
-            "image_id": image["id"], "approve": any(accepted), "log_odds": missing(image["kind"]) if any(accepted) else None,
-            "log_odds_mask": x, "accepted": accepted, "log_odds_missing": missing(image["kind"]) if any(accepted) else None,
-        })  # fmt: skip
+        whole = missing(image["kind"]) if any(accepted) else None
+        verdicts.append(Verdict(
+            image["id"], len(x), True, "model", any(accepted), whole, log_odds_mask=x, accepted=accepted, log_odds_missing=whole
+        ))  # fmt: skip
     return verdicts
 
 
@@ -315,4 +313,4 @@ def test_what_cannot_be_calibrated_says_why(probes):
     with pytest.raises(UserError, match=rf"accepted {len(proposals)} of {len(proposals)} masks, but no answer about what is missing"):
         run(told(probes, lambda row: 4.0, lambda kind: None))
     with pytest.raises(UserError, match=r"judge mine gave no P\(approve\) of single masks \(0 asked about\); it needs unit: instance"):
-        run([{"image_id": i["id"], "approve": True, "log_odds": 1.0} for i in pool["images"]])
+        run([Verdict(i["id"], 1, True, "model", True, 1.0) for i in pool["images"]])

@@ -37,8 +37,8 @@ def test_shipped_file_loads():
     for name, run in settings.runs.items():
         assert pick(settings, f"runs.{name}") is run
     for name, judge in settings.judges.items():
-        asks = getattr(judge, "calibrated", False) or (ROOT / "judges" / name / "prompt.txt").exists()
-        assert asks, f"judge {name} has no prompt in judges/"
+        assert (ROOT / "judges" / name).is_dir(), f"DVC needs judges/{name}"
+        assert judge.kind != "vlm" or judge.prompt, f"judge {name} has no question"
 
 
 WRONG = {
@@ -253,7 +253,10 @@ MISSING = {  # what README's blocks once left out, and other defaults of ours th
     "data.local.train.images: no such folder: data/synthetic/x": lambda p: p["data"].update(
         source="local", local={"train": {"annotations": "README.md", "images": "x"}}
     ),
-    "runs.new-1.judge: the judge 'new' has no question; write judges/new/prompt.txt": lambda p: (
+    "judges.basic.prompt: the judge 'basic' has no question": lambda p: (
+        p["judges"]["basic"].pop("prompt"), p["probed"].append("basic"),
+    ),
+    "runs.new-1.judge: the judge 'new' has no folder, .*`mkdir -p judges/new && touch judges/new/.gitkeep`": lambda p: (
         p["judges"].update(new={"kind": "confidence"}), p["runs"].update({"new-1": {"judge": "new", "prev": "start"}}),
     ),
     "judges.vlm.model: judges/none/model is no folder here, so it is a hub id; pin": lambda p: p["judges"]["vlm"].update(

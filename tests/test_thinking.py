@@ -13,7 +13,7 @@ from scipy.special import expit
 from vlm_server import VlmServer
 
 from vlm_itl.core.errors import UserError
-from vlm_itl.judges.vlm import PREFLIGHT, Asker, Store
+from vlm_itl.judges.vlm.judging import PREFLIGHT, Asker, Store
 from vlm_itl.judges.vlm.openai_backend import OpenAIBackend
 from vlm_itl.judges.vlm.questions import Answer, Question, asking
 from vlm_itl.judges.vlm.transformers_backend import TransformersBackend

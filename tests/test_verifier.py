@@ -18,12 +18,12 @@ import pytest
 from conftest import ROOT, instance
 from PIL import Image
 from scipy.special import expit, logit
+from vlm_itl.loop.judged import judged
 
 from vlm_itl.core.coco import decode, encode
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.matching import all_right, rightness
 from vlm_itl.judges.calibration import Calibrated, Fitted, weakest
-from vlm_itl.loop.judged import judged
 from vlm_itl.loop.policies.pool import Pool
 from vlm_itl.loop.update import update
 from vlm_itl.probes.metrics import choose_thresholds, expected_calibration_error, fit_calibration
@@ -229,7 +229,7 @@ class Sure:
 
 @pytest.mark.parametrize("person", [None, lambda i, rows: i == 2])
 def test_thresholds_and_a_person_between_them(tmp_path, pictures, person):
-    from vlm_itl.judges.vlm import Store, judge
+    from vlm_itl.judges.vlm.judging import Store, judge
 
     data = {**labels(), "annotations": [a for a in labels()["annotations"] if a["image_id"] <= 4 and a["category_id"] == 1]}
     data["annotations"] = [a for a in data["annotations"] if a["bbox"][1] < 20]
@@ -241,10 +241,10 @@ def test_thresholds_and_a_person_between_them(tmp_path, pictures, person):
         pool, proposals(data), pictures, PROMPT, settings, Store(tmp_path / "store"), told, calibration=calibration, person=person
     )
     assert identity["calibration"] == calibration
-    assert [r["p_approve"] for r in rows] == [0.95, 0.8, 0.6, 0.3]
-    assert [r["approve"] for r in rows] == [True, True, False, False]  # the person agrees with the one threshold here
+    assert [r.p_approve for r in rows] == [0.95, 0.8, 0.6, 0.3]
+    assert [r.approve for r in rows] == [True, True, False, False]  # the person agrees with the one threshold here
     if person is not None:
-        assert [r["person"] for r in rows] == [False, True, True, False]
+        assert [r.person for r in rows] == [False, True, True, False]
         ledger = update(
             "bands-1",
             Run(judge="bands", prev="start"),
@@ -273,7 +273,7 @@ def fitted(settings: VlmJudge, backend, prompt: str = PROMPT, mask: tuple = (1, 
 
 def one_bird(p: list[float], pictures: Path, store: Path, **more):
     """The verdict of a calibrated judge on an image with one proposal, told what to say of the mask and of completeness."""
-    from vlm_itl.judges.vlm import Store, judge
+    from vlm_itl.judges.vlm.judging import Store, judge
 
     pool = {**labels(), "images": labels()["images"][1:2], "annotations": []}
     mine = [row for row in proposals(labels()) if row["image_id"] == 2]
@@ -286,23 +286,23 @@ def one_bird(p: list[float], pictures: Path, store: Path, **more):
 def test_a_mask_is_accepted_as_on_the_probes(tmp_path, pictures):
     """Before its calibration, which enters the image's P(approve) alone: so the question about completeness is the probes'."""
     row = one_bird([0.6, 0.9], pictures, tmp_path / "s", mask=(1, -1))
-    assert row["accepted"] == [True]  # calibrated it would be .356
-    assert row["p_mask"] == [0.6]
-    assert row["log_odds_mask"] == [pytest.approx(logit(0.6))]
-    assert row["p_approve"] == pytest.approx(expit(logit(0.6) - 1), abs=1e-4)
-    assert row["approve"] is False
+    assert row.accepted == [True]  # calibrated it would be .356
+    assert row.p_mask == [0.6]
+    assert row.log_odds_mask == [pytest.approx(logit(0.6))]
+    assert row.p_approve == pytest.approx(expit(logit(0.6) - 1), abs=1e-4)
+    assert row.approve is False
     row = one_bird([0.4], pictures, tmp_path / "t", mask=(1, 3))
-    assert (row["accepted"], row["log_odds"], row["p_approve"], row["approve"]) == ([False], None, None, False)
+    assert (row.accepted, row.log_odds, row.p_approve, row.approve) == ([False], None, None, False)
 
 
 def test_thresholds_of_a_judge_that_is_very_sure(tmp_path, pictures):
     row = one_bird([1 - 1e-7, 1 - 1e-9], pictures, tmp_path / "s", threshold=1 - 1e-6)
-    assert (row["approve"], row["p_approve"]) == (True, 1.0)
+    assert (row.approve, row.p_approve) == (True, 1.0)
     row = one_bird([1 - 1e-7, 1 - 1e-9], pictures, tmp_path / "s", threshold=1 - 1e-8)
-    assert (row["approve"], row["p_approve"]) == (False, 1.0)
-    assert row["log_odds"] == pytest.approx(16.118, abs=1e-3)
+    assert (row.approve, row.p_approve) == (False, 1.0)
+    assert row.log_odds == pytest.approx(16.118, abs=1e-3)
     row = one_bird([1 - 1e-7, 1 - 1e-9], pictures, tmp_path / "s", threshold=None)
-    assert row["approve"] is False
+    assert row.approve is False
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ def test_thresholds_of_a_judge_that_is_very_sure(tmp_path, pictures):
     ],
 )  # fmt: skip
 def test_thresholds_of_another_question_are_refused(tmp_path, pictures, change, named):
-    from vlm_itl.judges.vlm import Store, judge
+    from vlm_itl.judges.vlm.judging import Store, judge
 
     settings = VlmJudge(kind="vlm", model="told", unit="instance", calibrated=True)
     backend = Sure([0.9, 0.9])
@@ -324,7 +324,7 @@ def test_thresholds_of_another_question_are_refused(tmp_path, pictures, change, 
 
 
 def test_a_calibrated_judge_asks_what_its_thresholds_were_fitted_on(tmp_path):
-    from vlm_itl.judges import question
+    from vlm_itl.judges.vlm.judging import question
 
     plain = VlmJudge(kind="vlm", model="told", unit="instance")
     calibrated = plain.model_copy(update={"calibrated": True})
@@ -335,12 +335,13 @@ def test_a_calibrated_judge_asks_what_its_thresholds_were_fitted_on(tmp_path):
     calibration = fitted(plain, Sure([]), "what was asked", threshold=0.5, reject=0.5, approve=0.5)
     (folder / "calibration.json").write_text(json.dumps(calibration))
     assert question(folder, calibrated) == ("what was asked", calibration)
-    (folder / "prompt.txt").write_text("something else")
-    assert question(folder, plain) == ("something else", None)
-    with pytest.raises(UserError, match=r"mine/prompt\.txt: another question .* remove the file"):
-        question(folder, calibrated)
-    (folder / "prompt.txt").write_text("what was asked")
-    assert question(folder, calibrated)[0] == "what was asked"
+    other, same = ({"prompt": text} for text in ("something else", "what was asked"))
+    assert question(folder, plain.model_copy(update=other)) == ("something else", None)
+    with pytest.raises(UserError, match=r"judges\.mine\.prompt: another question .* take it out"):
+        question(folder, calibrated.model_copy(update=other))
+    assert question(folder, calibrated.model_copy(update=same))[0] == "what was asked"
+    with pytest.raises(UserError, match=r"judges\.mine\.prompt: a judge of kind vlm needs a question"):
+        question(folder, plain)
 
 
 # training
@@ -384,7 +385,7 @@ def test_a_model_learns_and_is_a_model_folder(few, pictures, base, tmp_path):
     one, two = ((tmp_path / n / "model.safetensors").read_bytes() for n in ("one", "two"))
     assert one == two
     assert one != (base / "model.safetensors").read_bytes()
-    from vlm_itl.judges.vlm import Store, judge
+    from vlm_itl.judges.vlm.judging import Store, judge
 
     settings = VlmJudge(kind="vlm", model=str(tmp_path / "one"), unit="instance", dtype="float32", device="cpu")
     data = labels(13, 2)
@@ -505,7 +506,7 @@ def test_the_shipped_model_knows_drawn_scenes(tmp_path):
     write_dataset(tmp_path, 60, 1, 160, 5)
     data = json.loads((tmp_path / "train.json").read_text())
     backend = TransformersBackend(settings)
-    asking = Asking(data, tmp_path / "images", (ROOT / "judges/vlm/prompt.txt").read_text(), settings)
+    asking = Asking(data, tmp_path / "images", load(ROOT / "params.yaml").judges["vlm"].prompt, settings)
     examples = exam(Examples(data, [], 0.6), 0)
     chosen = [e for k in ("mask", "missing") for e in [x for x in examples if x.kind == k][:120]]
     p = answers(backend, asking, chosen, backend.option_tokens(asking(chosen[0])), "asking")

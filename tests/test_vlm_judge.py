@@ -19,14 +19,14 @@ import pytest
 import tiny_vlm
 from conftest import ROOT, clear_proxies, instance
 from ruamel.yaml import YAML
+from vlm_itl.loop.judged import judged
 from vlm_server import VlmServer
 
 from vlm_itl.core.errors import UserError
-from vlm_itl.judges import vlm
+from vlm_itl.judges.vlm import judging as vlm
 from vlm_itl.judges.vlm.questions import Answer, Question, fill, sections
 from vlm_itl.judges.vlm.store import key
 from vlm_itl.loop.annotation_log import Entry
-from vlm_itl.loop.judged import judged
 from vlm_itl.loop.policies.pool import Pool
 from vlm_itl.loop.update import update
 from vlm_itl.metrics.judges import judge_quality
@@ -82,14 +82,14 @@ def judge(server, pool, images, tmp_path, prompt=PROMPT, store="store", **more):
 def test_one_question_an_image_that_declares_what_is_drawn(server, pool, images, tmp_path):
     server.p_of = lambda request: 0.9 if "bird, book" in text_of(request) else 0.3
     verdicts, identity, took = judge(server, pool, images, tmp_path)
-    assert [v["image_id"] for v in verdicts] == [1, 2, 3, 4, 5]
-    assert [v["approve"] for v in verdicts] == [True, False, False, False, False]
-    assert [v["asked"] for v in verdicts] == [True, True, True, False, True]
-    assert [v["p_approve"] for v in verdicts] == [0.9, 0.3, 0.3, None, 0.3]
+    assert [v.image_id for v in verdicts] == [1, 2, 3, 4, 5]
+    assert [v.approve for v in verdicts] == [True, False, False, False, False]
+    assert [v.asked for v in verdicts] == [True, True, True, False, True]
+    assert [v.p_approve for v in verdicts] == [0.9, 0.3, 0.3, None, 0.3]
     assert sorted(map(text_of, server.requests)) == sorted(
         f"Detected: {c}. Is it {{right}}?" for c in ("bird, book", "book", "bird", "book")
     )
-    assert {v["actor"] for v in verdicts} == {"model"}
+    assert {v.actor for v in verdicts} == {"model"}
     assert took["questions"] == 4
     assert (took["prompt_tokens"], took["completion_tokens"]) == (400, 4)
     assert (identity["model"], identity["unit"], identity["prompt_md5"]) == (
@@ -101,10 +101,10 @@ def test_one_question_an_image_that_declares_what_is_drawn(server, pool, images,
 
 def test_the_threshold_and_too_little_mass(server, pool, images, tmp_path):
     server.p_yes = 0.7
-    assert sum(v["approve"] for v in judge(server, pool, images, tmp_path)[0]) == 4
-    assert sum(v["approve"] for v in judge(server, pool, images, tmp_path, threshold=0.75)[0]) == 0
+    assert sum(v.approve for v in judge(server, pool, images, tmp_path)[0]) == 4
+    assert sum(v.approve for v in judge(server, pool, images, tmp_path, threshold=0.75)[0]) == 0
     verdicts, _, took = judge(server, pool, images, tmp_path, min_mass=0.95)
-    assert {v["outcome"] for v in verdicts if v["asked"]} == {"unparsed"}
+    assert {v.outcome for v in verdicts if v.asked} == {"unparsed"}
     assert took["unparsed"] == 4
     assert len(server.requests) == 4  # neither asks anew
 
@@ -113,9 +113,9 @@ def test_log_odds_are_kept_where_probabilities_are_all_one(server, pool, images,
     # .99999 and .9999999 of P(yes): 1.0 for people, log-odds 11.5 and 16.1 for all that computes
     server.p_of = lambda request: 1 - 1e-5 if "bird, book" in text_of(request) else 1 - 1e-7
     verdicts = judge(server, pool, images, tmp_path)[0]
-    assert [v["p_approve"] for v in verdicts] == [1, 1, 1, None, 1]
-    assert [v["log_odds"] for v in verdicts if v["asked"]] == pytest.approx([11.513, 16.118, 16.118, 16.118], abs=0.01)
-    at = [sum(v["approve"] for v in judge(server, pool, images, tmp_path, threshold=t)[0]) for t in (1 - 1e-4, 1 - 1e-6, 1.0)]
+    assert [v.p_approve for v in verdicts] == [1, 1, 1, None, 1]
+    assert [v.log_odds for v in verdicts if v.asked] == pytest.approx([11.513, 16.118, 16.118, 16.118], abs=0.01)
+    at = [sum(v.approve for v in judge(server, pool, images, tmp_path, threshold=t)[0]) for t in (1 - 1e-4, 1 - 1e-6, 1.0)]
     assert at == [4, 3, 0]  # a threshold of 1 approves nothing
 
 
@@ -142,7 +142,7 @@ def test_nearly_all_answers_unparsed_is_an_error(server, images, tmp_path):
     pool, rows = many(images, 19)
     verdicts, _, took = vlm.judge(pool, rows, images, PROMPT, settings(server, **more), vlm.Store(tmp_path / "s"))
     assert (took["questions"], took["unparsed"], took["images_unparsed"]) == (19, 19, 19)
-    assert not any(v["approve"] for v in verdicts)
+    assert not any(v.approve for v in verdicts)
 
 
 def test_unparsed_answers_are_counted_once_and_said(server, images, tmp_path, capsys):
@@ -168,8 +168,8 @@ def test_unparsed_answers_are_counted_once_and_said(server, images, tmp_path, ca
     prompt = INSTANCES.replace("this one {pred_class_names_str}", "this one [{pred_class_names_str}]")
     verdicts, took, said = judged(prompt, "s")
     assert (took["questions"], took["unparsed"], took["images_unparsed"]) == (63, 3, 3)
-    assert [v["unparsed"] for v in verdicts] == [1, 1, 1] + [0] * 27
-    assert {v["outcome"] for v in verdicts} == {"approve"}  # the book is left out, the bird is approved
+    assert [v.unparsed for v in verdicts] == [1, 1, 1] + [0] * 27
+    assert {v.outcome for v in verdicts} == {"approve"}  # the book is left out, the bird is approved
     assert "3 of 63 answers unparsed (neither yes nor no), for example: 'Hm.'; 3 of 30 images have one" in said
     assert "WARNING" not in said  # 5 %
     text["Found: bird."] = "Hm, hm."
@@ -245,10 +245,10 @@ def test_masks_alone_then_whether_any_is_missing(server, pool, images, tmp_path)
     # a second question only where something was accepted, about what was accepted
     assert texts.count("Found: bird. Is every bird, book there?") == 2
     assert len(texts) == took["questions"] == 7
-    by_id = {v["image_id"]: v for v in verdicts}
-    assert (by_id[1]["approve"], by_id[1]["accepted"], by_id[1]["p_mask"]) == (True, [True, False], [0.8, 0.1])
-    assert (by_id[2]["approve"], by_id[2]["accepted"], by_id[2]["reason"]) == (False, [False], "no proposal accepted")
-    assert (by_id[1]["questions"], by_id[2]["questions"]) == (3, 1)
+    by_id = {v.image_id: v for v in verdicts}
+    assert (by_id[1].approve, by_id[1].accepted, by_id[1].p_mask) == (True, [True, False], [0.8, 0.1])
+    assert (by_id[2].approve, by_id[2].accepted, by_id[2].reason) == (False, [False], "no proposal accepted")
+    assert (by_id[1].questions, by_id[2].questions) == (3, 1)
     assert identity["unit"] == "instance"
     # what is accepted, and nothing else, becomes labels
     empty = {"images": [], "annotations": [], "categories": CATEGORIES}
@@ -278,7 +278,8 @@ def test_a_picture_that_is_gone_is_named(server, pool, images, tmp_path):
 
 
 def test_the_study_s_prompts_are_word_for_word():
-    basic, cot = ((ROOT / "judges" / n / "prompt.txt").read_text() for n in ("basic", "cot"))
+    judges = load(ROOT / "params.yaml").judges
+    basic, cot = (judges[name].prompt for name in ("basic", "cot"))
     assert basic.startswith("Examine this image showing object segmentation masks. The colored areas represent the computer's")
     assert basic.rstrip().endswith('Begin with "no" followed by an explanation if any objects are misclassified or poorly segmented.')
     assert cot.startswith(
@@ -287,9 +288,9 @@ def test_the_study_s_prompts_are_word_for_word():
     assert cot.rstrip().endswith("- otherwise. (Do **not** reveal your private reasoning.)")
     for text in (basic, cot):
         assert text.count("{pred_class_names_str}") == 1
-    for name, judge in load(ROOT / "params.yaml").judges.items():
+    for name, judge in judges.items():
         if isinstance(judge, VlmJudge) and judge.unit == "instance" and not judge.calibrated:
-            texts = sections((ROOT / "judges" / name / "prompt.txt").read_text(), name)
+            texts = sections(judge.prompt, name)
             assert all("yes or no" in fill(text, ["bird"])[-40:] for text in texts.values())
 
 
@@ -446,13 +447,12 @@ def test_a_broken_store_is_named(tmp_path):
 def stage(tmp_path, pool, params: VlmJudge) -> list[str]:
     yaml = YAML(typ="safe")
     content = yaml.load((ROOT / "params.yaml").read_text())
-    content["judges"]["looker"] = params.model_dump()
+    content["judges"]["looker"] = params.model_dump() | {"prompt": PROMPT}
     with (tmp_path / "params.yaml").open("w") as stream:
         yaml.dump(content, stream)
     for name, value in (("pool", pool), ("proposals", PROPOSALS), ("truth", pool)):
         (tmp_path / f"{name}.json").write_text(json.dumps(value))
     (tmp_path / "looker").mkdir()
-    (tmp_path / "looker/prompt.txt").write_text(PROMPT)
     return [
         sys.executable, "-m", "stages.judge", "--judge=looker", "--pool=pool.json", "--proposals=proposals.json", "--images=images",
         "--truth=truth.json",        "--folder=looker", "--verdicts=out/verdicts.jsonl",
@@ -494,7 +494,7 @@ def test_a_tiny_model_judges(pool, images, tmp_path, unit):
     s = VlmJudge(kind="vlm", model=str(model), device="cpu", dtype="float32", unit=unit, min_mass=0, batch_size=2)
     store = vlm.Store(tmp_path / "store")
     verdicts, identity, took = vlm.judge(pool, PROPOSALS, images, INSTANCES, s, store)
-    assert len({v["p_approve"] for v in verdicts if v["asked"] and v["p_approve"] is not None}) > 1 or unit == "instance"
+    assert len({v.p_approve for v in verdicts if v.asked and v.p_approve is not None}) > 1 or unit == "instance"
     assert took["questions"] >= (4 if unit == "image" else 5)
     assert vlm.judge(pool, PROPOSALS, images, INSTANCES, s, store) == (verdicts, identity, took)
     assert identity["revision"] != "folder"

@@ -1,8 +1,8 @@
 """Which code a stage uses, so that DVC runs it again when that changes, and only then.
 
 A module uses itself, all that it imports wherever in the file, and the packages in which these lie (Python runs their `__init__`). Imports
-for type checkers alone do not count. `vlm_itl.settings` does not count either: it holds declarations, and DVC watches the values. What
-settings choose, such as a kind of judge, is loaded by `vlm_itl.settings.registry` and so is no import: it has a list of its own.
+for type checkers alone do not count. `vlm_itl.settings` does not count either: it holds declarations, and DVC watches the values. Nor
+does `vlm_itl.registry`: what settings choose, such as a kind of judge, is loaded by its name there and has a list of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vlm_itl.core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]  # of src/vlm_itl/core/code.py
 LISTS = Path("artifacts/code")  # written by the stage `code`
-DECLARATIONS = "vlm_itl.settings"
+DECLARATIONS = ("vlm_itl.settings", "vlm_itl.registry")
 
 
 def used_by(*modules: str) -> list[Path]:
@@ -43,7 +43,7 @@ def used_by(*modules: str) -> list[Path]:
 def imports(*packages: str) -> grimp.ImportGraph:
     """Which module imports which, but for declarations and type checkers."""
     graph = grimp.build_graph(*packages, cache_dir=None, exclude_type_checking_imports=True)
-    for name in [name for name in graph.modules if f"{name}.".startswith(f"{DECLARATIONS}.")]:
+    for name in [name for name in graph.modules if f"{name}.".startswith(tuple(f"{one}." for one in DECLARATIONS))]:
         graph.remove_module(name)
     return graph
 
@@ -63,7 +63,8 @@ def check(lists: Iterable[Path]) -> None:
     """Raises:
     UserError: code is not as a list says. DVC would record the list, and the stage would run something else.
     """
-    for path in filter(Path.exists, lists):  # DVC sees to it that they are there
+    files = [file for path in lists for file in (sorted(path.glob("*.md5")) if path.is_dir() else [path])]
+    for path in filter(Path.exists, files):  # DVC sees to it that they are there
         for line in path.read_text().splitlines():
             md5, _, name = line.partition("  ")
             if not (ROOT / name).exists() or hashlib.md5((ROOT / name).read_bytes()).hexdigest() != md5:

@@ -25,7 +25,7 @@ class Model(BaseModel):
 
 @dataclass(frozen=True)
 class KindOf:
-    """A name in a part of `vlm_itl.settings.registry`, as pydantic says `Literal`; the registry is looked at when a value comes."""
+    """A name in a part of `vlm_itl.registry`, as pydantic says `Literal`; the registry is looked at when a value comes."""
 
     registry: Mapping[str, str]
 

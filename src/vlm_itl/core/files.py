@@ -6,7 +6,6 @@ hard-linked from its cache is replaced, never changed in place.
 
 from __future__ import annotations
 
-import codecs
 import errno
 import hashlib
 import json
@@ -94,31 +93,6 @@ def read_regular(path: Path, most: int | None = None) -> bytes:
     if most is not None and stat.st_size > most:
         raise OSError(errno.EFBIG, f"{stat.st_size:,} bytes, at most {most:,} are expected", str(path))
     return path.read_bytes()
-
-
-BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
-        (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))  # fmt: skip
-
-
-def read_text(path: Path) -> str:
-    """A text that a person wrote, such as a prompt: UTF-8, or what its byte-order mark says. Line ends become `\\n`.
-
-    Raises:
-        UserError: there is no such file, or it is in another encoding.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    mark, encoding = next(((m, e) for m, e in BOMS if content.startswith(m)), (b"", "utf-8"))
-    try:
-        text = content[len(mark) :].decode(encoding)
-    except UnicodeDecodeError as error:
-        guess = "" if mark else " (is it cp1252, as some editors on Windows write?)"
-        raise UserError(f"{path}: not {encoding.upper()} at byte {error.start + len(mark)}{guess}; save it as UTF-8") from None
-    if "\0" in text:
-        raise UserError(f"{path}: holds zero bytes, as UTF-16 without a byte-order mark does; save it as UTF-8")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_json(path: Path) -> Any:

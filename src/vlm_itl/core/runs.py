@@ -9,11 +9,6 @@ if TYPE_CHECKING:
     from vlm_itl.settings import Judge, Run
 
 
-def simulated(judge: Judge) -> bool:
-    """Whether a judge answers from the ground truth in somebody's place, if only where it is not sure."""
-    return judge.kind in ("human", "noisy") or getattr(judge, "human", None) is not None
-
-
 def called(name: str, is_simulated: bool) -> str:
     """A run or an arm where its numbers are shown: those of a simulated judge are never without the word."""
     return name + (" (simulated)" if is_simulated else "")
@@ -44,7 +39,7 @@ DRAWING = "drawing random images"  # how the line of the drawing runs is called 
 
 def draws(run: Run, judges: Mapping[str, Judge]) -> bool:
     """Whether a human draws every image of this run, and no judge takes part."""
-    return run.draws_rejected and judges[run.judge].kind == "never"
+    return run.draws_rejected and not judges[run.judge].takes_part
 
 
 def drawing_runs(runs: Mapping[str, Run], judges: Mapping[str, Judge]) -> list[str]:

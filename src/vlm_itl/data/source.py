@@ -1,5 +1,5 @@
 """Data sources: where the pictures and their instances come from. A new one is a class with the methods of `Source`, and a line in
-`vlm_itl.settings.registry`."""
+`vlm_itl.registry`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from vlm_itl.core.coco import Coco
-from vlm_itl.settings.registry import SOURCES
+from vlm_itl.registry import SOURCES
 
 if TYPE_CHECKING:
     from vlm_itl.settings import Data, Select

@@ -1,5 +1,5 @@
 """Detectors: they learn from labels, and propose masks. A new kind is a class with the methods of `Detector`, and a line in
-`vlm_itl.settings.registry`."""
+`vlm_itl.registry`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from vlm_itl import settings
 from vlm_itl.core.coco import Coco
-from vlm_itl.settings.registry import DETECTORS
+from vlm_itl.registry import DETECTORS
 
 Row = dict[str, Any]
 

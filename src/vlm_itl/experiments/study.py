@@ -40,10 +40,10 @@ from vlm_itl.experiments.lineage import Lineage, lineage, written
 from vlm_itl.metrics import matches
 from vlm_itl.metrics.rows import Arm, Comparison, planned
 from vlm_itl.metrics.verdicts import verdicts
+from vlm_itl.registry import POLICIES
 from vlm_itl.report import summary as report
 from vlm_itl.report.points import SweepPoint
-from vlm_itl.settings import Settings, load, read_yaml
-from vlm_itl.settings.registry import POLICIES
+from vlm_itl.settings import JUDGES, Settings, load, read_yaml
 
 Row = dict[str, Any]
 COMPARISON, COST, MATCHES = "metrics/comparison.json", "metrics/cost/{}.json", "artifacts/matches/{}.npz"
@@ -176,12 +176,12 @@ def about(run: str, settings: Row) -> Row:
 
     def draws(name: Any) -> bool:
         line, judge = parts(name)
-        policy = line.get("policy")
-        known = POLICIES.get(policy) if isinstance(policy, str) else None  # another commit may have had others
-        return known is not None and resolve_name(known).draws_rejected and judge.get("kind") == "never"
+        policy, kind = line.get("policy"), JUDGES.get(str(judge.get("kind")))  # another commit may have had others
+        known = POLICIES.get(policy) if isinstance(policy, str) else None
+        return known is not None and resolve_name(known).draws_rejected and kind is not None and not kind.takes_part
 
     line, judge = parts(run)
-    kind = judge.get("kind")
+    kind = JUDGES.get(str(judge.get("kind")))
     chosen = line.get("arm")
     number, current = (0 if run == "start" else 1), line.get("prev")
     seen: set[Any] = {run}
@@ -193,8 +193,7 @@ def about(run: str, settings: Row) -> Row:
     return {
         "run": run, "arm": arm_of(run, chosen if isinstance(chosen, str) else None), "round": number, "judge": line.get("judge"),
         "policy": line.get("policy", "pool") if line else None,
-        # a judge that asks a (simulated) human where it is not sure is simulated too
-        "simulated": kind in ("human", "noisy") or bool(judge.get("human")),
+        "simulated": kind is not None and kind.simulates(judge),
         "drawing": drawn and current == "start",
     }  # fmt: skip
 

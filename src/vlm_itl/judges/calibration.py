@@ -1,4 +1,4 @@
-"""P(approve) made to mean what it says, and decisions by it; what comes from fitting is in `evaluation.probes`.
+"""P(approve) made to mean what it says, and decisions by it; what comes from fitting is in `vlm_itl.probes.metrics`.
 
 Everything is reckoned in log-odds, ln(P / (1 - P)): probabilities of a sure model are all 1, its log-odds still differ.
 """
@@ -52,17 +52,8 @@ def finite_log_odds(p: float) -> float:
 
 
 def probability(log_odds: float | None) -> float | None:
-    """P(approve) for people to read, to four digits. Nothing is computed from it."""
+    """P(approve) for people to read, to four digits. Nothing is computed from it. The one place where it is made."""
     return None if log_odds is None else round(float(expit(log_odds)), 4)
-
-
-def readable(verdict: dict[str, Any]) -> dict[str, Any]:
-    """A verdict with `p_approve`, `p_mask` and `p_missing` beside the log-odds that it has. The one place where they are made."""
-    row = {**verdict, "p_approve": probability(verdict["log_odds"])}
-    if "log_odds_mask" in verdict:
-        row["p_mask"] = [probability(x) for x in verdict["log_odds_mask"]]
-        row["p_missing"] = probability(verdict["log_odds_missing"])
-    return row
 
 
 def weakest(

@@ -1,6 +1,6 @@
 """What a policy is: it says what becomes of each image of a round, by what was proposed there and what the judge said of it.
 
-A policy is a class in a file of `vlm_itl.loop.policies` and a line in `vlm_itl.settings.registry`. No other code knows its name.
+A policy is a class in a file of `vlm_itl.loop.policies` and a line in `vlm_itl.registry`. No other code knows its name.
 """
 
 from __future__ import annotations

@@ -9,11 +9,12 @@ from msgspec import UNSET
 
 from vlm_itl.core.coco import Coco, by_image
 from vlm_itl.core.matching import all_right, rightness
+from vlm_itl.judges.verdict import Verdict
 from vlm_itl.loop.accepted import accepted_proposals
 from vlm_itl.metrics.rows import Confusion, Proposals, Quality
 
 
-def judge_quality(verdicts: list[dict[str, Any]], proposals: list[dict[str, Any]], truth: Coco, iou: float) -> Quality:
+def judge_quality(verdicts: list[Verdict], proposals: list[dict[str, Any]], truth: Coco, iou: float) -> Quality:
     """Agreement with the oracle on the images that were asked about.
 
     Of a judge that decides on every proposal, what would become labels is right or not: the proposals that it accepts. Its decisions on
@@ -28,16 +29,16 @@ def judge_quality(verdicts: list[dict[str, Any]], proposals: list[dict[str, Any]
     rows = []
     single: list[tuple[bool, bool | None]] = []
     for v in verdicts:
-        if not v["asked"]:
+        if not v.asked:
             continue
-        true = [g for g in instances.get(v["image_id"], []) if not g["iscrowd"]]
-        proposed, accepted = shown[v["image_id"]], v.get("accepted")
-        right = all_right(accepted_proposals(proposed, accepted), instances.get(v["image_id"], []), iou)
+        true = [g for g in instances.get(v.image_id, []) if not g["iscrowd"]]
+        proposed, accepted = shown[v.image_id], v.accepted
+        right = all_right(accepted_proposals(proposed, accepted), instances.get(v.image_id, []), iou)
         if accepted is not None:
-            single += zip(accepted, rightness(proposed, instances.get(v["image_id"], []), iou), strict=True)
-        rows.append((v["approve"], right, {g["category_id"] for g in true}, size_bin(len(true))))
+            single += zip(accepted, rightness(proposed, instances.get(v.image_id, []), iou), strict=True)
+        rows.append((v.approve, right, {g["category_id"] for g in true}, size_bin(len(true))))
     return Quality(
-        not_asked=sum(not v["asked"] for v in verdicts),
+        not_asked=sum(not v.asked for v in verdicts),
         **confusion((a, r) for a, r, _, _ in rows),
         by_class={name: Confusion(**confusion((a, r) for a, r, c, _ in rows if i in c)) for i, name in names.items()},
         by_instances={b: Confusion(**confusion((a, r) for a, r, _, n in rows if n == b)) for b in ("0", "1", "2", "3-5", "6+")},

@@ -75,7 +75,8 @@ class Stage:
         params: dotted keys of params.yaml; `{option}` is filled from the command line, and the key falls away where it is not given.
         per_run: names of `reads` that are folders with one file a run, with the ending of these files. The files of runs that params.yaml
             no longer has are removed before the stage starts, so that they do not enter DVC's hash of the folder.
-        kinds: lists of `vlm_itl.core.code` of what settings choose, beside the stage's own: `detectors/${detector.kind}`.
+        kinds: lists of `vlm_itl.core.code` of what settings choose, beside the stage's own: `detectors/${detector.kind}`;
+            `judges/` stands for all judges.
     """
 
     reads: dict[str, File]
@@ -170,7 +171,8 @@ class Stage:
         """
         if any(Path(file.path) == LISTS for file in self.writes.values()):  # it is about to write them
             return []
-        return [LISTS / f"{path}.md5" for path in (module.replace(".", "/"), *map(fill, self.kinds))]
+        paths = (module.replace(".", "/"), *map(fill, self.kinds))
+        return [LISTS / (path if path.endswith("/") else f"{path}.md5") for path in paths]
 
     def _run(self, main: Callable[..., None], arguments: argparse.Namespace, module: str) -> None:
         keys = self.keys(arguments)

@@ -21,12 +21,12 @@ from scipy.special import expit
 
 from vlm_itl.core.coco import Coco
 from vlm_itl.core.redact import say
-from vlm_itl.judges.vlm import Asker, check_classes, make_backend
 from vlm_itl.judges.vlm.composing import Composer, Row, Subject
+from vlm_itl.judges.vlm.judging import Asker, check_classes, make_backend
 from vlm_itl.judges.vlm.questions import Answer, Backend, Question
 from vlm_itl.judges.vlm.reading import Outcome
+from vlm_itl.judges.vlm.settings import VlmJudge
 from vlm_itl.judges.vlm.store import Store
-from vlm_itl.settings import VlmJudge
 
 VARIANTS = ("again", "blank", "swapped")
 GREY = (128, 128, 128)

@@ -18,6 +18,7 @@ from vlm_itl.core.coco import Coco, by_image
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.matching import all_right, rightness
 from vlm_itl.judges.calibration import Calibrated, Fitted, weakest
+from vlm_itl.judges.verdict import Verdict
 from vlm_itl.loop.accepted import accepted_proposals
 from vlm_itl.settings import Prices
 
@@ -29,7 +30,7 @@ SURE = 1.645  # standard errors by which thresholds must save, held out: 5 % one
 
 
 def measure(
-    pool: Coco, proposals: list[Row], truth: Coco, verdicts: list[Row], at: float, prices: Prices
+    pool: Coco, proposals: list[Row], truth: Coco, verdicts: list[Verdict], at: float, prices: Prices
 ) -> tuple[Row, list[Row], list[Row]]:
     """Measure a judge on probes.
 
@@ -47,20 +48,20 @@ def measure(
     """
     shown, true = by_image(proposals), by_image(truth)
     names = {c["id"]: c["name"] for c in pool["categories"]}
-    said = {v["image_id"]: v for v in verdicts}
+    said = {v.image_id: v for v in verdicts}
     rows: list[Row] = []
     masks: list[tuple[float, bool]] = []
     for image in pool["images"]:
         verdict, instances = said[image["id"]], true[image["id"]]
         rows.append({
-            "kind": image["kind"], "iou": image.get("iou"), "approve": verdict["approve"], "log_odds": verdict["log_odds"],
-            "p": None if verdict["log_odds"] is None else float(expit(verdict["log_odds"])), "source": image["source_id"],
+            "kind": image["kind"], "iou": image.get("iou"), "approve": verdict.approve, "log_odds": verdict.log_odds,
+            "p": None if verdict.log_odds is None else float(expit(verdict.log_odds)), "source": image["source_id"],
             "right": all_right(shown[image["id"]], instances, at), "instances": sum(not a["iscrowd"] for a in instances),
             "classes": {names[a["category_id"]] for a in instances if not a["iscrowd"]},
         })  # fmt: skip
-        if verdict.get("log_odds_mask"):
+        if verdict.log_odds_mask:
             right = rightness(shown[image["id"]], instances, at)
-            masks += [(x, r) for x, r in zip(verdict["log_odds_mask"], right, strict=True) if x is not None and r is not None]
+            masks += [(x, r) for x, r in zip(verdict.log_odds_mask, right, strict=True) if x is not None and r is not None]
     sizes = {"1": (1, 1), "2-3": (2, 3), "4+": (4, 10**9)}
     numbers: Row = {
         **_numbers(rows),
@@ -156,17 +157,17 @@ class Probed:
     right: bool  # the accepted masks are all that there is
 
 
-def observations(pool: Coco, proposals: list[Row], truth: Coco, verdicts: list[Row], at: float) -> list[Probed]:
+def observations(pool: Coco, proposals: list[Row], truth: Coco, verdicts: list[Verdict], at: float) -> list[Probed]:
     """One for each verdict that decided on single masks."""
     shown, true = by_image(proposals), by_image(truth)
     source = {image["id"]: image["source_id"] for image in pool["images"]}
     result = []
     for v in verdicts:
-        if v.get("log_odds_mask") is not None:
-            rows, instances = shown[v["image_id"]], true[v["image_id"]]
+        if v.log_odds_mask is not None and v.accepted is not None:
+            rows, instances = shown[v.image_id], true[v.image_id]
             result.append(Probed(
-                source[v["image_id"]], v["log_odds_mask"], v["accepted"], v["log_odds_missing"], rightness(rows, instances, at),
-                all_right(accepted_proposals(rows, v["accepted"]), instances, at),
+                source[v.image_id], v.log_odds_mask, v.accepted, v.log_odds_missing, rightness(rows, instances, at),
+                all_right(accepted_proposals(rows, v.accepted), instances, at),
             ))  # fmt: skip
     return result
 

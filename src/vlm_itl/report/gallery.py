@@ -19,7 +19,7 @@ from vlm_itl.core.coco import Coco, by_image
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.matching import all_right, iou_matrix, on_crowd, partners, rightness, same_class, shared_numbers
 from vlm_itl.core.pictures import read_picture
-from vlm_itl.core.runs import simulated
+from vlm_itl.judges.verdict import Verdict
 from vlm_itl.judges.vlm import rendering
 from vlm_itl.loop.accepted import accepted_proposals
 from vlm_itl.settings import Gallery, Judge, Render, VlmJudge
@@ -30,15 +30,6 @@ MEANING: dict[GroupName, str] = {
     "right": "The judge decided as the oracle does.",
     "partly right": "It approved an image that is not right as a whole, but at least one accepted mask is.",
     "wrong": "It rejected a right image, or approved one without a right mask.",
-}
-KIND = {
-    "human": "simulated human",
-    "noisy": "simulated judge with errors",
-    "confidence": "rule: detector confidence",
-    "random": "rule: chance",
-    "always": "rule: approves everything",
-    "never": "rule: rejects everything",
-    "vlm": "vision-language model",
 }
 LONGEST = 720  # pixels of a picture's longer side on the page
 
@@ -102,7 +93,7 @@ class Content:
     groups: list[Group]
 
 
-def group_of(verdict: Row, proposals: list[Row], truth: list[Row], iou: float) -> GroupName:
+def group_of(verdict: Verdict, proposals: list[Row], truth: list[Row], iou: float) -> GroupName:
     """Where the verdict on one image belongs, against the oracle (`all_right` at mask IoU `iou`).
 
     What is compared is what would become labels: of a judge that decides on every proposal, those that it accepts.
@@ -111,19 +102,19 @@ def group_of(verdict: Row, proposals: list[Row], truth: list[Row], iou: float) -
         `right`: approved and all right, or rejected and not all right. `partly right`: approved, not all right, but at least one accepted
         mask is right (`rightness`). `wrong`: all right and rejected, or approved without one mask that is right.
     """
-    accepted = accepted_proposals(proposals, verdict.get("accepted"))
-    if verdict["approve"] == all_right(accepted, truth, iou):
+    accepted = accepted_proposals(proposals, verdict.accepted)
+    if verdict.approve == all_right(accepted, truth, iou):
         return "right"
-    return "partly right" if verdict["approve"] and True in rightness(accepted, truth, iou) else "wrong"
+    return "partly right" if verdict.approve and True in rightness(accepted, truth, iou) else "wrong"
 
 
-def choose(verdicts: list[Row], number: int, seed: int) -> list[Row]:
+def choose(verdicts: list[Verdict], number: int, seed: int) -> list[Verdict]:
     """At most `number` verdicts, in an order that depends on the seed and the image ids alone."""
-    return sorted(verdicts, key=lambda v: hashlib.sha256(f"{seed} {v['image_id']}".encode()).digest())[:number]
+    return sorted(verdicts, key=lambda v: hashlib.sha256(f"{seed} {v.image_id}".encode()).digest())[:number]
 
 
 def collect(
-    verdicts: list[Row], proposals: list[Row], pool: Coco, truth: Coco, images: Path, judge: Judge, iou: float, settings: Gallery
+    verdicts: list[Verdict], proposals: list[Row], pool: Coco, truth: Coco, images: Path, judge: Judge, iou: float, settings: Gallery
 ) -> Content:
     """Sort the images that were asked about and draw the chosen ones.
 
@@ -138,44 +129,44 @@ def collect(
     shown, instances = by_image(proposals), by_image(truth)
     rows = {image["id"]: image for image in pool["images"]}
     names = {row["id"]: row["name"] for row in pool["categories"]}
-    asked = [v for v in verdicts if v["asked"]]
-    sorted_out: dict[GroupName, list[Row]] = {name: [] for name in get_args(GroupName)}
+    asked = [v for v in verdicts if v.asked]
+    sorted_out: dict[GroupName, list[Verdict]] = {name: [] for name in get_args(GroupName)}
     for v in asked:
-        i = v["image_id"]
-        if i not in rows or len(shown.get(i, [])) != v["proposals"]:
+        i = v.image_id
+        if i not in rows or len(shown.get(i, [])) != v.proposals:
             raise UserError(f"image {i}: the verdict is not about this pool and these proposals")
         sorted_out[group_of(v, shown[i], instances.get(i, []), iou)].append(v)
     chosen = {name: choose(some, settings.per_group, settings.seed) for name, some in sorted_out.items()}
     look = judge.render if isinstance(judge, VlmJudge) else Render()
     with tqdm(total=sum(map(len, chosen.values())), desc="drawing the gallery", unit="image") as bar:
 
-        def card(verdict: Row) -> Card:
-            i = verdict["image_id"]
+        def card(verdict: Verdict) -> Card:
+            i = verdict.image_id
             pixels = read_picture(images / rows[i]["file_name"])
             made = draw(verdict, pixels, shown[i], instances.get(i, []), names, look, iou)
             bar.update()
             return replace(made, file_name=rows[i].get("original_name", ""))
 
         groups = [
-            Group(name, MEANING[name], len(some), sum(v["approve"] for v in some), [card(v) for v in chosen[name]])
+            Group(name, MEANING[name], len(some), sum(v.approve for v in some), [card(v) for v in chosen[name]])
             for name, some in sorted_out.items()
         ]
     model = None
     if isinstance(judge, VlmJudge):  # an absolute path is this machine's own
         model = Path(judge.model).name if Path(judge.model).is_absolute() else judge.model
     return Content(
-        kind=KIND[judge.kind], simulated=simulated(judge), model=model,
+        kind=judge.label, simulated=judge.simulated, model=model,
         by_instance=isinstance(judge, VlmJudge) and judge.unit == "instance", iou=iou, asked=len(asked),
         not_asked=len(verdicts) - len(asked), groups=groups,
     )  # fmt: skip
 
 
 def draw(
-    verdict: Row, pixels: rendering.Pixels, proposals: list[Row], truth: list[Row], names: dict[int, str], look: Render, iou: float
+    verdict: Verdict, pixels: rendering.Pixels, proposals: list[Row], truth: list[Row], names: dict[int, str], look: Render, iou: float
 ) -> Card:
     """One image's card: its pictures, and for each proposal and true mask what became of it."""
-    accepted = verdict.get("accepted")
-    decisions = accepted or [None] * len(proposals)
+    accepted = verdict.accepted
+    decisions: list[bool | None] = [*accepted] if accepted else [None] * len(proposals)
     own = partners(proposals, truth, iou, accepted)
     alone, free = rightness(proposals, truth, iou), on_crowd(proposals, truth, iou)
     single = [g for g in truth if not g.get("iscrowd", 0)]
@@ -184,7 +175,7 @@ def draw(
         "right" if partner is not None else "ignored" if crowd else "double" if fits else "wrong"
         for partner, fits, crowd in zip(own, alone, free)
     ]  # fmt: skip
-    p_mask = verdict.get("p_mask") or [None] * len(proposals)
+    p_mask = verdict.p_mask or [None] * len(proposals)
     listed = [
         Entry(k + 1, colour(k), names[row["category_id"]], states[k], float(best[k]), row["score"], decisions[k], p_mask[k])
         for k, row in enumerate(proposals)
@@ -203,10 +194,10 @@ def draw(
         pictures.insert(0, jpeg("Photograph", pixels))
     counted = [entry.state for entry in listed if entry.accepted is not False and entry.state != "ignored"]
     return Card(
-        image_id=verdict["image_id"],
-        decision="unparsed" if verdict.get("outcome") == "unparsed" else "approved" if verdict["approve"] else "rejected",
-        outcome=outcome(verdict["approve"], counted, true), p_approve=verdict["p_approve"], answer=readable(verdict["answer"] or ""),
-        reason=verdict.get("reason", ""), pictures=pictures, proposals=listed, instances=true,
+        image_id=verdict.image_id,
+        decision="unparsed" if verdict.outcome == "unparsed" else "approved" if verdict.approve else "rejected",
+        outcome=outcome(verdict.approve, counted, true), p_approve=verdict.p_approve, answer=verdict.answer or "",
+        reason=verdict.reason, pictures=pictures, proposals=listed, instances=true,
     )  # fmt: skip
 
 
@@ -234,11 +225,6 @@ def jpeg(caption: str, pixels: rendering.Pixels) -> Picture:
     picture, stream = rendering.settle(pixels, LONGEST), io.BytesIO()
     picture.save(stream, "JPEG", quality=85, subsampling=0)
     return Picture(caption, f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}", *picture.size)
-
-
-def readable(text: str) -> str:
-    """What UTF-8 cannot hold (half a surrogate pair) as a question mark."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def examples(content: Content, number: int) -> list[Row]:

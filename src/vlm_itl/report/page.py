@@ -25,7 +25,7 @@ from vlm_itl.core import timing
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import read_json, write_text
 from vlm_itl.core.redact import line, say
-from vlm_itl.core.runs import arm_of, called, draws, simulated
+from vlm_itl.core.runs import arm_of, called, draws
 from vlm_itl.experiments import study
 from vlm_itl.experiments.lineage import recorded, written
 from vlm_itl.metrics.rows import Answer, Arm, Comparison, Quality, read_comparison, read_quality
@@ -146,7 +146,7 @@ def verdicts(comparison: Comparison, settings: Settings) -> list[Verdict]:
 
     def rank(run: str) -> tuple[bool, bool]:
         judge = settings.judges[settings.runs[run].judge] if run in settings.runs else None
-        return judge is None or judge.kind in report.RULES, judge is not None and simulated(judge)
+        return judge is None or not judge.computes, judge is not None and judge.simulated
 
     return [Verdict(run, comparison.arms[run]) for run in sorted(comparison.arms, key=rank)]
 
@@ -247,7 +247,7 @@ def collect(settings: Settings, study_csv: Path | None = None, pooled_json: Path
     quality = {name: take_typed(Path(f"metrics/judge/{name}.json"), read_quality) for name in settings.runs}
     examples = {}
     for name, run in settings.runs.items():
-        if run.prev == "start" and settings.judges[run.judge].kind not in ("human", "always", "never"):
+        if run.prev == "start" and settings.judges[run.judge].examples:
             cards = take(Path(f"loop/{name}/examples.json"))
             if cards:
                 examples[name] = cards
@@ -276,9 +276,10 @@ def collect(settings: Settings, study_csv: Path | None = None, pooled_json: Path
         "in_words": report.PAYS,
         "verdicts": verdicts(comparison, settings) if comparison else [],
         "figures": figures,
-        "simulated_judges": {name for name, judge in settings.judges.items() if simulated(judge)},
-        "simulated": {name for name, run in settings.runs.items() if simulated(settings.judges[run.judge])},
+        "simulated_judges": {name for name, judge in settings.judges.items() if judge.simulated},
+        "simulated": {name for name, run in settings.runs.items() if settings.judges[run.judge].simulated},
         "kinds": {name: settings.judges[run.judge].kind for name, run in settings.runs.items()},
+        "looking": {name for name, run in settings.runs.items() if settings.judges[run.judge].looks},
         "detection": {name: found for name in runs if (found := take(Path(f"metrics/detection/{name}.json")))},
         "quality": {name: (q, with_intervals(q)) for name, q in quality.items() if q and not draws(settings.runs[name], settings.judges)},
         "probes": {name: found for name in settings.probed if (found := take(Path(f"metrics/probes/{name}.json")))},

@@ -14,13 +14,10 @@ from vlm_itl.core import typed
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import read_json
 from vlm_itl.core.redact import say
-from vlm_itl.core.runs import DRAWING, arm_of, called, chain, drawing_nothing, drawing_runs, draws, round_of, simulated
+from vlm_itl.core.runs import DRAWING, arm_of, called, chain, drawing_nothing, drawing_runs, draws, round_of
 from vlm_itl.metrics.rows import Against, Answer, Arm, Comparison, Estimate, read_comparison, read_quality, span
 from vlm_itl.report.points import Point
 from vlm_itl.settings import Calibration, Judge, Run, Settings, Verifier, VlmJudge, is_model_of, load
-
-RULES = ("human", "confidence", "random", "always", "never")  # kinds of judge that compute nothing worth counting
-
 
 Preparation = dict[str, float | None]  # what a judge computed before its first verdict: {part: seconds}, None where it is not known
 Timed = Callable[[str], float | None]  # machine seconds behind the output at a path, None where they were not measured here
@@ -63,7 +60,7 @@ def computing(settings: Settings, timed: Timed) -> dict[str, dict[str, float | N
     for name, run in runs.items():
         paid = {part for earlier in chain(runs, name)[:-1] for part in prepared[runs[earlier].judge]}
         rows[name] = {
-            "judge_seconds": 0.0 if judges[run.judge].kind in RULES else timed(f"loop/{name}/verdicts.jsonl"),
+            "judge_seconds": timed(f"loop/{name}/verdicts.jsonl") if judges[run.judge].computes else 0.0,
             "preparation_seconds": added(seconds for part, seconds in prepared[run.judge].items() if part not in paid),
         }
     return rows
@@ -147,7 +144,7 @@ def summarise(
             judge_recall=quality.recall if quality else None,
             judge_specificity=quality.specificity if quality else None,
             label_precision=quality.precision if quality else None,
-            simulated=name != "start" and simulated(judges[runs[name].judge]),
+            simulated=name != "start" and judges[runs[name].judge].simulated,
         )
     return rows
 
@@ -274,7 +271,7 @@ def answers(comparison: Comparison, names: dict[str, str]) -> list[str]:
 
 def labels(runs: dict[str, Run], judges: dict[str, Judge]) -> dict[str, str]:
     """How a run is called in a figure: a simulated judge's numbers are named so wherever they stand."""
-    return {name: called(name, simulated(judges[run.judge])) for name, run in runs.items()}
+    return {name: called(name, judges[run.judge].simulated) for name, run in runs.items()}
 
 
 def curve(summary: Summary, runs: dict[str, Run], judges: dict[str, Judge]) -> list[Point]:

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from vlm_itl.core.fields import MAX_PIXELS, Fraction, KindOf, Model, Seed
-from vlm_itl.settings.registry import SOURCES
+from vlm_itl.registry import SOURCES
 
 
 class Synthetic(Model):

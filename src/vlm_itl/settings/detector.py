@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from vlm_itl.core.fields import KindOf, Model, Probability, Steps
-from vlm_itl.settings.registry import DETECTORS
+from vlm_itl.registry import DETECTORS
 
 
 class Detector(Model):

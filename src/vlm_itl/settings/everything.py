@@ -9,10 +9,11 @@ from pydantic import Field
 
 from vlm_itl.core.fields import Model, Name, Seed
 from vlm_itl.core.runs import arm_of, chain
+from vlm_itl.judges.vlm.settings import VlmJudge, is_model_of
 from vlm_itl.settings.data import Data, Select, Split
 from vlm_itl.settings.detector import Detector, Predict, Training
 from vlm_itl.settings.evaluation import Compare, Evaluate
-from vlm_itl.settings.judges import Judge, VlmJudge, is_model_of
+from vlm_itl.settings.judges import Judge
 from vlm_itl.settings.probes import Calibration, HoldBack, Probes, Verifier
 from vlm_itl.settings.report import Gallery, Report
 from vlm_itl.settings.runs import Run
@@ -110,7 +111,7 @@ class Settings(Model):
                     )
         if self.compare.reference not in self.judges:
             return "compare.reference", f"no judge '{self.compare.reference}' in judges (there are: {', '.join(self.judges)})"
-        if self.judges[self.compare.reference].kind == "never":
+        if not self.judges[self.compare.reference].takes_part:
             return "compare.reference", f"the judge '{self.compare.reference}' looks at nothing, so no arm can be held against it"
         if self.compare.negative_control is not None and self.compare.negative_control not in self.judges:
             return "compare.negative_control", f"no judge '{self.compare.negative_control}' in judges {known}; null: no such control"

@@ -22,9 +22,9 @@ from vlm_itl.core.fields import Model
 from vlm_itl.core.files import read_regular
 from vlm_itl.core.redact import printable
 from vlm_itl.detectors.mask_rcnn.shipped import drawn_weights
+from vlm_itl.judges.vlm.settings import VlmJudge, is_model_of
+from vlm_itl.registry import JUDGES, SOURCES
 from vlm_itl.settings.everything import Settings
-from vlm_itl.settings.judges import VlmJudge, is_model_of
-from vlm_itl.settings.registry import SOURCES
 from vlm_itl.settings.teachers import Sam3
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def load(path: Path = Path("params.yaml")) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         # a discriminated union puts its tag into the location; the user's file has no such key
-        kinds = {"human", "noisy", "confidence", "random", "always", "never", "vlm", "grounded-sam2", "sam3"}
+        kinds = {*JUDGES, "grounded-sam2", "sam3"}
         loc = [printable(str(part)) for part in first["loc"] if part != "[key]"]
         if len(loc) > 2 and loc[0] in ("judges", "autolabels") and loc[2] in kinds:
             del loc[2]
@@ -187,10 +187,14 @@ def needed_files(settings: Settings) -> Iterator[tuple[str, str]]:
     for name, verifier in settings.verifiers.items():
         asked |= {name: f"verifiers.{name}", verifier.base: f"verifiers.{name}.base"}
     for name, key in asked.items():
-        judge, prompt = settings.judges[name], Path("judges") / name / "prompt.txt"
+        judge, folder = settings.judges[name], Path("judges") / name
         calibrated = isinstance(judge, VlmJudge) and judge.calibrated
-        if not prompt.is_file() and not calibrated:  # a calibrated judge asks what the probed one was asked
-            yield key, f"the judge '{name}' has no question; write {prompt}"
+        if not folder.is_dir() and not calibrated:  # of a calibrated one the stage that writes its calibration makes it
+            make = f"mkdir -p {folder} && touch {folder}/.gitkeep"
+            yield key, f"the judge '{name}' has no folder, which DVC needs though it be empty; `{make}` makes it"
+        if isinstance(judge, VlmJudge) and not calibrated and not judge.prompt.strip():
+            # a calibrated judge asks what the probed one was asked
+            yield f"judges.{name}.prompt", f"the judge '{name}' has no question; write one (docs/guides/vlm-judges.md)"
         trained_here = isinstance(judge, VlmJudge) and any(is_model_of(verifier, judge.model) for verifier in settings.verifiers)
         if isinstance(judge, VlmJudge) and judge.backend == "transformers" and not trained_here:
             yield from _model(f"judges.{name}.model", judge.model, judge.revision)

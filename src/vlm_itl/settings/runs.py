@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from vlm_itl.core.fields import KindOf, Model, Name
-from vlm_itl.settings.registry import POLICIES
+from vlm_itl.registry import POLICIES
 
 if TYPE_CHECKING:
     from vlm_itl.loop.policy import Policy

@@ -17,9 +17,9 @@ from vlm_itl.core.code import used_by
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.pictures import Pixels, read_picture
 from vlm_itl.core.redact import say
+from vlm_itl.registry import TEACHERS
 from vlm_itl.resume.progress import Progress, digest_of
 from vlm_itl.settings import GroundedSam2, Sam3
-from vlm_itl.settings.registry import TEACHERS
 from vlm_itl.teachers.pseudo_labels import Found
 
 Row = dict[str, Any]

@@ -30,7 +30,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from vlm_itl.core.coco import decode
-from vlm_itl.core.files import read_text, write_json
+from vlm_itl.core.files import write_json
 from vlm_itl.core.matching import iou_matrix
 from vlm_itl.core.redact import say
 from vlm_itl.data.synthetic.dataset import write_dataset
@@ -38,7 +38,7 @@ from vlm_itl.data.synthetic.things import CATEGORIES
 from vlm_itl.judges.vlm import rendering
 from vlm_itl.judges.vlm.transformers_backend import TransformersBackend
 from vlm_itl.probes.metrics import auroc
-from vlm_itl.settings import Render, VlmJudge
+from vlm_itl.settings import Render, VlmJudge, load
 from vlm_itl.verifier.batches import Asking, Batch, Batches, answer_loss, first_logits, loader
 from vlm_itl.verifier.examples import Example, Examples
 
@@ -149,11 +149,10 @@ class Teacher:
 
 
 def train(
-    out: Path, prompt: Path, scenes: int, steps: int, size: int, rate: float, seed: int, start: Path | None = None
+    out: Path, text: str, scenes: int, steps: int, size: int, rate: float, seed: int, start: Path | None = None
 ) -> dict[str, Any]:  # fmt: skip
     """Draw scenes, train from random weights or from those of `start`, save to `out`; AUROC on scenes held out."""
     torch.manual_seed(seed)
-    text = read_text(prompt)
     if start is None:
         make(out, text)
     settings = VlmJudge(kind="vlm", model=str(start or out), unit="instance", render=RENDER, dtype="float32", device="cpu")
@@ -202,14 +201,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the model")
     parser.add_argument("--start", type=Path, help="folder of a model to go on from; random weights where it is left out")
-    parser.add_argument("--prompt", type=Path, default=Path("judges/vlm/prompt.txt"), help="what it is taught to answer")
+    parser.add_argument("--judge", default="vlm", help="the judge in params.yaml whose question it is taught (default %(default)s)")
     parser.add_argument("--scenes", type=int, default=5000)
     parser.add_argument("--steps", type=int, default=3200)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=0.002)
     parser.add_argument("--seed", type=int, default=1000, help="of scenes, weights and examples; not that of an experiment's data")
     a = parser.parse_args()
-    numbers = train(a.out, a.prompt, a.scenes, a.steps, a.batch_size, a.learning_rate, a.seed, a.start)
+    judge = load().judges.get(a.judge)
+    if not isinstance(judge, VlmJudge):
+        parser.error(f"--judge: params.yaml has no judge '{a.judge}' of kind vlm")
+    numbers = train(a.out, judge.prompt, a.scenes, a.steps, a.batch_size, a.learning_rate, a.seed, a.start)
     say(f"AUROC on 400 other scenes: masks {numbers['mask']}, missing {numbers['missing']}")
 
 

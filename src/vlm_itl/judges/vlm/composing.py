@@ -10,7 +10,7 @@ from vlm_itl.core.coco import Coco, by_image
 from vlm_itl.core.pictures import read_picture
 from vlm_itl.judges.vlm import rendering
 from vlm_itl.judges.vlm.questions import Question, fill, sections
-from vlm_itl.settings import VlmJudge
+from vlm_itl.judges.vlm.settings import VlmJudge
 
 Row = dict[str, Any]
 Kind = Literal["image", "mask", "missing"]  # all proposals as a whole; one proposal alone; whether others are missing

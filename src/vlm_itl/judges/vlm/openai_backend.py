@@ -24,8 +24,8 @@ from vlm_itl.core.errors import UserError
 from vlm_itl.core.redact import hide, redact, say
 from vlm_itl.judges.vlm.fleet import Fleet, NoAnswer, Told
 from vlm_itl.judges.vlm.questions import Answer, Question, asking, option_of, word
+from vlm_itl.judges.vlm.settings import VlmJudge
 from vlm_itl.judges.vlm.store import Store
-from vlm_itl.settings import VlmJudge
 
 IMPOSSIBLE = -9999.0  # vLLM's logarithm of a probability of zero
 T = TypeVar("T")

@@ -11,7 +11,7 @@ import PIL.Image
 from scipy.special import expit
 
 from vlm_itl.core.errors import UserError
-from vlm_itl.settings import VlmJudge
+from vlm_itl.judges.vlm.settings import VlmJudge
 
 MOST_TOKENS = 10**8  # of one answer
 

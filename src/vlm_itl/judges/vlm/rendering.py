@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as mask_util
 
 from vlm_itl.core.pictures import Pixels
-from vlm_itl.settings import Render
+from vlm_itl.judges.vlm.settings import Render
 
 # distinct from each other on light and on dark ground; after Kelly (1965), "Twenty-two colors of maximum contrast", without black and white
 COLOURS = np.array(

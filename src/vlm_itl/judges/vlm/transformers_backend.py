@@ -32,7 +32,7 @@ from vlm_itl.core.processor import chosen
 from vlm_itl.core.redact import say
 from vlm_itl.judges.vlm.questions import Answer, Question, asking, option_of
 from vlm_itl.judges.vlm.reading import MARK, opened
-from vlm_itl.settings import VlmJudge
+from vlm_itl.judges.vlm.settings import VlmJudge
 
 KEY = "judges: model"  # of params.yaml
 RENDERING = 10  # seconds that a chat template may take, which comes with the model and may be a stranger's

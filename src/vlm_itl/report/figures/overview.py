@@ -17,10 +17,11 @@ from pycocotools import mask as mask_util
 
 from vlm_itl.core.coco import by_image
 from vlm_itl.core.errors import UserError
-from vlm_itl.core.files import read_json, read_jsonl, write_json
+from vlm_itl.core.files import read_json, write_json
 from vlm_itl.core.pictures import Pixels, read_picture
 from vlm_itl.core.redact import say
 from vlm_itl.core.runs import DRAWING, drawing_runs
+from vlm_itl.judges.verdict import Verdict, read
 from vlm_itl.metrics.rows import Comparison, read_comparison, span
 from vlm_itl.report import summary as report
 from vlm_itl.report.figures import COLOURS, SOFT, canvas, plain, save, styles
@@ -34,7 +35,7 @@ SVG, ANSWERS = Path("docs/overview.svg"), Path("docs/overview.json")
 ACCEPTED, REFUSED = COLOURS[6], COLOURS[2]
 
 
-def examples(verdicts: list[Row], proposals: list[Row], seed: int) -> list[Row]:
+def examples(verdicts: list[Verdict], proposals: list[Row], seed: int) -> list[Row]:
     """An approved and a rejected image with at least three proposals each, the first of them in the gallery's order.
 
     Returns:
@@ -43,13 +44,11 @@ def examples(verdicts: list[Row], proposals: list[Row], seed: int) -> list[Row]:
     shown = by_image(proposals)
     found = []
     for approve in (True, False):
-        some = [v for v in verdicts if v["asked"] and v["approve"] == approve and v["proposals"] >= 3]
+        some = [v for v in verdicts if v.asked and v.approve == approve and v.proposals >= 3]
         for v in choose(some, 1, seed):
-            own = shown[v["image_id"]]
-            accepted = v.get("accepted", [True] * len(own))  # of a verdict on the image as a whole
-            found.append(
-                {"image_id": v["image_id"], "approve": approve, "masks": [row["segmentation"] for row in own], "accepted": accepted}
-            )
+            own = shown[v.image_id]
+            accepted = [True] * len(own) if v.accepted is None else v.accepted  # of a verdict on the image as a whole
+            found.append({"image_id": v.image_id, "approve": approve, "masks": [row["segmentation"] for row in own], "accepted": accepted})
     return found
 
 
@@ -131,7 +130,7 @@ def main(argv: list[str] | None = None) -> None:
         if RUN not in settings.runs:
             raise UserError(f"params.yaml: runs: the picture shows the answers of '{RUN}', and there is no such run")
         proposals = read_json(Path("loop", settings.runs[RUN].prev, "proposals.json"))
-        answers = examples(read_jsonl(Path("loop", RUN, "verdicts.jsonl")), proposals, settings.gallery.seed)
+        answers = examples(read(Path("loop", RUN, "verdicts.jsonl")), proposals, settings.gallery.seed)
         if len(answers) < 2:
             raise UserError(f"loop/{RUN}/verdicts.jsonl: no approved, or no rejected image with three masks or more to show")
         draw(Path(), answers, SVG)

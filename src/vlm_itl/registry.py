@@ -4,6 +4,16 @@ The classes are loaded when they are asked for, since some of them load torch. N
 nothing stale: a stage depends on the code of the kind that its settings name (`vlm_itl.core.code`).
 """
 
+JUDGES = {
+    "human": "vlm_itl.judges.human:HumanJudge",
+    "noisy": "vlm_itl.judges.noisy:NoisyJudge",
+    "confidence": "vlm_itl.judges.confidence:ConfidenceJudge",
+    "random": "vlm_itl.judges.chance:RandomJudge",
+    "always": "vlm_itl.judges.constant:AlwaysJudge",
+    "never": "vlm_itl.judges.constant:NeverJudge",
+    "vlm": "vlm_itl.judges.vlm.settings:VlmJudge",
+}
+
 DETECTORS = {
     "mask_rcnn": "vlm_itl.detectors.mask_rcnn.detector:MaskRcnn",
     "blobs": "vlm_itl.detectors.blobs:Blobs",
