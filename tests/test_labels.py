@@ -30,7 +30,7 @@ def start():
 
 def update(name, run, old, pool, proposals, verdicts, truth, log, iou):
     policy = resolve_name(POLICIES[run.policy])()
-    return update_by(name, run, policy, old, pool, proposals, judged(verdicts), truth, log, iou)
+    return update_by(name, run, policy, old, pool, proposals, verdicts, truth, log, iou)
 
 
 def verdict(image_id, approve, asked=True, actor="human"):

@@ -9,7 +9,6 @@ from pkgutil import resolve_name
 import pytest
 from conftest import ROOT, instance
 from ruamel.yaml import YAML
-from vlm_itl.loop.judged import judged
 
 from stages import update
 from vlm_itl.core.code import used_by
@@ -163,4 +162,4 @@ def test_a_policy_that_does_not_say_that_it_sees_the_truth_does_not():
     pool = {"images": [{"id": 1}], "annotations": [], "categories": []}
     truth = {**pool, "annotations": [instance(BOX, 1, 1)]}
     with pytest.raises(TypeError, match="sees_truth = True"):
-        of("a", Run(judge="human", prev="start"), Peeps(), {**pool, "images": []}, pool, [], judged([]), truth, [], 0.6)
+        of("a", Run(judge="human", prev="start"), Peeps(), {**pool, "images": []}, pool, [], [], truth, [], 0.6)

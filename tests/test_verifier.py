@@ -18,7 +18,6 @@ import pytest
 from conftest import ROOT, instance
 from PIL import Image
 from scipy.special import expit, logit
-from vlm_itl.loop.judged import judged
 
 from vlm_itl.core.coco import decode, encode
 from vlm_itl.core.errors import UserError

@@ -19,7 +19,6 @@ import pytest
 import tiny_vlm
 from conftest import ROOT, clear_proxies, instance
 from ruamel.yaml import YAML
-from vlm_itl.loop.judged import judged
 from vlm_server import VlmServer
 
 from vlm_itl.core.errors import UserError

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from vlm_itl.loop.accepted import accepted_proposals
-from vlm_itl.loop.judged import Judged
+from vlm_itl.judges.verdict import Verdict
 from vlm_itl.loop.labels import Source
 
 Rows = list[dict[str, Any]]
@@ -31,7 +31,7 @@ class Shown:
 
     image: dict[str, Any]
     proposals: Rows
-    verdict: Judged | None
+    verdict: Verdict | None
     truth: Rows | None
     iou: float
 

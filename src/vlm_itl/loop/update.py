@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from vlm_itl.core.coco import Coco, by_image, empty_like, first
 from vlm_itl.core.errors import UserError
 from vlm_itl.loop.annotation_log import Entry, Log, drawn
-from vlm_itl.loop.judged import Judged
+from vlm_itl.judges.verdict import Verdict
 from vlm_itl.loop.labels import add
 from vlm_itl.loop.policy import Outcome, Policy, Shown
 
@@ -23,7 +23,7 @@ def update(
     labels: Coco,
     pool: Coco,
     proposals: list[dict[str, Any]],
-    verdicts: Sequence[Judged],
+    verdicts: Sequence[Verdict],
     truth: Coco | None,
     log: Log,
     iou: float,
@@ -69,7 +69,7 @@ def update(
     return new_labels, new_pool, [*log, *charged(name, run.judge, verdicts, outcomes)]
 
 
-def charged(run: str, judge: str, verdicts: Sequence[Judged], outcomes: Sequence[Outcome]) -> Log:
+def charged(run: str, judge: str, verdicts: Sequence[Verdict], outcomes: Sequence[Outcome]) -> Log:
     """What was done in a round, as entries of the log; what did not happen has none.
 
     Args:
