@@ -32,7 +32,7 @@ from vlm_itl.core.coco import decode, encode
 from vlm_itl.core.errors import UserError
 from vlm_itl.settings import GroundedSam2, Sam3
 from vlm_itl.teachers.grounded_sam2 import GroundedSam2Teacher, sentence
-from vlm_itl.teachers.pseudo_labels import Found, suppress
+from vlm_itl.teachers.pseudo_labels import FoundInstance, suppress
 
 CAPTIONS = {"bird": "a Red bird", "book": "book."}
 
@@ -420,7 +420,7 @@ def test_no_numbers_are_not_taken_for_no_instances(models, data, tmp_path, part)
 
 def test_results_fall_by_score_and_leave_empty_masks_out():
     full, none = np.ones((4, 5), bool), np.zeros((4, 5), bool)
-    rows = autolabel.to_results(7, [Found(0, 0.25, full), Found(1, 0.5, none), Found(1, 0.75, full, 0.9)], [16, 84])
+    rows = autolabel.to_results(7, [FoundInstance(0, 0.25, full), FoundInstance(1, 0.5, none), FoundInstance(1, 0.75, full, 0.9)], [16, 84])
     assert rows == [
         {
             "image_id": 7,
