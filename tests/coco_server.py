@@ -8,6 +8,7 @@ import http.server
 import json
 import socket
 import struct
+import threading
 import time
 import zipfile
 from collections import Counter
@@ -86,6 +87,7 @@ class CocoServer(LoopbackServer):
         self.sent = 0  # bytes of bodies
         self.open_now = self.most_open = 0
         self.on_request = lambda path: None
+        self.stalled = threading.Event()  # half a body is sent, and no more comes
 
     def do_HEAD(self, handler: http.server.BaseHTTPRequestHandler) -> None:
         path = self.folder / handler.path.lstrip("/")
@@ -153,6 +155,7 @@ class CocoServer(LoopbackServer):
             handler.wfile.flush()
             handler.close_connection = True
             if fault == "stall":
+                self.stalled.set()
                 self.closing.wait(60)
             elif fault == "reset":  # a lingering time of zero makes the kernel send RST
                 handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

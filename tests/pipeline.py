@@ -87,7 +87,8 @@ class Clone:
             words, cwd=self.folder, env={**self.env, **more_env}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             timeout=900,
         )  # fmt: skip
-        assert not check or done.returncode == 0, f"{' '.join(words)}\n{done.stdout}"
+        if check:
+            assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}"
         return done
 
     def commit(self, message: str) -> None:

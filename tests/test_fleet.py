@@ -214,19 +214,39 @@ def test_servers_of_different_models_are_refused(server):
 
 
 def test_a_server_that_comes_back_with_another_model_stays_out(tmp_path, capfd):
+    """The other server does not answer before that is said, so that there are questions left to ask it."""
     with VlmServer(0.02) as first, VlmServer(0.02) as second:
         dying = threading.Lock()
+        said: list[str] = []
+
+        def heard(words: str) -> bool:
+            end = time.monotonic() + 50
+            while words not in "".join(said) and time.monotonic() < end:
+                said.extend(capfd.readouterr())
+                time.sleep(0.01)
+            return words in "".join(said)
+
+        def die_and_return() -> None:
+            second.stop()
+            heard(f"{second.url} is left out")
+            second.restart()
+            heard(f"{second.url} stays out: it serves another model now")
+            first.gate.set()
+
+        other = threading.Thread(target=die_and_return)
 
         def dies(_request):
             if len(second.requests) >= 5 and dying.acquire(blocking=False):
                 second.models = [{"id": "m", "root": "m-awq"}]
-                threading.Thread(target=lambda: (second.stop(), time.sleep(0.2), second.restart())).start()
+                first.gate.clear()
+                other.start()
             return 0.8
 
         second.p_of = dies
-        assert len(ask(backend(first, second), many(200))) == 200
+        assert len(ask(backend(first, second, timeout=60), many(200))) == 200
+        other.join()
         assert len(second.requests) <= 5 + 4
-    assert f"{second.url} stays out: it serves another model now" in "".join(capfd.readouterr())
+        assert heard(f"{second.url} stays out: it serves another model now")
 
 
 def test_stored_answers_need_no_server(server, tmp_path):

@@ -101,7 +101,8 @@ def ends_well(name: str, reader: Callable[[], Any], refusals: tuple[type[Excepti
     finally:
         SLOWEST[name] = max(SLOWEST[name], time.perf_counter() - start)
     assert said.isprintable()  # one line, too
-    assert KEY not in said or "server" not in name
+    if "server" in name:
+        assert KEY not in said
     return None
 
 
@@ -267,7 +268,8 @@ def test_rle(counts):
     rle = ends_well("RLE of numbers", lambda: to_rle({"size": [40, 50], "counts": counts}, (40, 50), "file.json: annotation 1"))
     if rle is not None:
         assert (check_rle(rle, (40, 50)) == by_hand([int(n) for n in counts])).all()
-    assert rle is not None or any(type(n) is not int or n < 0 for n in counts) or sum(counts) != 2000
+    if all(type(n) is int and n >= 0 for n in counts) and sum(counts) == 2000:
+        assert rle is not None
 
 
 RLE_TEXT = st.text(alphabet=[chr(c) for c in range(40, 116)], max_size=40)
@@ -278,10 +280,10 @@ def test_compressed_rle(runs, at, taken, put):
     packed = mask_util.frPyObjects({"size": [40, 50], "counts": runs}, 40, 50)["counts"].decode()
     counts = packed[:at] + put + packed[at + taken :]
     rle = ends_well("compressed RLE", lambda: to_rle({"size": [40, 50], "counts": counts}, (40, 50), "file.json: annotation 1"))
-    if rle is not None:
-        mask = check_rle(rle, (40, 50))
-        assert counts != packed or (mask == by_hand(runs)).all()
-    assert rle is not None or counts != packed
+    mask = check_rle(rle, (40, 50)) if rle is not None else None
+    if counts == packed:
+        assert mask is not None
+        assert (mask == by_hand(runs)).all()
 
 
 @pytest.fixture(scope="module")
@@ -443,7 +445,8 @@ def test_rows_of_the_store(store, row, kind):
     assert all(isinstance(text, str) for text in answer.samples)
     assert isinstance(answer.samples, list | tuple)
     store.put("again", answer)
-    assert answer.p_approve is None or 0 <= answer.p_approve <= 1
+    if answer.p_approve is not None:
+        assert 0 <= answer.p_approve <= 1
 
 
 words = st.one_of(
@@ -477,7 +480,8 @@ def test_verdicts(tmp_path_factory, lines):
     path = tmp_path_factory.getbasetemp() / "verdicts.jsonl"
     path.write_bytes(b"\n".join(lines))
     rows = ends_well("verdicts", lambda: verdict.read(path))
-    assert rows is None or all(isinstance(row, Verdict) for row in rows)
+    for row in rows or []:
+        assert isinstance(row, Verdict)
 
 
 @fuzz("JSON files", content=st.one_of(spoiled({"threshold": 1.5, "of": {"prompt": "Is it?"}}), st.binary(max_size=60)))
@@ -501,7 +505,8 @@ def test_prompts(prompt, names):
 
     for text in ends_well("prompts", reader) or []:
         assert text.strip()
-        assert "{options}" not in text or any("{options}" in name for name in names)
+        if not any("{options}" in name for name in names):
+            assert "{options}" not in text
 
 
 # --- settings ---

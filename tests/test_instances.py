@@ -15,10 +15,10 @@ from pycocotools import mask as mask_util
 
 from vlm_itl.core.coco import decode
 from vlm_itl.core.errors import UserError
-from vlm_itl.data import local
 from vlm_itl.data.instances import normalise, parse_instances, picture_problem, read_instances, renumbered, to_rle
+from vlm_itl.data.local import LocalSource
 from vlm_itl.data.selection import category_ids
-from vlm_itl.settings import Local, Select
+from vlm_itl.settings import Data, Local, Select
 
 
 def read(path):
@@ -38,7 +38,8 @@ def prepare(path, images, target):
     (path.parent / "good.json").write_text(json.dumps(content))
     parts = {name: {"annotations": f.name, "images": i.name} for name, f, i in
              (("train", path, images), ("test", path.parent / "good.json", test))}  # fmt: skip
-    return local.prepare(target, path.parent, Local(**parts), Select(categories=["bird", "book"], min_area=0), 0)
+    data = Data(source="local", root=str(path.parent), local=Local(**parts))
+    return LocalSource(data).fetch(target, path.parent, Select(categories=["bird", "book"], min_area=0))
 
 
 def test_good_data_is_normalised(raw_coco):

@@ -199,11 +199,9 @@ def test_questions_are_made_as_they_are_needed(server):
             yield k, Question(f"q {k}", ())
 
     back = backend(server, concurrency=2)
-    answers = back.ask(questions())
-    next(answers)
-    time.sleep(0.3)
-    assert len(made) <= 10
-    answers.close()
+    for answered, _ in enumerate(back.ask(questions()), 1):
+        assert len(made) <= answered + 10
+    assert answered == len(made) == 100
 
 
 def test_the_key_reaches_the_server_and_nothing_else(server, tmp_path, monkeypatch, capfd):
@@ -430,7 +428,7 @@ def test_a_server_that_calls_the_most_tokens_otherwise(server):
 
 
 def test_seconds_are_wall_time_and_come_from_the_store_as_they_were(server, tmp_path):
-    """Sixteen questions of 0.2 s each, eight at once: 0.4 s, and not 3.2."""
+    """Sixteen questions of 0.2 s each, eight at once: 0.4 s at least, and not their sum, which is more than the time that passed."""
     server.latency = 0.2
     many = [Question(f"q {k}", ()) for k in range(16)]
     took = []
@@ -442,7 +440,6 @@ def test_seconds_are_wall_time_and_come_from_the_store_as_they_were(server, tmp_
         took.append((asker.counts, time.perf_counter() - start))
     (first, wall), (second, _) = took
     assert 0.4 <= first["seconds"] <= wall
-    assert first["seconds"] < 1.6
     assert first["machines"] == 1
     assert second == first
     assert len(server.requests) == 16

@@ -14,9 +14,9 @@ from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 from ruamel.yaml import YAML
 
-from vlm_itl.data import local
 from vlm_itl.data.instances import normalise, picture_problem, read_instances
-from vlm_itl.settings import Local, Select, load
+from vlm_itl.data.local import LocalSource
+from vlm_itl.settings import Data, Local, Select, load
 
 pytestmark = pytest.mark.skipif(not PHOTOS.exists(), reason=f"no COCO photographs in ../{PHOTOS.relative_to(ROOT.parent)}")
 CLASSES = ["person", "chair", "car", "book", "bird"]
@@ -56,7 +56,8 @@ def test_every_instance_arrives_with_its_own_mask(tmp_path):
         categories=[c["name"] for c in original.cats.values()], min_area=0, max_train_images_per_class=None, max_test_images_per_class=None
     )
     part = {"annotations": "instances.json", "images": "images"}
-    parts, notes = local.prepare(tmp_path, PHOTOS, Local(train=part, test_fraction=0.3), choice, 0)
+    data = Data(source="local", root=str(PHOTOS), local=Local(train=part, test_fraction=0.3))
+    parts, notes = LocalSource(data).fetch(tmp_path, PHOTOS, choice)
     train, test = parts["train"], parts["test"]
     ours = {a["original_id"]: a for a in train["annotations"] + test["annotations"]}
     shown = {a["image_id"] for a in original.anns.values() if not a["iscrowd"]}

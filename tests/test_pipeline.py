@@ -142,7 +142,8 @@ def test_a_queue_of_experiments_and_the_table_of_them(first, tmp_path):
         assert "report" in stages
         again = {name.split("@")[0] for name in stages}
         assert not again & {"download", "split"}
-        assert "pretrain" in stages or not again & {"judge", "train", "predict"}
+        if "pretrain" not in stages:
+            assert not again & {"judge", "train", "predict"}
     assert "judges.human.iou" in first.run("dvc", "queue", "logs", "bad").stdout
     tables = ["--csv", str(tmp_path / "study.csv"), "--pooled", str(tmp_path / "pooled.json")]
     said = first.run(sys.executable, "-m", "vlm_itl.experiments.study", *tables, "--commits", "-1", PYTHONPATH="src").stdout

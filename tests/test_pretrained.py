@@ -166,7 +166,7 @@ BROKEN = {
 def test_broken_folders_say_so_in_one_line(folder, case):
     name, content = BROKEN[case]
     (folder / name).write_bytes(content.encode("utf-8", "surrogateescape"))
-    assert said(folder).startswith("params.yaml: judges: model: ") or case.startswith("an index")
+    assert said(folder).startswith("params.yaml: judges: model: ")
 
 
 def test_a_pipe_in_the_folder_does_not_hang(folder):

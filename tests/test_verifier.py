@@ -251,7 +251,7 @@ def test_thresholds_and_a_person_between_them(tmp_path, pictures, person):
             {**data, "images": [], "annotations": []},
             pool,
             proposals(data),
-            judged(rows),
+            rows,
             None,
             [],
             0.6,

@@ -10,8 +10,10 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from dataclasses import replace
 from multiprocessing.pool import ThreadPool
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -459,16 +461,22 @@ def stage(tmp_path, pool, params: VlmJudge) -> list[str]:
     ]  # fmt: skip
 
 
+def stored(path: Path) -> int:
+    """How many answers are in a store."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        return db.execute("SELECT COUNT(*) FROM answers").fetchone()[0]
+
+
 def test_kill_9_in_mid_judgement_then_again(server, pool, images, tmp_path):
     command = stage(tmp_path, pool, settings(server, one_at_a_time=True))
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     server.faults = [None, None, "silent"]
     process = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for _ in range(600):
-        if len(server.requests) == 3:
-            break
-        time.sleep(0.1)
-    time.sleep(0.3)
+    end = time.monotonic() + 120
+    while len(server.requests) < 3 or stored(tmp_path / "scratch/answers/answers.sqlite") < 2:
+        assert time.monotonic() < end
+        assert process.poll() is None
+        time.sleep(0.05)
     process.kill()
     process.wait()
     assert not (tmp_path / "out/verdicts.jsonl").exists()
@@ -493,7 +501,8 @@ def test_a_tiny_model_judges(pool, images, tmp_path, unit):
     s = VlmJudge(kind="vlm", model=str(model), device="cpu", dtype="float32", unit=unit, min_mass=0, batch_size=2)
     store = vlm.Store(tmp_path / "store")
     verdicts, identity, took = vlm.judge(pool, PROPOSALS, images, INSTANCES, s, store)
-    assert len({v.p_approve for v in verdicts if v.asked and v.p_approve is not None}) > 1 or unit == "instance"
+    if unit == "image":
+        assert len({v.p_approve for v in verdicts if v.asked and v.p_approve is not None}) > 1
     assert took["questions"] >= (4 if unit == "image" else 5)
     assert vlm.judge(pool, PROPOSALS, images, INSTANCES, s, store) == (verdicts, identity, took)
     assert identity["revision"] != "folder"

@@ -129,9 +129,9 @@ def check_archive(archive: Path, md5: str) -> None:
     Raises:
         UserError: it has another.
     """
-    found = feed(hashlib.md5(), archive).hexdigest()
-    if found != md5:
-        raise UserError(f"{archive}: md5 is {found}, the published archive's {md5}; get it again: git checkout data.dvc && dvc repro")
+    actual = feed(hashlib.md5(), archive).hexdigest()
+    if actual != md5:
+        raise UserError(f"{archive}: md5 is {actual}, the published archive's {md5}; get it again: git checkout data.dvc && dvc repro")
 
 
 def read_member(archive: Path, member: str) -> bytearray:
@@ -221,6 +221,6 @@ def _fetch(
 
 def _store(base: str | None, url: str) -> Path:
     """The store's folder for a server: mirrors are not mixed, and a password in a URL does not become a name."""
-    parts = urlsplit(base or url)
-    name = f"{parts.hostname or ''}:{parts.port or ''}{parts.path if base else ''}"
+    address = urlsplit(base or url)
+    name = f"{address.hostname or ''}:{address.port or ''}{address.path if base else ''}"
     return scratch() / "images" / re.sub(r"[^A-Za-z0-9.-]+", "_", name).strip("_")

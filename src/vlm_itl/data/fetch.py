@@ -139,10 +139,10 @@ def download(url: str, path: Path, most_bytes: int, timeout: float, deadline: fl
         with (
             _session(limits) as session,
             replacing(path) as temporary,
-            temporary.open("wb") as stream,
-            tqdm.wrapattr(stream, "write", desc="fetching a file", miniters=1) as shown,
+            temporary.open("wb") as file,
+            tqdm.wrapattr(file, "write", desc="fetching a file", miniters=1) as file_with_bar,
         ):
-            response = _read(session, url, most_bytes, limits, cast(BinaryIO, shown))
+            response = _read(session, url, most_bytes, limits, cast(BinaryIO, file_with_bar))
             if not response.ok:
                 raise _Refused(f"{response.status_code} {response.reason}")
     except _Refused as error:
@@ -337,8 +337,8 @@ def _other_than_stored(response: requests.Response, body: bytes) -> str | None:
     tag = response.headers.get("ETag", "")
     if response.headers.get("Server") != "AmazonS3" or not re.fullmatch('"[0-9a-f]{32}"', tag):
         return None
-    found = hashlib.md5(body).hexdigest()
-    return None if found == tag.strip('"') else f"md5 is {found}, the server has {tag}"
+    md5 = hashlib.md5(body).hexdigest()
+    return None if md5 == tag.strip('"') else f"md5 is {md5}, the server has {tag}"
 
 
 def _cause(error: BaseException) -> str:

@@ -315,24 +315,24 @@ def polygons(outline: Any) -> list[list[float]]:
         ValueError: another form, or something else than numbers.
     """
     if _numbers(outline):
-        found = [outline]
+        result = [outline]
     elif _points(outline):
-        found = [_flat(outline)]
+        result = [_flat(outline)]
     elif isinstance(outline, list) and len(outline) == 1 and _points(outline[0]):
-        found = [_flat(outline[0])]
+        result = [_flat(outline[0])]
     elif isinstance(outline, list) and all(_numbers(part) for part in outline):
-        found = outline
+        result = outline
     else:
         raise ValueError(
             f"its segmentation {_short(outline)} has no certain meaning; COCO's is a list of polygons of numbers, "
             "[[x1, y1, x2, y2, ...], ...], or an RLE"
         )
-    for part in found:
-        if len(part) % 2:
-            raise ValueError(f"its polygon {_short(part)} has {len(part)} numbers, which are no pairs of x and y")
-        if not all(abs(n) <= FARTHEST for n in part):  # nor does NaN, which no comparison holds for
-            raise ValueError(f"its polygon {_short(part)} goes more than {FARTHEST:,} pixels away")
-    return found
+    for polygon in result:
+        if len(polygon) % 2:
+            raise ValueError(f"its polygon {_short(polygon)} has {len(polygon)} numbers, which are no pairs of x and y")
+        if not all(abs(n) <= FARTHEST for n in polygon):  # nor does NaN, which no comparison holds for
+            raise ValueError(f"its polygon {_short(polygon)} goes more than {FARTHEST:,} pixels away")
+    return result
 
 
 def _numbers(value: Any) -> bool:
@@ -373,17 +373,17 @@ def _relative(rows: list[Annotation]) -> bool:
 def _from_polygons(outline: Any, size: tuple[int, int], relative: bool) -> list[Rle]:
     """RLEs of those polygons that have three corners; see `polygons`."""
     height, width = size
-    found = []
-    for part in polygons(outline):
-        if len(part) < 6:
+    drawable = []
+    for polygon in polygons(outline):
+        if len(polygon) < 6:
             continue
-        corners = [n * (height if k % 2 else width) for k, n in enumerate(part)] if relative else [float(n) for n in part]
+        corners = [n * (height if k % 2 else width) for k, n in enumerate(polygon)] if relative else [float(n) for n in polygon]
         if len(corners) * (max(corners) - min(corners)) > LONGEST:  # no shorter than the outline, and quicker to tell
             closed = [*corners, *corners[:2]]
             if sum(max(abs(a - b), abs(c - d)) for a, b, c, d in zip(closed[::2], closed[2::2], closed[1::2], closed[3::2])) > LONGEST:
-                raise ValueError(f"its polygon {_short(part)} is more than {LONGEST:,} pixels long")
-        found.append(corners)
-    return mask_util.frPyObjects(found, height, width) if found else []
+                raise ValueError(f"its polygon {_short(polygon)} is more than {LONGEST:,} pixels long")
+        drawable.append(corners)
+    return mask_util.frPyObjects(drawable, height, width) if drawable else []
 
 
 def _from_runs(rle: dict[str, Any], size: tuple[int, int]) -> Rle:

@@ -65,11 +65,11 @@ def select(data: Coco, settings: Select, part: Part) -> Coco:
         chosen.update(order[: limits[part]])
     if not chosen:
         smaller = Counter(a["category_id"] for a in kept)
-        found = ", ".join(f"{row['name']} {smaller[row['id']]}" for row in data["categories"] if row["id"] in wanted)
+        annotated = ", ".join(f"{row['name']} {smaller[row['id']]}" for row in data["categories"] if row["id"] in wanted)
         crowds = sum(bool(a["iscrowd"]) for a in data["annotations"] if a["category_id"] in wanted)
         raise UserError(
             f"params.yaml: select: no {part} image has an instance of {', '.join(settings.categories)} of at least "
-            f"{settings.min_area:g} square pixels that is no crowd (annotations of any size: {found}; iscrowd: {crowds})"
+            f"{settings.min_area:g} square pixels that is no crowd (annotations of any size: {annotated}; iscrowd: {crowds})"
         )
     categories = [row for row in data["categories"] if row["id"] in wanted]
     result = subset({**data, "annotations": kept, "categories": categories}, chosen)

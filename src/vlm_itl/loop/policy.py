@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from vlm_itl.loop.accepted import accepted_proposals
 from vlm_itl.judges.verdict import Verdict
+from vlm_itl.loop.accepted import accepted_proposals
 from vlm_itl.loop.labels import Source
 
 Rows = list[dict[str, Any]]

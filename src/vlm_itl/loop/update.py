@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from vlm_itl.core.coco import Coco, by_image, empty_like, first
 from vlm_itl.core.errors import UserError
-from vlm_itl.loop.annotation_log import Entry, Log, drawn
 from vlm_itl.judges.verdict import Verdict
+from vlm_itl.loop.annotation_log import Entry, Log, drawn
 from vlm_itl.loop.labels import add
 from vlm_itl.loop.policy import Outcome, Policy, Shown
 

@@ -1,4 +1,4 @@
-"""A sheet of samples: pseudo-labels to the left, the true masks to the right, some images of each class."""
+"""The contact sheet, a picture of samples: pseudo-labels to the left, the true masks to the right, some images of each class."""
 
 from __future__ import annotations
 
@@ -29,16 +29,17 @@ def choose(truth: Coco, settings: Gallery) -> dict[str, list[Row]]:
     """
     rows = by_image(truth)
     order = sorted(truth["images"], key=lambda i: hashlib.sha256(f"{settings.seed} {i['id']}".encode()).digest())
-    taken: set[int] = set()
+    chosen_ids: set[int] = set()
     chosen: dict[str, list[Row]] = {}
     for category in truth["categories"]:
         shows = [
             image
             for image in order
-            if image["id"] not in taken and any(a["category_id"] == category["id"] and not a["iscrowd"] for a in rows.get(image["id"], []))
+            if image["id"] not in chosen_ids
+            and any(a["category_id"] == category["id"] and not a["iscrowd"] for a in rows.get(image["id"], []))
         ]
         chosen[category["name"]] = shows[: settings.per_group]
-        taken |= {image["id"] for image in chosen[category["name"]]}
+        chosen_ids |= {image["id"] for image in chosen[category["name"]]}
     return chosen
 
 

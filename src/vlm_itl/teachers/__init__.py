@@ -20,7 +20,7 @@ from vlm_itl.core.redact import say
 from vlm_itl.registry import TEACHERS
 from vlm_itl.resume.progress import Progress, digest_of
 from vlm_itl.settings import GroundedSam2, Sam3
-from vlm_itl.teachers.pseudo_labels import Found
+from vlm_itl.teachers.pseudo_labels import FoundInstance
 
 Row = dict[str, Any]
 VERSIONS = ("torch", "torchvision", "transformers", "tokenizers", "numpy", "pillow", "pycocotools")
@@ -34,7 +34,7 @@ class Teacher(Protocol):
 
     def __init__(self, settings: Any, captions: list[str]) -> None: ...
 
-    def find(self, pictures: list[Pixels]) -> list[list[Found]]:
+    def find(self, pictures: list[Pixels]) -> list[list[FoundInstance]]:
         """The instances on each picture."""
 
 
@@ -80,17 +80,17 @@ def label(data: Coco, images: Path, settings: GroundedSam2 | Sam3) -> tuple[list
     machine = [teacher.device, torch.get_num_threads(), torch.cuda.get_device_name() if teacher.device == "cuda" else "cpu"]
     progress = Progress("autolabels", digest_of([identity, data["images"], ids, settings.batch_size, machine], [*package, *pictures]))
     done: dict[int, list[Row]] = {i: rows for batch in progress.load() for i, rows in batch}
-    alike = sorted(data["images"], key=lambda i: i["height"] / i["width"])  # what is alike in shape needs little padding in a batch
-    waiting, size = [image for image in alike if image["id"] not in done], settings.batch_size
-    with tqdm(total=len(alike), initial=len(done), desc="drawing pseudo-labels", unit="image", mininterval=2) as bar:
+    by_shape = sorted(data["images"], key=lambda i: i["height"] / i["width"])  # what is alike in shape needs little padding in a batch
+    waiting, size = [image for image in by_shape if image["id"] not in done], settings.batch_size
+    with tqdm(total=len(by_shape), initial=len(done), desc="drawing pseudo-labels", unit="image", mininterval=2) as bar:
         while waiting:
             batch = waiting[:size]
-            found = attempt(teacher.find, [read_picture(images / image["file_name"]) for image in batch])
-            if found is None:
-                size = less(len(batch), teacher.device)
+            instances = found_unless_too_much(teacher.find, [read_picture(images / image["file_name"]) for image in batch])
+            if instances is None:
+                size = smaller_batch(len(batch), teacher.device)
                 continue
             waiting = waiting[size:]
-            rows = [(image["id"], to_results(image["id"], some, ids)) for image, some in zip(batch, found, strict=True)]
+            rows = [(image["id"], to_results(image["id"], some, ids)) for image, some in zip(batch, instances, strict=True)]
             progress.add(rows)
             done |= dict(rows)
             bar.update(len(batch))
@@ -98,7 +98,9 @@ def label(data: Coco, images: Path, settings: GroundedSam2 | Sam3) -> tuple[list
     return [row for image in data["images"] for row in done[image["id"]]], identity
 
 
-def attempt(find: Callable[[list[Pixels]], list[list[Found]]], batch: list[Pixels]) -> list[list[Found]] | None:
+def found_unless_too_much(
+    find: Callable[[list[Pixels]], list[list[FoundInstance]]], batch: list[Pixels]
+) -> list[list[FoundInstance]] | None:
     """What `find` finds, or None where the memory does not suffice: only then is the error gone, with the tensors that it holds."""
     try:
         return find(batch)
@@ -106,7 +108,7 @@ def attempt(find: Callable[[list[Pixels]], list[list[Found]]], batch: list[Pixel
         return None
 
 
-def less(size: int, device: str) -> int:
+def smaller_batch(size: int, device: str) -> int:
     """The size of the next batches, after one of `size` was too much.
 
     Raises:
@@ -121,14 +123,14 @@ def less(size: int, device: str) -> int:
     return size // 2
 
 
-def to_results(image_id: int, found: list[Found], ids: list[int]) -> list[Row]:
+def to_results(image_id: int, instances: list[FoundInstance], ids: list[int]) -> list[Row]:
     """COCO results of one image, by falling score.
 
     Args:
         ids: category ids, by class.
     """
     rows = []
-    for one in sorted(found, key=lambda one: -one.score):
+    for one in sorted(instances, key=lambda one: -one.score):
         if not one.mask.any():
             continue
         of_mask = {} if one.mask_score is None else {"mask_score": round(one.mask_score, 6)}

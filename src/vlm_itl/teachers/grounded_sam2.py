@@ -12,7 +12,7 @@ from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor, Sam
 from vlm_itl.core.pictures import Pixels
 from vlm_itl.core.pretrained import identity
 from vlm_itl.settings import GroundedSam2
-from vlm_itl.teachers.pseudo_labels import Found, choose_device, load_model, load_processor, precision, sound, suppress
+from vlm_itl.teachers.pseudo_labels import FoundInstance, choose_device, load_model, load_processor, mixed_precision, suppress, without_nan
 
 DETECTOR, SEGMENTER = "autolabels: detector", "autolabels: segmenter"  # keys of params.yaml
 
@@ -26,13 +26,13 @@ class GroundedSam2Teacher:
         """
         self.settings, self.captions = settings, [sentence(caption) for caption in captions]
         self.device = choose_device(settings)
-        parts = [
+        models = [
             identity(settings.detector, settings.detector_revision, DETECTOR),
             identity(settings.segmenter, settings.segmenter_revision, SEGMENTER),
         ]
         self.identity = {
-            f"{name}{suffix}": part[key]
-            for name, part in zip(("detector", "segmenter"), parts)
+            f"{name}{suffix}": model[key]
+            for name, model in zip(("detector", "segmenter"), models)
             for key, suffix in (("model", ""), ("revision", "_revision"))
         }
 
@@ -51,7 +51,7 @@ class GroundedSam2Teacher:
         return processor, load_model(Sam2Model, s.segmenter, s.segmenter_revision, self.device, SEGMENTER)
 
     @torch.inference_mode()
-    def find(self, pictures: list[Pixels]) -> list[list[Found]]:
+    def find(self, pictures: list[Pixels]) -> list[list[FoundInstance]]:
         """The instances in each picture; none is fine."""
         s = self.settings
         prepared = self.detector[0](images=pictures, return_tensors="pt").to(self.device)  # once for all classes
@@ -65,7 +65,7 @@ class GroundedSam2Teacher:
             kept.append((boxes[stay], scores[stay].tolist(), classes[stay].tolist()))
         drawn = self.masks(pictures, [boxes for boxes, _, _ in kept])
         return [
-            [Found(k, score, mask, fit) for k, score, mask, fit in zip(classes, scores, masks.numpy(), fits, strict=True)]
+            [FoundInstance(k, score, mask, fit) for k, score, mask, fit in zip(classes, scores, masks.numpy(), fits, strict=True)]
             for (_, scores, classes), (masks, fits) in zip(kept, drawn, strict=True)
         ]
 
@@ -78,10 +78,10 @@ class GroundedSam2Teacher:
         """
         s, (processor, model) = self.settings, self.detector
         words = processor(text=[caption] * len(sizes), return_tensors="pt").to(self.device)
-        with precision(s, self.device):
+        with mixed_precision(s, self.device):
             outputs = model(**prepared, **words)
         for name in ("logits", "pred_boxes"):
-            outputs[name] = sound(outputs[name], s.detector)
+            outputs[name] = without_nan(outputs[name], s.detector)
         answers = processor.post_process_grounded_object_detection(
             outputs, words["input_ids"], threshold=s.box_threshold, text_threshold=s.text_threshold, target_sizes=sizes
         )
@@ -106,21 +106,21 @@ class GroundedSam2Teacher:
         """
         s, (processor, model) = self.settings, self.segmenter
         result = [(torch.zeros((0, *picture.shape[:2]), dtype=torch.bool), list[float]()) for picture in pictures]
-        full = [k for k, some in enumerate(boxes) if len(some)]
-        if not full:
+        with_boxes = [k for k, some in enumerate(boxes) if len(some)]
+        if not with_boxes:
             return result
-        inputs = processor(images=[pictures[k] for k in full], return_tensors="pt").to(self.device)
-        with precision(s, self.device):
+        inputs = processor(images=[pictures[k] for k in with_boxes], return_tensors="pt").to(self.device)
+        with mixed_precision(s, self.device):
             embeddings = model.get_image_embeddings(inputs["pixel_values"])
-        for place, k in enumerate(full):
+        for place, k in enumerate(with_boxes):
             size = inputs["original_sizes"][place : place + 1]
             prompt = processor(input_boxes=[boxes[k].tolist()], original_sizes=size, return_tensors="pt").to(self.device)
-            with precision(s, self.device):
+            with mixed_precision(s, self.device):
                 outputs = model(
                     image_embeddings=[level[place : place + 1] for level in embeddings], input_boxes=prompt["input_boxes"],
                     multimask_output=False,
                 )  # fmt: skip
-            [masks] = processor.post_process_masks([sound(outputs.pred_masks[0], s.segmenter)], size)
+            [masks] = processor.post_process_masks([without_nan(outputs.pred_masks[0], s.segmenter)], size)
             result[k] = (masks[:, 0].cpu(), outputs.iou_scores[0, :, 0].float().cpu().tolist())
         return result
 

@@ -17,8 +17,8 @@ from vlm_itl.settings import Teacher
 
 
 @dataclass(frozen=True)
-class Found:
-    """An instance in one picture."""
+class FoundInstance:
+    """An instance that a teacher found in a picture, before it is a row of COCO results."""
 
     index: int  # of the class
     score: float  # of the class, 0 to 1
@@ -51,13 +51,13 @@ def choose_device(settings: Teacher) -> str:
     return "cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
-def precision(settings: Teacher, device: str) -> torch.autocast:
+def mixed_precision(settings: Teacher, device: str) -> torch.autocast:
     """Mixed precision of the forward passes: weights stay as they are stored, products are of `dtype`."""
     low = device == "cuda" if settings.dtype == "auto" else settings.dtype == "bfloat16"
     return torch.autocast(device, torch.bfloat16, enabled=low)
 
 
-def sound(values: torch.Tensor, model: str) -> torch.Tensor:
+def without_nan(values: torch.Tensor, model: str) -> torch.Tensor:
     """`values` in float32.
 
     Raises:

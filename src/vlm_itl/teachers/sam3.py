@@ -11,7 +11,7 @@ from transformers import Sam3Model, Sam3Processor
 from vlm_itl.core.pictures import Pixels
 from vlm_itl.core.pretrained import identity
 from vlm_itl.settings import Sam3
-from vlm_itl.teachers.pseudo_labels import Found, choose_device, load_model, load_processor, precision, sound, suppress
+from vlm_itl.teachers.pseudo_labels import FoundInstance, choose_device, load_model, load_processor, mixed_precision, suppress, without_nan
 
 MODEL = "autolabels: model"  # key of params.yaml
 
@@ -35,20 +35,20 @@ class Sam3Teacher:
         return processor, load_model(Sam3Model, s.model, s.revision, self.device, MODEL)
 
     @torch.inference_mode()
-    def find(self, pictures: list[Pixels]) -> list[list[Found]]:
+    def find(self, pictures: list[Pixels]) -> list[list[FoundInstance]]:
         """The instances in each picture; none is fine."""
         s, (processor, model) = self.settings, self.loaded
         sizes = [picture.shape[:2] for picture in pictures]
         encoded = processor(images=pictures, return_tensors="pt").to(self.device)
-        with precision(s, self.device):
+        with mixed_precision(s, self.device):
             vision = model.get_vision_features(encoded["pixel_values"])
         by_class = []
         for caption in self.captions:
             text = processor(text=[caption] * len(pictures), return_tensors="pt").to(self.device)
-            with precision(s, self.device):
+            with mixed_precision(s, self.device):
                 outputs = model(vision_embeds=vision, input_ids=text["input_ids"], attention_mask=text["attention_mask"])
             for name in ("pred_logits", "pred_boxes", "pred_masks", "presence_logits"):
-                outputs[name] = sound(outputs[name], s.model)
+                outputs[name] = without_nan(outputs[name], s.model)
             by_class.append(processor.post_process_instance_segmentation(
                 outputs, threshold=s.score_threshold, mask_threshold=s.mask_threshold, target_sizes=sizes
             ))  # fmt: skip
@@ -58,7 +58,7 @@ class Sam3Teacher:
             origin = [(k, place) for k, answer in enumerate(answers) for place in range(len(answer["scores"]))]
             stay = suppress(boxes, scores, s.nms_iou, s.max_detections)
             result.append([
-                Found(k, float(scores[index]), answers[k]["masks"][place].bool().cpu().numpy())
+                FoundInstance(k, float(scores[index]), answers[k]["masks"][place].bool().cpu().numpy())
                 for index in stay.tolist() for k, place in [origin[index]]
             ])  # fmt: skip
         return result
