@@ -389,7 +389,7 @@ def test_a_model_learns_and_is_a_model_folder(few, pictures, base, tmp_path):
     settings = VlmJudge(kind="vlm", model=str(tmp_path / "one"), unit="instance", dtype="float32", device="cpu")
     data = labels(13, 2)
     rows, identity, _ = judge({**data, "annotations": []}, proposals(data), pictures, PROMPT, settings, Store(tmp_path / "store"))
-    assert all(0 < p < 1 for r in rows for p in r["p_mask"])
+    assert all(0 < p < 1 for r in rows for p in r.p_mask)
     assert len(identity["revision"]) == 64
     assert not list((tmp_path / "scratch").rglob("*.pth"))
 

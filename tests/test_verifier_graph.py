@@ -8,6 +8,7 @@ import pytest
 from pipeline import Clone, shrink, stages_of
 
 from vlm_itl.core import timing
+from vlm_itl.settings import load
 
 pytestmark = pytest.mark.pipeline
 
@@ -45,12 +46,11 @@ def test_it_learns_and_judges(clone):
     calibration = clone.json("judges/bands/calibration.json")
     assert clone.json("loop/bands-1/judge.json")["calibration"] == calibration
     assert calibration["of"]["revision"] == trained
-    assert calibration["of"]["prompt"] == clone.text("judges/verifier/prompt.txt")
+    assert calibration["of"]["prompt"] == load(clone.folder / "params.yaml").judges["verifier"].prompt
     took = json.loads((clone.folder / "scratch/timing" / f"{timing.md5(clone.folder / held_out)}.json").read_text())
     assert took["seconds"] > 0
     assert took["machines"] == 1
     assert "seconds" not in numbers
-    assert not (clone.folder / "judges/bands/prompt.txt").exists()
     assert clone.run("git", "status", "--porcelain", "judges").stdout == ""  # what is trained here is DVC's
     loads = {stage for stage, path in clone.opened() if path.startswith("judges/verifier/model/")}
     assert loads >= {"judge@verifier-1", "judge-probes@verifier", "consistency@verifier", "train-verifier@verifier"}
@@ -67,16 +67,16 @@ def test_what_changes_runs_again_and_no_more(clone):
     said = clone.run("dvc", "repro", "judge@bands-1", check=False).stdout
     assert "fitted on answers to another question (min_mass: 0.2, there 0.1)" in said
     clone.settings(lambda p: p["judges"]["bands"].pop("min_mass"))
-    own = clone.folder / "judges/bands/prompt.txt"
-    own.write_text("Another question?")
-    assert "judges/bands/prompt.txt: another question" in clone.run("dvc", "repro", "judge@bands-1", check=False).stdout
-    own.unlink()
+    before = clone.text("params.yaml")
+    clone.settings(lambda p: p["judges"]["bands"].update(prompt="Another question?"))
+    assert "judges.bands.prompt: another question" in clone.run("dvc", "repro", "judge@bands-1", check=False).stdout
+    (clone.folder / "params.yaml").write_text(before)
     assert clone.repro("judge@bands-1", "judge@verifier-1") == set()
     clone.settings(lambda p: p["verifiers"]["verifier"].update(steps=3))
-    prompt = clone.folder / "judges/verifier/prompt.txt"
-    prompt.write_text(prompt.read_text().replace("Is this one", "Is that one"))
+    prompt = load(clone.folder / "params.yaml").judges["verifier"].prompt.replace("Is this one", "Is that one")
+    clone.settings(lambda p: p["judges"]["verifier"].update(prompt=prompt))  # and so that of `bands`, which has its settings
     changed = clone.repro("judge@bands-1", "judge@verifier-1")
     assert "Is that one" in clone.json("judges/bands/calibration.json")["of"]["prompt"]
-    assert clone.json("loop/bands-1/judge.json")["prompt"] == prompt.read_text()
+    assert clone.json("loop/bands-1/judge.json")["prompt"] == prompt
     assert changed >= {"train-verifier@verifier", "judge-probes@verifier", "judge@verifier-1", "judge@bands-1"}
     assert not changed & (stages_of("verifier-1") - {"judge@verifier-1"} | {"pretrain", "probes", "pretrain-part@verifier"})

@@ -23,13 +23,13 @@ def test_a_changed_prompt_asks_again_and_an_old_one_does_not(tmp_path):
             "dtype": "float32",
             "min_mass": 0,
             "threshold": 0.4,
+            "prompt": params["judges"]["basic"]["prompt"],
         }
         params["runs"] = {"looker-1": {"judge": "looker", "prev": "start"}, "human-1": {"judge": "human", "prev": "start"}}
 
     work = Clone(tmp_path / "clone", change)
-    prompt = work.folder / "judges/looker/prompt.txt"
-    prompt.parent.mkdir()
-    prompt.write_text(work.text("judges/basic/prompt.txt"))
+    (work.folder / "judges/looker").mkdir()
+    (work.folder / "judges/looker/.gitkeep").touch()
     ran = work.repro("update@looker-1")
     assert ran == {"download", "split", "pretrain", "predict-start", "judge@looker-1", "update@looker-1"}
     asking = work.json("metrics/asking/looker-1.json")
@@ -45,10 +45,10 @@ def test_a_changed_prompt_asks_again_and_an_old_one_does_not(tmp_path):
     assert work.text("loop/looker-1/verdicts.jsonl") == first
     assert work.json("metrics/asking/looker-1.json") == asking
     # another prompt concerns this judge and what depends on it
-    prompt.write_text("is the mask right and complete")
+    work.settings(lambda p: p["judges"]["looker"].update(prompt="is the mask right and complete"))
     assert "judge@looker-1" in work.repro("update@looker-1")
     assert work.text("loop/looker-1/verdicts.jsonl") != first
-    prompt.write_text(work.text("judges/basic/prompt.txt"))
+    work.settings(lambda p: p["judges"]["looker"].update(prompt=p["judges"]["basic"]["prompt"]))
     assert work.repro("update@looker-1") == set()
     assert work.text("loop/looker-1/verdicts.jsonl") == first
 
