@@ -27,7 +27,7 @@ class Run(Model):
     prev: Name
     """The run whose model, labels and proposals it continues from; the first one continues from `start` or a name in `autolabels`."""
     policy: Annotated[str, BeforeValidator(_known), Field(json_schema_extra={"enum": [*POLICIES]})] = "pool"
-    """What becomes of an image that the judge rejects."""
+    """What the verdicts of the judge do to images and labels."""
     batch: Annotated[int, Field(ge=0)] | None = None
     """Images that this round shows the judge: the first of the pool. null: all of it."""
     arm: Name | None = None
