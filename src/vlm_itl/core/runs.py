@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from vlm_itl.loop.policy import Policy
     from vlm_itl.settings import Judge, Run
 
 
@@ -44,7 +46,10 @@ DRAWING = "drawing random images"  # how the line of the drawing runs is called 
 
 def draws(run: Run, judges: Mapping[str, Judge]) -> bool:
     """Whether a human draws every image of this run, and no judge takes part."""
-    return run.draws_rejected and judges[run.judge].kind == "never"
+    from vlm_itl.settings.registry import POLICIES  # not above: the settings that lie around it use this module
+
+    policy: type[Policy] = resolve_name(POLICIES[run.policy])
+    return policy.draws_rejected and judges[run.judge].kind == "never"
 
 
 def drawing_runs(runs: Mapping[str, Run], judges: Mapping[str, Judge]) -> list[str]:

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field, field_validator
 
 from vlm_itl.core.fields import Model, Name
 from vlm_itl.settings.registry import POLICIES
-
-if TYPE_CHECKING:
-    from vlm_itl.loop.policy import Policy
-
-
-def _known(policy: object) -> object:
-    if not isinstance(policy, str) or policy not in POLICIES:
-        *others, last = map(repr, POLICIES)
-        raise ValueError(f"Input should be {', '.join(others)} or {last}")
-    return policy
 
 
 class Run(Model):
@@ -26,15 +15,17 @@ class Run(Model):
     """Who decides on the proposals."""
     prev: Name
     """The run whose model, labels and proposals it continues from; the first one continues from `start` or a name in `autolabels`."""
-    policy: Annotated[str, BeforeValidator(_known), Field(json_schema_extra={"enum": [*POLICIES]})] = "pool"
+    policy: Annotated[str, Field(json_schema_extra={"enum": [*POLICIES]})] = "pool"
     """What the verdicts of the judge do to images and labels."""
     batch: Annotated[int, Field(ge=0)] | None = None
     """Images that this round shows the judge: the first of the pool. null: all of it."""
     arm: Name | None = None
     """The arm whose line the figures draw. null: the run's name without its round number."""
 
-    @property
-    def draws_rejected(self) -> bool:
-        """Whether a human draws every image that the judge rejects, all of it: what the policy's class says."""
-        policy: type[Policy] = resolve_name(POLICIES[self.policy])
-        return policy.draws_rejected
+    @field_validator("policy", mode="before")
+    @classmethod
+    def _known(cls, policy: object) -> object:
+        if not isinstance(policy, str) or policy not in POLICIES:
+            *others, last = map(repr, POLICIES)
+            raise ValueError(f"Input should be {', '.join(others)} or {last}")
+        return policy
