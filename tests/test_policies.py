@@ -11,6 +11,7 @@ from conftest import ROOT, instance
 from ruamel.yaml import YAML
 
 from stages import update
+from vlm_itl.core import typed
 from vlm_itl.core.code import used_by
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import read_json, write_json, write_jsonl
@@ -87,7 +88,7 @@ def test_a_policy_is_a_class_and_a_line(project):
             new = [Path(f"loop/{name}/{what}.json") for what in ("labels", "pool", "ledger")]
             given = {f"runs.{name}": run, "evaluate.judge_iou": 0.6}
             update.main(*start, verdicts, Path("loop/start/truth.json"), *new, run=name, settings=given)
-            write_json(Path(f"metrics/judge/{name}.json"), judge_quality(rows, proposals, data, 0.6))
+            typed.write(Path(f"metrics/judge/{name}.json"), judge_quality(rows, proposals, data, 0.6))
             write_json(Path(f"metrics/asking/{name}.json"), {"questions": 2})
         price = human_cost(annotation_log.read(Path(f"loop/{name}/ledger.json")), settings.evaluate.seconds)
         sources = counts(read_json(Path(f"loop/{name}/labels.json")))
@@ -108,11 +109,12 @@ def test_a_policy_is_a_class_and_a_line(project):
     # the report: drawing with nobody to judge is drawing random images, under this policy too, and under `pool` it is not
     folders = [Path("metrics") / kind for kind in ("detection", "cost", "judge", "training", "asking")]
     numbers = summary.summarise(settings.runs, settings.judges, *folders)
-    assert [numbers["human-1"][key] for key in ("images_human", "images_model", "human_decisions", "asked")] == [3, 1, 4, 2]
-    assert [numbers["drawn-1"][key] for key in ("images_human", "images_model", "asked")] == [4, 0, None]
+    human, drawn = numbers["human-1"], numbers["drawn-1"]
+    assert (human.images_human, human.images_model, human.human_decisions, human.asked) == (3, 1, 4, 2)
+    assert (drawn.images_human, drawn.images_model, drawn.asked) == (4, 0, None)
     assert drawing_runs(settings.runs, settings.judges) == ["drawn-1"]
     assert [line.split()[0] for line in summary.table(numbers).splitlines()[2:]] == ["start", *RUNS]
-    write_json(Path("metrics/summary.json"), numbers)
+    typed.write(Path("metrics/summary.json"), numbers)
     rendered = page.render(page.collect(settings))
     assert all(name in rendered for name in RUNS)
 

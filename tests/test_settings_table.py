@@ -14,8 +14,8 @@ from vlm_itl.core.fields import Model, Name, Probability, Seed
 from vlm_itl.settings import read_yaml
 from vlm_itl.tools.settings_table import main, page, tables
 
-# TODO when the judges' classes and `policy` have docstrings: empty this, and nothing may lack a meaning
-WITHOUT_MEANING = re.compile(r"judges\..*|runs\.policy")
+# TODO when the judges' classes have docstrings: empty this, and nothing may lack a meaning
+WITHOUT_MEANING = re.compile(r"judges\..*")
 
 
 class Box(Model):

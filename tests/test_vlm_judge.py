@@ -253,7 +253,7 @@ def test_masks_alone_then_whether_any_is_missing(server, pool, images, tmp_path)
     assert identity["unit"] == "instance"
     # what is accepted, and nothing else, becomes labels
     empty = {"images": [], "annotations": [], "categories": CATEGORIES}
-    labels, left, ledger = update("vlm-1", Run(judge="vlm", prev="start"), Pool(), empty, pool, PROPOSALS, judged(verdicts), None, [], 0.6)
+    labels, left, ledger = update("vlm-1", Run(judge="vlm", prev="start"), Pool(), empty, pool, PROPOSALS, verdicts, None, [], 0.6)
     assert [(a["image_id"], a["category_id"]) for a in labels["annotations"]] == [(3, 1), (1, 1)]
     assert [i["id"] for i in left["images"]] == [2, 5, 4]
     assert ledger == [Entry(run="vlm-1", action="verify", actor="model", judge="vlm", decisions=7)]

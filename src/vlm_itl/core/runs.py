@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
+from vlm_itl.registry import POLICIES
+
 if TYPE_CHECKING:
+    from vlm_itl.loop.policy import Policy
     from vlm_itl.settings import Judge, Run
 
 
@@ -39,7 +43,8 @@ DRAWING = "drawing random images"  # how the line of the drawing runs is called 
 
 def draws(run: Run, judges: Mapping[str, Judge]) -> bool:
     """Whether a human draws every image of this run, and no judge takes part."""
-    return run.draws_rejected and not judges[run.judge].takes_part
+    policy: type[Policy] = resolve_name(POLICIES[run.policy])
+    return policy.draws_rejected and not judges[run.judge].takes_part
 
 
 def drawing_runs(runs: Mapping[str, Run], judges: Mapping[str, Judge]) -> list[str]:
