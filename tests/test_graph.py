@@ -22,8 +22,9 @@ from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 from stages import code
+from vlm_itl import registry
 from vlm_itl.pipeline.stage import filled
-from vlm_itl.settings import Settings, VlmJudge, check, load, registry, wanted
+from vlm_itl.settings import Settings, VlmJudge, check, load, wanted
 
 GRAPH = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
 STAGES = {name: stage.get("do", stage) for name, stage in GRAPH["stages"].items()}

@@ -17,7 +17,6 @@ from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import read_json, write_json, write_jsonl
 from vlm_itl.core.runs import drawing_runs
 from vlm_itl.experiments import study
-from vlm_itl.judges import judge
 from vlm_itl.loop import annotation_log
 from vlm_itl.loop.annotation_log import Entry
 from vlm_itl.loop.labels import counts
@@ -82,7 +81,7 @@ def test_a_policy_is_a_class_and_a_line(project):
     for name in ["start", *RUNS]:
         if name != "start":
             run, verdicts = settings.runs[name], Path(f"loop/{name}/verdicts.jsonl")
-            rows = judge(pool, proposals, data, "?", settings.judges[run.judge], 1)
+            rows = settings.judges[run.judge].verdicts(pool, proposals, data, 1)
             verdicts.parent.mkdir(parents=True)
             write_jsonl(verdicts, rows)
             new = [Path(f"loop/{name}/{what}.json") for what in ("labels", "pool", "ledger")]

@@ -9,9 +9,10 @@ import pytest
 from conftest import ROOT
 from pydantic import ValidationError
 
+from vlm_itl import registry
 from vlm_itl.data.source import Source, source
 from vlm_itl.data.synthetic.dataset import write_dataset
-from vlm_itl.settings import Data, Select, registry
+from vlm_itl.settings import Data, Select
 
 GIVEN = {
     "synthetic": {"train_images": 6, "test_images": 3, "long_side": 64},
