@@ -12,6 +12,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -41,11 +42,19 @@ def module_file(name: str) -> Path | None:
     return None
 
 
+def executed(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes below, but for what is for type checkers."""
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
+            yield child
+            yield from executed(child)
+
+
 def imports(path: Path, module: str) -> set[str]:
     """Every module that a file names in an import, wherever in the file; relative names made absolute."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in executed(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -312,11 +321,10 @@ def test_shipped_settings_can_start(name, monkeypatch, tmp_path):
     assert check(tmp_path / "params.yaml").runs
 
 
-def test_judges_have_a_question_of_their_own_unless_calibrated():
-    settings = load(ROOT / "params.yaml")
-    for name, judge in settings.judges.items():
-        # a calibrated judge asks what its calibration was fitted on
-        assert (ROOT / "judges" / name / "prompt.txt").exists() is not getattr(judge, "calibrated", False)
+def test_a_question_has_whom_it_is_asked():
+    """A VLM alone has one, and of the calibrated ones each asks what its calibration was fitted on."""
+    for judge in load(ROOT / "params.yaml").judges.values():
+        assert bool(getattr(judge, "prompt", "")) is isinstance(judge, VlmJudge)
 
 
 def test_dvcignore_and_lock_settings():

@@ -44,9 +44,10 @@ import PIL.Image
 from conftest import instance
 from ruamel.yaml import YAML
 
+from vlm_itl.core import typed
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import write_json
-from vlm_itl.experiments import study
+from vlm_itl.report import study
 from vlm_itl.judges.base import Task
 from vlm_itl.judges.verdict import read, write
 from vlm_itl.metrics.judges import judge_quality
@@ -91,10 +92,10 @@ for name in ("start", *settings.runs):
     write_json(Path(f"metrics/cost/{name}.json"), {"hours": 4.0, "draw_hours": 4.0, "human_decisions": 0, "labels": labels})
     write_json(Path(f"metrics/training/{name}.json"), {"steps": 7})
     write_json(Path(f"metrics/asking/{name}.json"), done.took)
-    write_json(Path(f"metrics/judge/{name}.json"), judge_quality(said, proposals, truth, 0.6))
+    typed.write(Path(f"metrics/judge/{name}.json"), judge_quality(said, proposals, truth, 0.6))
 folders = (Path("metrics", name) for name in ("detection", "cost", "judge", "training", "asking"))
 rows = summary.summarise(settings.runs, settings.judges, *folders)
-write_json(Path("metrics/summary.json"), rows)
+typed.write(Path("metrics/summary.json"), rows)
 write_json(Path("loop/few-1/examples.json"), gallery.examples(content, 2))
 context = page.collect(settings)
 print(json.dumps({

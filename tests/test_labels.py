@@ -9,6 +9,7 @@ from conftest import instance
 
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import read_json, write_json
+from vlm_itl.judges.verdict import Verdict
 from vlm_itl.loop import annotation_log, labels
 from vlm_itl.loop.annotation_log import Entry
 from vlm_itl.loop.start import initial, unlabelled
@@ -30,7 +31,8 @@ def start():
 
 def update(name, run, old, pool, proposals, verdicts, truth, log, iou):
     policy = resolve_name(POLICIES[run.policy])()
-    return update_by(name, run, policy, old, pool, proposals, verdicts, truth, log, iou)
+    said = [one if isinstance(one, Verdict) else Verdict(**({"proposals": 1} | one)) for one in verdicts]
+    return update_by(name, run, policy, old, pool, proposals, said, truth, log, iou)
 
 
 def verdict(image_id, approve, asked=True, actor="human"):
@@ -158,7 +160,7 @@ def test_a_human_who_decides_on_every_mask_looks_once(start):
     person = HumanJudge(kind="human", unit="instance")
     proposals = [instance(BOX, 1, 2, score=0.8), instance(FAR, 1, 3, score=0.7)]
     verdicts = person.verdicts(pool, proposals, data, 1)
-    assert [(v["image_id"], v["approve"], v.get("accepted"), v.get("questions")) for v in verdicts] == [
+    assert [(v.image_id, v.approve, v.accepted, v.questions) for v in verdicts] == [
         (2, True, [True], 2), (3, False, [False], 2), (4, False, None, None),
     ]  # fmt: skip
     run = Run(judge="human", prev="start", policy="correct")

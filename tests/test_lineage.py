@@ -6,7 +6,7 @@ import copy
 
 import pytest
 
-from vlm_itl.experiments.lineage import lineage
+from vlm_itl.report.lineage import lineage
 
 LOCK = {
     "stages": {

@@ -70,7 +70,7 @@ def work(tmp_path_factory) -> Clone:
 def repro(work: Clone) -> subprocess.CompletedProcess[str]:
     """What `make repro` does after the set-up."""
     return work.run(
-        sys.executable, "-m", "vlm_itl.pipeline.repro", check=False, PYTHONPATH=os.pathsep.join(("src", work.env["PYTHONPATH"]))
+        sys.executable, "-m", "vlm_itl.experiments.repro", check=False, PYTHONPATH=os.pathsep.join(("src", work.env["PYTHONPATH"]))
     )
 
 

@@ -22,9 +22,8 @@ from ruamel.yaml import YAML
 from vlm_itl.core import timing
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import read_json, write_json
-from vlm_itl.experiments import study
 from vlm_itl.metrics.rows import read_comparison
-from vlm_itl.report import figures, page
+from vlm_itl.report import figures, page, study
 from vlm_itl.report.figures import arms
 from vlm_itl.report.figures import comparison as drawing
 from vlm_itl.report.points import read_points

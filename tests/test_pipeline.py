@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from pipeline import Clone, ran, stages_of
 
-from vlm_itl.experiments import study
+from vlm_itl.report import study
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(900)]
 
@@ -134,7 +134,7 @@ def test_a_queue_of_experiments_and_the_table_of_them(first, tmp_path):
             assert not again & {"judge", "train", "predict"}
     assert "judges.human.iou" in first.run("dvc", "queue", "logs", "bad").stdout
     tables = ["--csv", str(tmp_path / "study.csv"), "--pooled", str(tmp_path / "pooled.json")]
-    said = first.run(sys.executable, "-m", "vlm_itl.experiments.study", *tables, "--commits", "-1", PYTHONPATH="src").stdout
+    said = first.run(sys.executable, "-m", "vlm_itl.report.study", *tables, "--commits", "-1", PYTHONPATH="src").stdout
     assert "left out" not in said
     rows = study.read(tmp_path / "study.csv")
     hours = {r["evaluate.seconds.verify"]: r["value"] for r in rows if (r["run"], r["metric"]) == ("human-1", "human_hours")}

@@ -14,9 +14,9 @@ from stages import update
 from vlm_itl.core import typed
 from vlm_itl.core.code import used_by
 from vlm_itl.core.errors import UserError
-from vlm_itl.core.files import read_json, write_json, write_jsonl
+from vlm_itl.core.files import read_json, write_json
 from vlm_itl.core.runs import drawing_runs
-from vlm_itl.experiments import study
+from vlm_itl.judges import verdict
 from vlm_itl.loop import annotation_log
 from vlm_itl.loop.annotation_log import Entry
 from vlm_itl.loop.labels import counts
@@ -25,7 +25,7 @@ from vlm_itl.loop.start import initial
 from vlm_itl.metrics.cost import human_cost
 from vlm_itl.metrics.judges import judge_quality
 from vlm_itl.registry import POLICIES
-from vlm_itl.report import page, summary
+from vlm_itl.report import page, study, summary
 from vlm_itl.settings import load
 
 CHECKED = '''
@@ -83,7 +83,7 @@ def test_a_policy_is_a_class_and_a_line(project):
             run, verdicts = settings.runs[name], Path(f"loop/{name}/verdicts.jsonl")
             rows = settings.judges[run.judge].verdicts(pool, proposals, data, 1)
             verdicts.parent.mkdir(parents=True)
-            write_jsonl(verdicts, rows)
+            verdict.write(verdicts, rows)
             new = [Path(f"loop/{name}/{what}.json") for what in ("labels", "pool", "ledger")]
             given = {f"runs.{name}": run, "evaluate.judge_iou": 0.6}
             update.main(*start, verdicts, Path("loop/start/truth.json"), *new, run=name, settings=given)

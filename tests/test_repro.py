@@ -16,7 +16,7 @@ import psutil
 import pytest
 from conftest import ROOT
 
-from vlm_itl.pipeline.repro import Stages, outcome
+from vlm_itl.experiments.repro import Stages, outcome
 
 GRAPH = """
 stages:
@@ -58,7 +58,7 @@ def project(tmp_path):
     def start(command: str, at_once: int = 1) -> subprocess.Popen:
         (tmp_path / "dvc.yaml").write_text(GRAPH.replace("COMMAND", command))
         started.append(subprocess.Popen(
-            [sys.executable, "-m", "vlm_itl.pipeline.repro", f"--at-once={at_once}"], cwd=tmp_path, env=env, text=True,
+            [sys.executable, "-m", "vlm_itl.experiments.repro", f"--at-once={at_once}"], cwd=tmp_path, env=env, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         ))  # fmt: skip

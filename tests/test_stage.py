@@ -254,7 +254,7 @@ def test_a_path_that_a_setting_names_is_read_and_watched(here):
 
 
 def test_an_error_is_kept_for_the_last_words(here, monkeypatch):
-    """`vlm_itl.pipeline.repro` says it again; a stage that then succeeds, or dies otherwise, leaves none."""
+    """`vlm_itl.experiments.repro` says it again; a stage that then succeeds, or dies otherwise, leaves none."""
     monkeypatch.setenv("DVC_STAGE", "judge@human-1")
     monkeypatch.delenv("VLM_ITL_SCRATCH", raising=False)
 

@@ -18,10 +18,10 @@ from vlm_itl.core import typed
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import write_json
 from vlm_itl.core.runs import arm_of
-from vlm_itl.experiments import study
 from vlm_itl.metrics import matches
 from vlm_itl.metrics.rows import Plan
 from vlm_itl.metrics.verdicts import verdicts
+from vlm_itl.report import study
 from vlm_itl.settings import load
 
 GRAPH = """
@@ -183,7 +183,7 @@ def test_points_of_a_sweep_are_each_training_once():
 def test_a_file_that_cannot_be_written_is_one_line(project, tmp_path):
     (tmp_path / "file").write_text("")
     done = subprocess.run(
-        [sys.executable, "-m", "vlm_itl.experiments.study", "--csv", str(tmp_path / "file/x.csv")],
+        [sys.executable, "-m", "vlm_itl.report.study", "--csv", str(tmp_path / "file/x.csv")],
         cwd=project.folder, capture_output=True, text=True, env={**project.env, "PYTHONPATH": str(Path(study.__file__).parents[1])},
     )  # fmt: skip
     assert done.returncode == 1

@@ -10,7 +10,7 @@ from conftest import ROOT
 from ruamel.yaml import YAML
 
 from vlm_itl.core import timing
-from vlm_itl.experiments import study
+from vlm_itl.report import study
 
 
 def test_machine_seconds_by_hand(tmp_path, monkeypatch):

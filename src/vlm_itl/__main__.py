@@ -6,10 +6,10 @@ import argparse
 from importlib import import_module
 
 COMMANDS = {  # name: module with `main(argv)`, and what it does
-    "repro": ("pipeline.repro", "run the experiment, stages side by side"),
+    "repro": ("experiments.repro", "run the experiment, stages side by side"),
     "report": ("report.summary", "print the table and the answers"),
     "page": ("report.page", "write the page of the outputs that are there"),
-    "study": ("experiments.study", "tables of all experiments of a commit, and verdicts over seeds"),
+    "study": ("report.study", "tables of all experiments of a commit, and verdicts over seeds"),
     "sweep": ("experiments.sweep", "run the experiment for several seeds"),
     "settings": ("tools.settings_table", "print all settings with their meaning, or write docs/settings.md"),
     "picture": ("report.figures.overview", "draw README's picture again"),

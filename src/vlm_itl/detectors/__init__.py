@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from vlm_itl import settings
 from vlm_itl.core.coco import Coco
 from vlm_itl.registry import DETECTORS
+
+if TYPE_CHECKING:
+    from vlm_itl import settings
 
 Row = dict[str, Any]
 

@@ -8,6 +8,7 @@ score is their mean probability. It finds little on photographs.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import PIL.Image
@@ -15,13 +16,15 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from tqdm import tqdm
 
-from vlm_itl import settings
 from vlm_itl.core.coco import Coco, by_image, decode, result
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import read_json, write_json
 from vlm_itl.core.pictures import read_picture
 from vlm_itl.detectors import NO_STOPPING, Row, ToPredict, Trained
 from vlm_itl.detectors.labels import believed, check
+
+if TYPE_CHECKING:
+    from vlm_itl import settings
 
 SIDE = 160  # pixels of the longer side, in which patches are looked for
 LEVELS = 8  # of each colour channel

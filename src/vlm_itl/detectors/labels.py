@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from vlm_itl.core.coco import Coco
 from vlm_itl.core.errors import UserError
-from vlm_itl.settings import ModelLabels
+
+if TYPE_CHECKING:
+    from vlm_itl.settings import ModelLabels
 
 
 def believed(labels: Coco, settings: ModelLabels) -> Coco:

@@ -1,1 +1,1 @@
-"""Whole experiments: sweeps over seeds, and collecting, pooling and tracing what experiments gave."""
+"""Running whole experiments: all stages side by side, and sweeps over seeds."""

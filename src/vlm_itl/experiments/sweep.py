@@ -18,8 +18,8 @@ from dvc.repo import Repo
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import scratch
 from vlm_itl.core.redact import say
-from vlm_itl.experiments import study
-from vlm_itl.pipeline.repro import Job, Jobs, alone, not_as_recorded, number_at_once, watched
+from vlm_itl.experiments.repro import Job, Jobs, alone, not_as_recorded, number_at_once, watched
+from vlm_itl.report import study
 from vlm_itl.settings import check
 
 Row = dict[str, Any]

@@ -9,7 +9,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,9 @@ from vlm_itl.core.runs import chain, round_of
 from vlm_itl.metrics.ap import average_precision, mean_ap, swapped
 from vlm_itl.metrics.matches import Matches, same_images, same_predictions
 from vlm_itl.metrics.rows import Answer, Arm
-from vlm_itl.settings import Compare, Run
+
+if TYPE_CHECKING:
+    from vlm_itl.settings import Compare, Run
 
 Seeds = Mapping[Any, Matches]  # one model a seed of training
 BLOCK = 200  # replicates drawn at a time

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vlm_itl.loop.annotation_log import Log
 from vlm_itl.metrics.hours import hours_of
-from vlm_itl.settings import Seconds
+
+if TYPE_CHECKING:
+    from vlm_itl.settings import Seconds
 
 
 def human_cost(log: Log, seconds: Seconds) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -17,7 +17,9 @@ from vlm_itl.metrics.compare import DIGITS, Sampled, Seeds, compare, holm, last_
 from vlm_itl.metrics.curve import Curve, against, hours_at, price_name
 from vlm_itl.metrics.matches import same_images
 from vlm_itl.metrics.rows import Against, Arm, Assay, Comparison, Contrast, Drawing, Judged, Place, Plan
-from vlm_itl.settings import Compare, Judge, Run, Seconds
+
+if TYPE_CHECKING:
+    from vlm_itl.settings import Compare, Judge, Run, Seconds
 
 Row = dict[str, Any]
 BLIND = "this experiment does not tell judges apart"

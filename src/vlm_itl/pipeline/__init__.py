@@ -1,1 +1,1 @@
-"""The graph of stages: how a stage is declared and run, and how DVCs run all of them side by side."""
+"""What DVC runs: how a stage is declared and run."""

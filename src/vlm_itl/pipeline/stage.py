@@ -216,7 +216,7 @@ def filled(path: str, settings: settings_module.Settings, options: Mapping[str, 
 
 
 def fail(message: str) -> NoReturn:
-    """End the process with an error line, which `vlm_itl.pipeline.repro` says again when all other stages have run."""
+    """End the process with an error line, which `vlm_itl.experiments.repro` says again when all other stages have run."""
     message = line(message)  # file names are strangers' text
     if os.environ.get("DVC_STAGE"):
         with suppress(OSError):

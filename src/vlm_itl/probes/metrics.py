@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf, isfinite
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,9 @@ from vlm_itl.core.matching import all_right, rightness
 from vlm_itl.judges.calibration import Calibrated, Fitted, weakest
 from vlm_itl.judges.verdict import Verdict
 from vlm_itl.loop.accepted import accepted_proposals
-from vlm_itl.settings import Prices
+
+if TYPE_CHECKING:
+    from vlm_itl.settings import Prices
 
 Row = dict[str, Any]
 Numbers = NDArray[np.float64]

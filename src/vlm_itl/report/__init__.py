@@ -1,1 +1,1 @@
-"""What people look at: the table of runs, the figures, the galleries and the page."""
+"""What people look at: the table of runs, figures, galleries, the page, and the table of all experiments."""

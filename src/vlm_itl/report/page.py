@@ -26,14 +26,14 @@ from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import read_json, write_text
 from vlm_itl.core.redact import line, say
 from vlm_itl.core.runs import arm_of, called, draws
-from vlm_itl.experiments import study
-from vlm_itl.experiments.lineage import recorded, written
 from vlm_itl.metrics.rows import Answer, Arm, Comparison, Quality, read_comparison, read_quality
+from vlm_itl.report import study
 from vlm_itl.report import summary as report
 from vlm_itl.report.figures import arms as arm_figures
 from vlm_itl.report.figures import svg
 from vlm_itl.report.figures.comparison import differences
 from vlm_itl.report.figures.judges import interval
+from vlm_itl.report.lineage import recorded, written
 from vlm_itl.report.points import Point, read_points
 from vlm_itl.settings import Run, Settings, load, read_yaml
 
@@ -324,9 +324,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--page", type=Path, default=Path("artifacts/report/index.html"), metavar="FILE", help="what to write (default %(default)s)"
     )
-    parser.add_argument(
-        "--study", type=Path, metavar="FILE", help="a table of `vlm_itl.experiments.study`, CSV: the page also shows that sweep"
-    )
+    parser.add_argument("--study", type=Path, metavar="FILE", help="a table of `vlm_itl.report.study`, CSV: the page also shows that sweep")
     parser.add_argument("--pooled", type=Path, metavar="FILE", help="and its verdicts over seeds, of `--pooled`")
     arguments = parser.parse_args(argv)
     try:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from tqdm import tqdm
@@ -19,8 +19,10 @@ from vlm_itl.core.pictures import Pixels, read_picture
 from vlm_itl.core.redact import say
 from vlm_itl.registry import TEACHERS
 from vlm_itl.resume.progress import Progress, digest_of
-from vlm_itl.settings import GroundedSam2, Sam3
 from vlm_itl.teachers.pseudo_labels import FoundInstance
+
+if TYPE_CHECKING:
+    from vlm_itl.settings import GroundedSam2, Sam3
 
 Row = dict[str, Any]
 VERSIONS = ("torch", "torchvision", "transformers", "tokenizers", "numpy", "pillow", "pycocotools")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torchvision.ops import clip_boxes_to_image
@@ -11,8 +11,10 @@ from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor, Sam
 
 from vlm_itl.core.pictures import Pixels
 from vlm_itl.core.pretrained import identity
-from vlm_itl.settings import GroundedSam2
 from vlm_itl.teachers.pseudo_labels import FoundInstance, choose_device, load_model, load_processor, mixed_precision, suppress, without_nan
+
+if TYPE_CHECKING:
+    from vlm_itl.settings import GroundedSam2
 
 DETECTOR, SEGMENTER = "autolabels: detector", "autolabels: segmenter"  # keys of params.yaml
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,7 +13,9 @@ from torchvision.ops import nms
 
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.pretrained import loading
-from vlm_itl.settings import Teacher
+
+if TYPE_CHECKING:
+    from vlm_itl.settings import Teacher
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import Sam3Model, Sam3Processor
 
 from vlm_itl.core.pictures import Pixels
 from vlm_itl.core.pretrained import identity
-from vlm_itl.settings import Sam3
 from vlm_itl.teachers.pseudo_labels import FoundInstance, choose_device, load_model, load_processor, mixed_precision, suppress, without_nan
+
+if TYPE_CHECKING:
+    from vlm_itl.settings import Sam3
 
 MODEL = "autolabels: model"  # key of params.yaml
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,7 +13,9 @@ from detectron2.config import CfgNode, get_cfg
 
 from vlm_itl.core.errors import UserError
 from vlm_itl.detectors.mask_rcnn import backbone  # noqa: F401  (registers the small backbone)
-from vlm_itl.settings import Detector
+
+if TYPE_CHECKING:
+    from vlm_itl.settings import Detector
 
 
 def default_config() -> CfgNode:

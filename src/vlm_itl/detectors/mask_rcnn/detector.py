@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from vlm_itl import settings
 from vlm_itl.core.coco import Coco
 from vlm_itl.detectors import ToPredict, Trained
 from vlm_itl.detectors.mask_rcnn.prediction import predict_sets
 from vlm_itl.detectors.mask_rcnn.processes import launch
 from vlm_itl.detectors.mask_rcnn.training import train
+
+if TYPE_CHECKING:
+    from vlm_itl import settings
 
 
 class MaskRcnn:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from detectron2.modeling.roi_heads.mask_head import mask_rcnn_loss
 from detectron2.structures import Instances
 
 from vlm_itl.detectors.mask_rcnn.batches import Sample, derived_seed
-from vlm_itl.settings import ModelLabels
+
+if TYPE_CHECKING:
+    from vlm_itl.settings import ModelLabels
 
 
 class Losses(torch.nn.Module):

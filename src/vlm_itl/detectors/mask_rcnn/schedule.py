@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-from vlm_itl.settings import Training
+if TYPE_CHECKING:
+    from vlm_itl.settings import Training
 
 
 def optimiser_steps(training: Training, images: int, batch: int) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -41,7 +41,9 @@ from vlm_itl.detectors.mask_rcnn.speed import faster
 from vlm_itl.detectors.mask_rcnn.weights import initial_weights, load_weights
 from vlm_itl.metrics.detection import average_precision
 from vlm_itl.resume.checkpoint import Checkpoint, save_torch
-from vlm_itl.settings import Detector, EarlyStopping, ModelLabels, Training
+
+if TYPE_CHECKING:
+    from vlm_itl.settings import Detector, EarlyStopping, ModelLabels, Training
 
 POINTS = 100  # of the curve, at most
 

@@ -13,7 +13,7 @@ import zipfile
 from collections import OrderedDict
 from functools import reduce
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -30,7 +30,9 @@ from vlm_itl.core.redact import say
 from vlm_itl.data.fetch import download
 from vlm_itl.detectors.mask_rcnn.config import default_config, merge_file
 from vlm_itl.detectors.mask_rcnn.shipped import drawn_weights
-from vlm_itl.settings import Detector
+
+if TYPE_CHECKING:
+    from vlm_itl.settings import Detector
 
 # Detectron2's names; its checkpointer downloads them on first use
 IMAGENET = {50: "detectron2://ImageNetPretrained/MSRA/R-50.pkl", 101: "detectron2://ImageNetPretrained/MSRA/R-101.pkl"}

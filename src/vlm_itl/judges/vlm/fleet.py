@@ -14,14 +14,16 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx2
 
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.redact import line, redact, say
-from vlm_itl.settings import Server as Settings
+
+if TYPE_CHECKING:
+    from vlm_itl.settings import Server as Settings
 
 IN_A_ROW = 20  # questions in a row to which a server gives no answer, after which it is left out
 PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before a server or a question is tried again: doubled each time

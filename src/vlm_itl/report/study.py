@@ -36,12 +36,12 @@ from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import replacing
 from vlm_itl.core.redact import line, say
 from vlm_itl.core.runs import arm_of, called
-from vlm_itl.experiments.lineage import Lineage, lineage, written
 from vlm_itl.metrics import matches
 from vlm_itl.metrics.rows import Arm, Comparison, planned
 from vlm_itl.metrics.verdicts import verdicts
 from vlm_itl.registry import POLICIES
 from vlm_itl.report import summary as report
+from vlm_itl.report.lineage import Lineage, lineage, written
 from vlm_itl.report.points import SweepPoint
 from vlm_itl.settings import JUDGES, Settings, load, read_yaml
 
