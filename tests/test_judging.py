@@ -152,6 +152,10 @@ def test_confusion_by_hand():
     assert (numbers["recall"], numbers["specificity"], numbers["precision"]) == (0.666667, 0.75, 0.8)
     assert (numbers["accuracy"], numbers["base_rate"]) == (0.7, 0.6)
     assert numbers["kappa"] == pytest.approx((0.7 - 0.5) / 0.5)  # p_e = .5 * .6 + .5 * .4
+    assert confusion([(True, True), (False, True)])["kappa"] == 0
+    assert [confusion([pair] * 3)["kappa"] for pair in ((True, True), (False, False))] == [None, None]
+    assert confusion([(True, False)] * 3)["kappa"] == 0
+    assert confusion([(True, False), (False, True)])["kappa"] == -1
     empty = confusion([])
     assert all(empty[k] is None for k in ("recall", "specificity", "precision", "accuracy", "base_rate", "kappa"))
     assert confusion([(True, True)])["specificity"] is None

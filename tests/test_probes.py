@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from conftest import instance
@@ -25,6 +28,7 @@ from vlm_itl.probes.metrics import (
     costs,
     measure,
     observations,
+    reliability,
     threshold_numbers,
     too_few_probes,
 )
@@ -146,12 +150,36 @@ def test_probabilities_are_measured(probes):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_auroc_and_brier_against_scipy(seed):
-    rng = np.random.default_rng(seed)
-    p, right = rng.integers(0, 6, 50) / 5, rng.random(50) < 0.4
-    expected = mannwhitneyu(p[right], p[~right]).statistic / (right.sum() * (~right).sum())
-    assert auroc(p, right) == pytest.approx(expected, abs=1e-4)
-    assert brier(p, right) == pytest.approx(np.mean([(a - b) ** 2 for a, b in zip(p, right)]), abs=1e-4)
+def test_auroc_brier_and_reliability_by_hand(seed):
+    """Of every pair, of every probe and of every bin, in exact fractions; few values, so that there are ties."""
+    dice = random.Random(seed)
+    n = dice.choice([2, 7, 40])
+    x = [dice.randint(-6, 6) / 4 for _ in range(n)]
+    right = [True, False, *(dice.random() < 0.4 for _ in range(n - 2))]
+    pairs = [Fraction(1 + (a > b) - (a < b), 2) for a, r in zip(x, right) for b, q in zip(x, right) if r and not q]
+    assert auroc(np.array(x), np.array(right)) == round(float(sum(pairs) / len(pairs)), 4)
+    p = [float(expit(v)) for v in x]
+    squares = [(Fraction(v) - r) ** 2 for v, r in zip(p, right)]
+    assert brier(np.array(p), np.array(right)) == round(float(sum(squares) / n), 4)
+    bins = [[(Fraction(v), r) for v, r in zip(p, right) if k / 10 < v <= (k + 1) / 10] for k in range(10)]
+    assert reliability(np.array(p), np.array(right)) == [
+        {
+            "p_approve": round(float(sum(v for v, _ in b) / len(b)), 4), "right": round(sum(r for _, r in b) / len(b), 4), "probes": len(b),
+        } for b in bins if b
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("x", "right"), [([], []), ([0.2, 0.4], [True, True]), ([0.2, 0.4], [False, False])])
+def test_one_outcome_alone_has_no_auroc(x, right):
+    p, known = np.array(x, dtype=float), np.array(right, dtype=bool)
+    assert auroc(p, known) is None
+    assert brier(p, known) == {(): None, (True, True): 0.5, (False, False): 0.1}[tuple(right)]
+    assert [(row["p_approve"], row["right"]) for row in reliability(p, known)] == list(zip(x, map(float, right)))
+
+
+def test_a_probability_on_the_edge_of_two_bins_is_in_the_lower_one():
+    rows = reliability(np.array([0.0, 0.1, 0.5, 0.55, 1.0]), np.array([True, False, True, True, False]))
+    assert [(row["p_approve"], row["right"], row["probes"]) for row in rows] == [(0.05, 0.5, 2), (0.5, 1, 1), (0.55, 1, 1), (1, 0, 1)]
 
 
 def by_hand(x, right, low, high, prices) -> float:

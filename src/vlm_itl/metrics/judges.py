@@ -60,7 +60,7 @@ def confusion(pairs: Iterable[tuple[bool, bool]]) -> dict[str, Any]:
     """Counts and rates of (judge approves, oracle approves) pairs.
 
     Recall is P(approve | right), specificity P(reject | wrong), precision P(right | approve), base rate P(right): what a judge that
-    always approves would have as precision. Kappa is Cohen's (1960), (p_o - p_e) / (1 - p_e). A rate over nothing is None.
+    always approves would have as precision. Kappa is Cohen's (1960). A rate over nothing is None.
     """
     pairs = list(pairs)
     n = len(pairs)
@@ -73,10 +73,10 @@ def confusion(pairs: Iterable[tuple[bool, bool]]) -> dict[str, Any]:
         return round(part / whole, 6) if whole else None
 
     kappa = None
-    if n:
-        observed = (tp + tn) / n
-        expected = ((tp + fp) * (tp + fn) + (fn + tn) * (fp + tn)) / n**2
-        kappa = round((observed - expected) / (1 - expected), 6) if expected < 1 else None
+    if fp or fn or (tp and tn):  # else both said one and the same thing each time, which chance explains
+        from sklearn.metrics import cohen_kappa_score  # half a second
+
+        kappa = round(float(cohen_kappa_score(*zip(*pairs))), 6)
     return {
         "asked": n, "approved": tp + fp, "oracle_approves": tp + fn, "true_approvals": tp, "false_approvals": fp,
         "recall": rate(tp, tp + fn), "specificity": rate(tn, tn + fp), "precision": rate(tp, tp + fp),

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
-from scipy.stats import rankdata
 
 from vlm_itl.core.coco import Coco, by_image
 from vlm_itl.core.errors import UserError
@@ -75,7 +74,7 @@ def measure(
     if masks:
         x, good = _columns(masks)
         numbers["masks"] = {"probes": len(masks), "right": _round(good.mean()), "auroc": auroc(x, good), "brier": brier(expit(x), good)}
-    curve, reliability = [], []
+    curve = []
     for low, high in itertools.pairwise(BINS.tolist()):
         graded = [r for r in rows if r["iou"] is not None and low < r["iou"] <= high]
         if graded:
@@ -83,11 +82,7 @@ def measure(
                 "iou": _round((low + high) / 2), "approved": _round(np.mean([r["approve"] for r in graded])), "probes": len(graded),
                 "p_approve": _round(np.mean([r["p"] for r in graded])) if all(r["p"] is not None for r in graded) else None,
             })  # fmt: skip
-        binned = [r for r in rows if r["p"] is not None and (low < r["p"] <= high or low == r["p"] == 0)]
-        if binned:
-            p_mean, share = np.mean([r["p"] for r in binned]), np.mean([r["right"] for r in binned])
-            reliability.append({"p_approve": _round(p_mean), "right": _round(share), "probes": len(binned)})
-    return numbers, curve, reliability
+    return numbers, curve, reliability(*_columns([(r["p"], r["right"]) for r in rows if r["p"] is not None]))
 
 
 def _numbers(rows: list[Row]) -> Row:
@@ -107,15 +102,32 @@ def auroc(score: Numbers, right: NDArray[np.bool_]) -> float | None:
 
     Scores of any scale; of a judge its log-odds, since probabilities of a sure one are rounded to ties.
     """
-    n, m = int(right.sum()), int((~right).sum())
-    if not n or not m:
+    from sklearn.metrics import roc_auc_score  # half a second, which only those who measure wait for
+
+    if right.all() or not right.any():
         return None
-    return _round((rankdata(score)[right].sum() - n * (n + 1) / 2) / (n * m))
+    return _round(round(float(roc_auc_score(right, score)), 12))  # few pairs give fractions half-way between two of four digits
 
 
 def brier(p: Numbers, right: NDArray[np.bool_]) -> float | None:
     """Mean squared difference of probability and outcome (Brier 1950); 0 is perfect, .25 a coin that knows it. Null for none."""
-    return _round(np.mean((p - right) ** 2)) if len(p) else None
+    from sklearn.metrics import brier_score_loss
+
+    return _round(brier_score_loss(right, p)) if len(p) else None
+
+
+def reliability(p: Numbers, right: NDArray[np.bool_]) -> list[Row]:
+    """Mean probability, share of right ones and number in each of the `BINS` that has any; a bin has its upper end, the first both."""
+    from sklearn.calibration import calibration_curve
+
+    if not len(p):
+        return []
+    shares, means = calibration_curve(right, p, n_bins=len(BINS) - 1)
+    sizes = np.unique(np.searchsorted(BINS[1:-1], p), return_counts=True)[1]
+    return [
+        {"p_approve": _round(mean), "right": _round(share), "probes": int(size)}
+        for mean, share, size in zip(means, shares, sizes, strict=True)
+    ]
 
 
 def fit_calibration(log_odds: Numbers, right: NDArray[np.bool_]) -> Fitted:

@@ -30,7 +30,7 @@ def agreement(
     level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Estimate]:
-    """Recall, specificity, precision and Cohen's kappa of decisions, as in `evaluation.judges.confusion`.
+    """Recall, specificity, precision and Cohen's kappa of decisions, as in `vlm_itl.metrics.judges.confusion`.
 
     The intervals are percentiles of a bootstrap that draws pictures with all their decisions (a cluster bootstrap: Davison and Hinkley
     1997, section 3.8). Resamples in which a rate is not defined are left out of its interval. A rate that is 0 or 1 gets no width, however
@@ -61,7 +61,10 @@ def agreement(
 
 
 def rates(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(R, 4) of `RATES` from (R, 4) counts of true approvals, false approvals, needless and right rejections; NaN where there is none."""
+    """(R, 4) of `RATES` from (R, 4) counts of true approvals, false approvals, needless and right rejections; NaN where there is none.
+
+    All resamples at once: scikit-learn's kappa takes one at a time, a thousand times slower.
+    """
     tp, fp, fn, tn = counts.T.astype(np.float64)
     n = tp + fp + fn + tn
     with np.errstate(invalid="ignore", divide="ignore"):
