@@ -35,11 +35,15 @@ JUDGE = '''"""A judge for a test."""
 
 from __future__ import annotations
 
-from vlm_itl.judges.constant import Constant
+from typing import Literal
+
+from vlm_itl.judges.constant import AlwaysJudge
 
 
-class Lenient(Constant):
+class LenientJudge(AlwaysJudge):
     """Approves."""
+
+    kind: Literal["lenient"]
 '''
 
 
@@ -52,7 +56,7 @@ def test_another_kind_makes_nothing_stale(tmp_path):
     registry = work.folder / "src/vlm_itl/registry.py"
     text = registry.read_text()
     for section, line in (
-        ("JUDGES", '"lenient": "vlm_itl.judges.lenient:Lenient",'),
+        ("JUDGES", '"lenient": "vlm_itl.judges.lenient:LenientJudge",'),
         ("POLICIES", '"other": "vlm_itl.loop.policies.other:Other",'),
     ):
         text, found = re.subn(rf"^{section}.*{{$", rf"\g<0>\n    {line}", text, flags=re.MULTILINE)
