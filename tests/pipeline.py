@@ -102,7 +102,7 @@ class Clone:
 
     def repro(self, *options: str) -> set[str]:
         """`dvc repro`; the names of the stages that it ran."""
-        return ran(self.run("dvc", "repro", *options).stdout) - {"code"}  # which runs after every change of code or judges
+        return ran(self.run("dvc", "repro", *options).stdout)
 
     def opened(self) -> dict[tuple[str, str], list[str]]:
         """{(entry, a file of this repository that it opened): its command's words}; without modules, which test_graph.py holds."""
@@ -139,8 +139,9 @@ class Clone:
 
 
 def ran(output: str) -> set[str]:
-    """Stages that DVC says it runs (not those it restores from its run cache)."""
-    return set(re.findall(r"Running stage '([^']+)'", output))
+    """Stages that DVC says it runs (not those it restores from its run cache), but for `code`, which runs after any change of code, of a
+    judge or of a run."""
+    return set(re.findall(r"Running stage '([^']+)'", output)) - {"code"}
 
 
 def stages_of(run: str) -> set[str]:
