@@ -301,7 +301,7 @@ def test_killed_stages_go_on_through_dvc(first):
     scratch = first.folder / "scratch"
     lock = first.text("dvc.lock")
     killed(first, "pretrain", "stages.train", lambda: list(scratch.glob("training/*/checkpoint.pth")))
-    assert recorded() == lock
+    assert first.text("dvc.lock") == lock
     assert not (first.folder / "loop/start/model/model.pth").exists()
     assert "going on at step" in first.run("dvc", "repro", "pretrain").stdout
     done = lambda: [p for p in scratch.glob("predictions/*/images.jsonl") if p.stat().st_size]  # noqa: E731
