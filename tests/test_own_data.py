@@ -102,7 +102,9 @@ def test_an_arm_that_fails_does_so_alone(work):
 
     def change(params: dict) -> None:
         server = {"base_urls": [f"http://127.0.0.1:{port}/v1"], "retries": 0, "timeout": 5}
-        params["judges"]["masks"] = {"kind": "vlm", "backend": "openai", "model": "none", "unit": "instance", "server": server}
+        question = "[mask]\nIs this right? {options}\n\n[missing]\nIs that all? {options}\n"
+        params["judges"]["masks"] = {"kind": "vlm", "backend": "openai", "model": "none", "unit": "instance", "prompt": question}
+        params["judges"]["masks"]["server"] = server
         params["runs"] |= {"masks-1": {"judge": "masks", "prev": "start"}, "masks-2": {"judge": "masks", "prev": "masks-1"}}
         params["runs"] |= {"random-1": {"judge": "random", "prev": "start", "policy": "annotate"}}
 

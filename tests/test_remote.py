@@ -41,7 +41,7 @@ def theirs(ours, tmp_path) -> Clone:
 @pytest.mark.pipeline
 def test_what_was_pushed_is_pulled(ours, theirs):
     assert not (theirs.folder / "artifacts").exists()
-    theirs.run("dvc", "pull", "download", "split")
+    theirs.run("dvc", "pull", "code", "download", "split")
     folders = "artifacts/data", "artifacts/split", "loop/start"
     assert theirs.digests(*folders) == ours.digests(*folders)
     assert len(theirs.digests("artifacts/data/images")) == 26
