@@ -69,7 +69,7 @@ def test_no_name_is_run(work):
     for name in NAMES:
         shutil.copytree(work.folder / "judges/vlm", work.folder / "judges" / name)
     listed = [name for name in work.run("dvc", "stage", "list", "--name-only").stdout.splitlines() if "@" in name]
-    assert {name.partition("@")[0] for name in listed} >= {"judge", "judge-probes", "train-verifier", "thresholds", "autolabel"}
+    assert {name.partition("@")[0] for name in listed} >= {"judge", "judge-probes", "train-verifier", "calibrate", "autolabel"}
     done = work.run("dvc", "repro", "--keep-going", check=False)
     assert done.returncode != 0
     tried = ran(done.stdout)

@@ -3,7 +3,7 @@
 AP is the mean over IoU .50:.05:.95 of the 101-point interpolated precision, over classes with at least one test instance.
 
 Ids in files are the user's. pycocotools stores the matched annotation's id in `dtMatches`, where 0 means "no match", and NumPy holds ids
-of at most 63 bits. So it is given ids of our own, from 1 (`numbered`), and everything here and in `statistics.matches` goes through that.
+of at most 63 bits. So it is given ids of our own, from 1 (`numbered`), and everything here and in `metrics.matches` goes through that.
 """
 
 from __future__ import annotations

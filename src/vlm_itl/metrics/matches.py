@@ -53,7 +53,7 @@ def from_coco(evaluation: COCOeval, labels: str = "") -> Matches:
     """The matches of an evaluation of which `evaluate()` has run; area "all", the largest number of detections an image (100).
 
     Args:
-        evaluation: of `evaluation.detection.evaluate`, whose ids are ours: pycocotools writes an annotation's id 0 as "no match".
+        evaluation: of `metrics.detection.evaluate`, whose ids are ours: pycocotools writes an annotation's id 0 as "no match".
         labels: fingerprint of the model's labels.
     """
     p = evaluation.params
