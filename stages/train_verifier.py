@@ -11,6 +11,7 @@ from vlm_itl.core.files import read_json, write_json
 from vlm_itl.core.redact import say
 from vlm_itl.judges.vlm.settings import VlmJudge
 from vlm_itl.pipeline.stage import File, Stage
+from vlm_itl.verifier.launching import launch
 
 STAGE = Stage(
     reads={
@@ -38,16 +39,20 @@ def main(
     fit: Path, held_out: Path, proposals: Path, images: Path, base_folder: Path, model: Path, curve: Path, metrics: Path,
     judge: str, base: str, settings: dict[str, Any],
 ) -> None:  # fmt: skip
+    launch("stages.train_verifier")
     processor.choose(settings["processor"])
     from vlm_itl.verifier.training import train
 
     learner, teacher = settings[f"judges.{judge}"], settings[f"judges.{base}"]
     if not isinstance(learner, VlmJudge) or not isinstance(teacher, VlmJudge):
         raise UserError(f"params.yaml: verifiers: {judge} and {base} have to be judges of kind vlm")
-    numbers, rows = train(
+    done = train(
         read_json(fit), read_json(held_out), read_json(proposals), images, learner.prompt, learner, teacher,
         settings[f"verifiers.{judge}"], settings["evaluate.judge_iou"], model,
     )  # fmt: skip
+    if done is None:  # another process writes
+        return
+    numbers, rows = done
     seconds, machines = numbers.pop("seconds"), numbers.pop("machines")
     write_json(curve, rows)
     write_json(metrics, numbers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
@@ -373,6 +374,8 @@ def few(monkeypatch, tmp_path):
 
 def test_a_model_learns_and_is_a_model_folder(few, pictures, base, tmp_path):
     """Loss falls on two colours; what is saved answers as a judge does, and twice the same training gives the same bytes."""
+    from transformers import AutoModelForImageTextToText
+
     numbers, curve = train(pictures, base, tmp_path / "one", steps=60, learning_rate=0.006)
     assert curve[-1]["step"] == 60
     assert curve[-1]["loss"] < 1 < 2 < curve[0]["loss"]  # ln 600 = 6.4 for a vocabulary of chance, ln 2 = .69 for a coin
@@ -384,6 +387,8 @@ def test_a_model_learns_and_is_a_model_folder(few, pictures, base, tmp_path):
     one, two = ((tmp_path / n / "model.safetensors").read_bytes() for n in ("one", "two"))
     assert one == two
     assert one != (base / "model.safetensors").read_bytes()
+    AutoModelForImageTextToText.from_pretrained(base).save_pretrained(tmp_path / "untrained")
+    assert (tmp_path / "one/config.json").read_bytes() == (tmp_path / "untrained/config.json").read_bytes()
     from vlm_itl.judges.vlm.judging import Store, judge
 
     settings = VlmJudge(kind="vlm", model=str(tmp_path / "one"), unit="instance", dtype="float32", device="cpu")
@@ -416,30 +421,145 @@ import sys
 sys.path[:0] = ["{root}/src", "{root}/tests"]
 import test_verifier as t
 from pathlib import Path
+from vlm_itl.settings import Lora
 from vlm_itl.verifier import training
 training.HELD_OUT = {{"mask": 20, "missing": 8}}
-t.train(Path("{pictures}"), Path("{base}"), Path("{target}"), steps=40)
+done = t.train(Path("{pictures}"), Path("{base}"), Path("{target}"), steps={steps}, accumulate={accumulate}, lora={lora})
+print(done and (done[0]["machines"], done[1]))
 """
 
 
-def test_kill_9_in_mid_training_then_again(few, pictures, base, tmp_path, monkeypatch):
-    """Goes on where it saved its state and ends with the weights of an unbroken training, to the byte."""
+def saved(scratch: Path) -> int:
+    """The step of the last state that counts; 0 where there is none."""
+    return max((int(seal.parent.name.partition("-")[2]) for seal in scratch.glob("training/*/checkpoint-*/sealed.json")), default=0)
+
+
+@pytest.mark.parametrize(("lora", "kills"), [("None", 2), ("Lora(rank=2, alpha=4)", 1)])
+def test_kill_9_in_mid_training_then_again(few, pictures, base, tmp_path, monkeypatch, lora, kills):
+    """Goes on where it saved its state and ends with the files and the curve of an unbroken training, to the byte."""
+    scratch = tmp_path / "scratch"
+    code = CHILD.format(root=ROOT, pictures=pictures, base=base, target=tmp_path / "killed", steps=40, accumulate=2, lora=lora)
+    run = lambda code: subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout  # noqa: E731
     monkeypatch.setenv("VLM_ITL_CHECKPOINT_SECONDS", "0")
-    code = CHILD.format(root=ROOT, pictures=pictures, base=base, target=tmp_path / "killed")
-    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    step = 0
+    for _ in range(kills):
+        child = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        end = time.monotonic() + 120
+        while saved(scratch) <= step:
+            assert child.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        step = saved(scratch)
+    assert not (tmp_path / "killed").exists()
+    said, curve = run(code).splitlines()
+    assert said.startswith(f"going on at step {step} of 40, from {scratch}")
+    assert list(scratch.glob("training/*")) == []
+    monkeypatch.setenv("VLM_ITL_SCRATCH", str(tmp_path / "other"))
+    monkeypatch.setenv("VLM_ITL_CHECKPOINT_SECONDS", "600")
+    assert run(code.replace(str(tmp_path / "killed"), str(tmp_path / "whole"))).splitlines() == [curve]
+    killed, whole = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ("killed", "whole"))
+    assert killed == whole
+
+
+def test_two_processes_share_each_batch(few, pictures, base, tmp_path, monkeypatch):
+    """The losses of one process up to rounding; the first writes, and a killed training goes on."""
+    import psutil
+    import torch
+    from safetensors.torch import load_file
+
+    code = CHILD.format(root=ROOT, pictures=pictures, base=base, target=tmp_path / "two", steps=12, accumulate=1, lora="None")
+    (tmp_path / "child.py").write_text(code)
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(tmp_path / "child.py")]
+    monkeypatch.setenv("VLM_ITL_CHECKPOINT_SECONDS", "0")
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     end = time.monotonic() + 120
-    while not list((tmp_path / "scratch").rglob("checkpoint.pth")):
+    while not saved(tmp_path / "scratch"):
         assert process.poll() is None
         assert time.monotonic() < end
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "killed").exists()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "going on at step" in done.stdout
-    monkeypatch.setenv("VLM_ITL_SCRATCH", str(tmp_path / "other"))
-    subprocess.run([sys.executable, "-c", code.replace(str(tmp_path / "killed"), str(tmp_path / "whole"))], capture_output=True, check=True)
-    assert (tmp_path / "killed/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
+    for child in psutil.Process(process.pid).children(recursive=True):  # torchrun gives each a session of its own
+        child.kill()
+    assert process.wait() != 0
+    assert not (tmp_path / "two").exists()
+    done = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert done.count("going on at step") == 1
+    said = [ast.literal_eval(line) for line in done.splitlines() if not line.startswith("going on")]
+    assert [one for one in said if one is None] == [None]
+    ((machines, curve),) = [one for one in said if one is not None]
+    assert machines == 2
+    _, alone = train(pictures, base, tmp_path / "one", steps=12)
+    assert [row["loss"] for row in curve] == pytest.approx([row["loss"] for row in alone], rel=1e-4)
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
+    assert one.keys() == two.keys()
+
+
+def test_a_batch_without_equal_parts_says_so(few, pictures, base, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(UserError, match="batch_size: 4 examples have no 1 x 3 equal parts"):
+        train(pictures, base, tmp_path / "out")
+
+
+def launching(config: Path, module: Path) -> subprocess.CompletedProcess[str]:
+    code = f"import sys\nsys.argv = ['x', 'one', 'two words']\nfrom vlm_itl.verifier.launching import launch\nlaunch({module.stem!r})"
+    environment = {**os.environ, "VLM_ITL_ACCELERATE": str(config), "PYTHONPATH": f"{ROOT / 'src'}:{module.parent}"}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=module.parent)
+
+
+def test_accelerate_starts_the_same_command(tmp_path):
+    """With its arguments, as the file says, and without the variable, or it would start itself for ever."""
+    (tmp_path / "echoing.py").write_text(
+        "import os, sys\nprint(sys.argv[1:], os.environ.get('VLM_ITL_ACCELERATE'), os.environ['ACCELERATE_MIXED_PRECISION'])\n"
+    )
+    config = tmp_path / "accelerate.yaml"
+    done = launching(config, tmp_path / "echoing.py")
+    assert "UserError: VLM_ITL_ACCELERATE: " in done.stderr
+    assert f"{config}: no such file; `accelerate config --config_file {config}` makes one" in done.stderr
+    config.write_text("{distributed_type: 'NO', mixed_precision: bf16, num_processes: 1, num_machines: 1, use_cpu: true}")
+    done = launching(config, tmp_path / "echoing.py")
+    assert done.stdout == "['one', 'two words'] None bf16\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("weights.safetensors", "half"), ("optimizer.pt", "flipped"), ("notes.json", "flipped"), ("rng_state.pth", "gone"),
+        ("sealed.json", "half"), ("sealed.json", "gone"),
+    ],
+)  # fmt: skip
+def test_a_damaged_state_is_removed_and_the_training_begins_again(few, pictures, base, tmp_path, monkeypatch, capsys, name, how):
+    """One that was never sealed is what a kill left half written: of that nothing is said."""
+    from vlm_itl.resume.snapshots import Snapshots
+
+    train(pictures, base, tmp_path / "unbroken")
+    dues = iter([True, True, True])
+
+    def due(_):
+        if next(dues, None) is None:
+            raise KeyboardInterrupt
+        return True
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Snapshots, "due", due)
+        with pytest.raises(KeyboardInterrupt):
+            train(pictures, base, tmp_path / "again")
+    (state,) = (tmp_path / "scratch").glob("training/*/checkpoint-*")
+    assert state.name == "checkpoint-3"
+    path = state / name
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    if how == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(whole[:middle] + (bytes([whole[middle] ^ 1]) + whole[middle + 1 :] if how == "flipped" else b""))
+    capsys.readouterr()
+    train(pictures, base, tmp_path / "again")
+    said = "" if (name, how) == ("sealed.json", "gone") else f"{state}: damaged, so it is removed and the training begins again\n"
+    assert capsys.readouterr().out == said
+    assert (tmp_path / "again/model.safetensors").read_bytes() == (tmp_path / "unbroken/model.safetensors").read_bytes()
+    assert list((tmp_path / "scratch").glob("training/*")) == []
 
 
 def test_a_base_without_chat_template_says_so(few, pictures, base, tmp_path):

@@ -27,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from vlm_itl.core.coco import decode
@@ -39,7 +40,7 @@ from vlm_itl.judges.vlm import rendering
 from vlm_itl.judges.vlm.transformers_backend import TransformersBackend
 from vlm_itl.probes.metrics import auroc
 from vlm_itl.settings import Render, VlmJudge, load
-from vlm_itl.verifier.batches import Asking, Batch, Batches, answer_loss, first_logits, loader
+from vlm_itl.verifier.batches import WORKER, Asking, Collating, Drawn, answer_loss, first_logits
 from vlm_itl.verifier.examples import Example, Examples
 
 SIDE, CELL = 128, 16  # pixels of a picture, and of a cell of the tower's last feature map
@@ -98,6 +99,16 @@ def make(folder: Path, prompt: str) -> None:
     ).save_pretrained(folder)  # fmt: skip
 
 
+Batch = tuple[list[Example], dict[str, torch.Tensor]]
+
+
+def batches(examples: Examples, seed: int, question: Asking, backend: TransformersBackend, size: int, number: int) -> DataLoader[Any]:
+    """So many batches of so many examples, as `Batch`."""
+    collating = Collating(question, backend)
+    drawn = Drawn(lambda n: examples.draw(seed, n), size * number)
+    return DataLoader(drawn, batch_size=size, collate_fn=lambda made: (made, collating(made)), **WORKER)
+
+
 def maps(example: Example, truth: list[dict[str, Any]], ids: list[int]) -> NDArray[np.float32]:
     """What each cell of each picture of a question shows, as shares of its area: (pictures, cells, MAPS)."""
     layers = np.zeros((MAPS, example.image["height"], example.image["width"]), bool)
@@ -135,17 +146,17 @@ class Teacher:
 
     def losses(self, batch: Batch, options: tuple[list[int], list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """(of the answers, of the maps)."""
+        examples, inputs = batch
+        right = inputs.pop("right")
         with torch.autocast("cpu", torch.bfloat16):
-            logits = first_logits(self.model, self.backend.placed(batch.inputs))
+            logits = first_logits(self.model, self.backend.placed(inputs))
             shares = self.head(self._seen.pop().flatten(2).transpose(1, 2)).float()
-        wanted = torch.from_numpy(np.concatenate([maps(e, self.examples.truth[e.image["id"]], self.examples.ids) for e in batch.examples]))
+        wanted = torch.from_numpy(np.concatenate([maps(e, self.examples.truth[e.image["id"]], self.examples.ids) for e in examples]))
         # the mask itself is seen in the closer picture only
         counts = torch.ones_like(wanted)
-        counts[
-            [k for k, closer in enumerate(c for e in batch.examples for c in ([0, 1] if e.kind == "mask" else [0])) if not closer], :, -1
-        ] = 0
+        counts[[k for k, closer in enumerate(c for e in examples for c in ([0, 1] if e.kind == "mask" else [0])) if not closer], :, -1] = 0
         seen = functional.binary_cross_entropy_with_logits(shares, wanted, weight=counts)
-        return answer_loss(logits, batch.right, *options), seen
+        return answer_loss(logits, right, *options), seen
 
 
 def train(
@@ -168,9 +179,9 @@ def train(
         first = next(iter(made["train"].instances))
         options = backend.option_tokens(asking["train"](made["train"].draw(seed, first)))
         optimizer = torch.optim.AdamW(teacher.parameters(), lr=rate, weight_decay=0.05, betas=(0.9, 0.98), fused=True)
-        batches = Batches(lambda n: made["train"].draw(seed, n), asking["train"], backend, size, 0, steps)
+        source = batches(made["train"], seed, asking["train"], backend, size, steps)
         mean = [0.7, 0.7]
-        for step, batch in enumerate(bar := tqdm(loader(batches), total=steps, unit="step", mininterval=10)):
+        for step, batch in enumerate(bar := tqdm(source, total=steps, unit="step", mininterval=10)):
             for group in optimizer.param_groups:
                 group["lr"] = rate * min(1, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
             answer, seen = teacher.losses(batch, options)
@@ -183,11 +194,11 @@ def train(
         model.eval()
         p, right, kinds = [], [], []
         with torch.inference_mode():
-            for batch in loader(Batches(lambda n: made["test"].draw(seed + 1, n), asking["test"], backend, 50, 0, 40)):
-                logits = first_logits(model, backend.placed(batch.inputs)).float()
+            for examples, inputs in batches(made["test"], seed + 1, asking["test"], backend, 50, 40):
+                right += inputs.pop("right").tolist()
+                logits = first_logits(model, backend.placed(inputs)).float()
                 p += (logits[:, options[0]].logsumexp(-1) - logits[:, options[1]].logsumexp(-1)).tolist()
-                right += batch.right.tolist()
-                kinds += [e.kind for e in batch.examples]
+                kinds += [e.kind for e in examples]
     model.to(memory_format=torch.contiguous_format).half().save_pretrained(out)
     backend.processor.save_pretrained(out)
     write_json(out / "classes.json", [c["name"] for c in CATEGORIES])  # what it knows; a judge of others is refused

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import Dataset
 
 from vlm_itl.core.coco import Coco
 from vlm_itl.judges.vlm.composing import Composer
@@ -17,35 +16,21 @@ from vlm_itl.judges.vlm.transformers_backend import TransformersBackend
 from vlm_itl.settings import VlmJudge
 from vlm_itl.verifier.examples import Example
 
-
-@dataclass(frozen=True)
-class Batch:
-    """Examples and the tensors of their questions, left-padded, on the CPU."""
-
-    examples: list[Example]
-    inputs: dict[str, torch.Tensor]
-    right: torch.Tensor  # (examples,), bool
+# of a DataLoader: made one process ahead, since drawing takes as long as a small model's step
+WORKER: dict[str, Any] = {"num_workers": 1, "prefetch_factor": 4, "multiprocessing_context": "fork"}
 
 
-class Batches(IterableDataset[Batch]):
-    """Batch after batch of examples `draw(0)`, `draw(1)`, ..., from step `first` to before step `last`."""
+class Drawn(Dataset[Example]):
+    """The examples `draw(0)`, `draw(1)`, ..., so many of them; each depends on its number alone, wherever a training goes on."""
 
-    def __init__(
-        self, draw: Callable[[int], Example], question: Callable[[Example], Question], backend: TransformersBackend, size: int, first: int,
-        last: int,
-    ) -> None:  # fmt: skip
-        self.draw, self.question, self.backend, self.size, self.first, self.last = draw, question, backend, size, first, last
+    def __init__(self, draw: Callable[[int], Example], number: int) -> None:
+        self.draw, self.number = draw, number
 
-    def __iter__(self) -> Iterator[Batch]:
-        for step in range(self.first, self.last):
-            examples = [self.draw(step * self.size + k) for k in range(self.size)]
-            inputs = self.backend.tensors([self.question(example) for example in examples])
-            yield Batch(examples, dict(inputs), torch.tensor([example.right for example in examples]))
+    def __len__(self) -> int:
+        return self.number
 
-
-def loader(batches: Batches) -> DataLoader[Batch]:
-    """Made one process ahead, since drawing takes as long as a small model's step."""
-    return DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=4, multiprocessing_context="fork")
+    def __getitem__(self, number: int) -> Example:
+        return self.draw(number)
 
 
 class Asking:
@@ -56,6 +41,17 @@ class Asking:
 
     def __call__(self, example: Example) -> Question:
         return self.composer.question(example.kind, example.image, example.rows)
+
+
+class Collating:
+    """How examples become a batch: the tensors of their questions, left-padded, on the CPU, and `right`, (examples,), bool."""
+
+    def __init__(self, question: Callable[[Example], Question], backend: TransformersBackend) -> None:
+        self.question, self.backend = question, backend
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
+        inputs = self.backend.tensors([self.question(example) for example in examples])
+        return {**inputs, "right": torch.tensor([example.right for example in examples])}
 
 
 def answer_loss(logits: torch.Tensor, right: torch.Tensor, approve: list[int], reject: list[int]) -> torch.Tensor:
