@@ -23,7 +23,8 @@ def encode(mask: NDArray[np.bool_]) -> Rle:
 
 def decode(rle: Rle) -> NDArray[np.bool_]:
     """Boolean mask of shape (height, width)."""
-    return mask_util.decode(rle).astype(bool)
+    mask: NDArray[np.bool_] = mask_util.decode(rle).astype(bool)
+    return mask
 
 
 def result(image_id: int, category_id: int, mask: NDArray[np.bool_], score: float) -> dict[str, Any]:

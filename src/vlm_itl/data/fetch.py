@@ -269,7 +269,7 @@ def _get(session: requests.Session, item: Wanted, policy: Retry, limits: _Limits
         except MaxRetryError:
             return _Answer(reason=reason, exhausted=True)
         try:
-            policy.sleep(response.raw if response is not None else None)  # type: ignore[arg-type]
+            policy.sleep(response.raw if response is not None else None)
         except InvalidHeader:  # a Retry-After that is neither seconds nor a date
             policy.sleep()
 

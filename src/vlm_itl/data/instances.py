@@ -254,7 +254,8 @@ def picture_path(folder: Path, name: str, where: str) -> Path:
 
 def most_bytes(image: dict[str, Any]) -> int:
     """How large the file of a picture of that size may be: 16 bytes a pixel, and 16 MiB for what else is in it."""
-    return 16 * image["height"] * image["width"] + 2**24
+    height, width = int(image["height"]), int(image["width"])
+    return 16 * height * width + 2**24
 
 
 def picture_problem(picture: bytes, image: dict[str, Any], max_pixels: int = MAX_PIXELS) -> str | None:
@@ -400,7 +401,8 @@ def _from_runs(rle: dict[str, Any], size: tuple[int, int]) -> Rle:
         raise ValueError(f"its RLE counts {_short(counts)} are negative in places")
     if sum(runs) != height * width:
         raise ValueError(f"its RLE counts {sum(runs)} pixels, the image has {height * width}")
-    return mask_util.frPyObjects({"size": [height, width], "counts": runs}, height, width)
+    compressed: Rle = mask_util.frPyObjects({"size": [height, width], "counts": runs}, height, width)
+    return compressed
 
 
 def _runs(counts: str) -> list[int] | None:

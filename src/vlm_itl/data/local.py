@@ -8,7 +8,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -113,7 +113,7 @@ def _held_out(data: Coco, root: Path, settings: Local, seed: int) -> tuple[Coco,
     return subset(data, original.keys() - test), subset(data, test)
 
 
-def _source(image: dict, root: Path, part: LocalPart) -> Path:
+def _source(image: dict[str, Any], root: Path, part: LocalPart) -> Path:
     where = f"{root / part.annotations}: image {image.get('original_id', image['id'])}"
     return picture_path(root / part.images, image["file_name"], where)
 

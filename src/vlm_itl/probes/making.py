@@ -113,7 +113,8 @@ def grow(mask: Mask, pixels: int) -> Mask:
     if pixels == 0:
         return mask
     change = ndimage.binary_dilation if pixels > 0 else ndimage.binary_erosion
-    return change(mask, structure=np.ones((3, 3)), iterations=abs(pixels))
+    grown: Mask = change(mask, structure=np.ones((3, 3)), iterations=abs(pixels))
+    return grown
 
 
 def shift(mask: Mask, dy: int, dx: int) -> Mask:

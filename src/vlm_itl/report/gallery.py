@@ -18,7 +18,7 @@ from tqdm import tqdm
 from vlm_itl.core.coco import Coco, by_image
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.matching import all_right, iou_matrix, on_crowd, partners, rightness, same_class, shared_numbers
-from vlm_itl.core.pictures import read_picture
+from vlm_itl.core.pictures import Pixels, read_picture
 from vlm_itl.judges.verdict import Verdict
 from vlm_itl.judges.vlm import rendering
 from vlm_itl.loop.accepted import accepted_proposals
@@ -161,9 +161,7 @@ def collect(
     )  # fmt: skip
 
 
-def draw(
-    verdict: Verdict, pixels: rendering.Pixels, proposals: list[Row], truth: list[Row], names: dict[int, str], look: Render, iou: float
-) -> Card:
+def draw(verdict: Verdict, pixels: Pixels, proposals: list[Row], truth: list[Row], names: dict[int, str], look: Render, iou: float) -> Card:
     """One image's card: its pictures, and for each proposal and true mask what became of it."""
     accepted = verdict.accepted
     decisions: list[bool | None] = [*accepted] if accepted else [None] * len(proposals)
@@ -220,7 +218,7 @@ def colour(index: int) -> str:
     return "#" + bytes(rendering.colour(index).tolist()).hex()
 
 
-def jpeg(caption: str, pixels: rendering.Pixels) -> Picture:
+def jpeg(caption: str, pixels: Pixels) -> Picture:
     """A picture that the page holds itself, at most `LONGEST` pixels long; colours at full resolution, as contours are thin."""
     picture, stream = rendering.settle(pixels, LONGEST), io.BytesIO()
     picture.save(stream, "JPEG", quality=85, subsampling=0)

@@ -39,7 +39,8 @@ def suppress(boxes: torch.Tensor, scores: torch.Tensor, iou: float, most: int) -
         scores: shape (boxes,).
         iou: a box goes that overlaps a likelier one by more.
     """
-    return nms(boxes, scores, iou)[:most]
+    kept: torch.Tensor = nms(boxes, scores, iou)[:most]
+    return kept
 
 
 def choose_device(settings: Teacher) -> str:

@@ -159,7 +159,7 @@ class Teaching(Trainer):
         self.remove_callback(PrinterCallback)
         self.backend, self.options = backend, options
 
-    def compute_loss(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> torch.Tensor:  # type: ignore[override]
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> torch.Tensor:
         model.eval()  # the Trainer has just set it to training
         right = inputs.pop("right")
         return answer_loss(first_logits(model, self.backend.placed(inputs)), right, *self.options)

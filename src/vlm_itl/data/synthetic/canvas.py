@@ -53,13 +53,14 @@ def box(x0: float, y0: float, x1: float, y1: float) -> Points:
 def oval(x: float, y: float, rx: float, ry: float, angle: float = 0.0, corners: int = 24) -> Points:
     """Ellipse about (x, y), or with few corners a regular polygon."""
     t = (np.arange(corners) + 0.5) * 2 * np.pi / corners
-    return turn(np.stack([rx * np.cos(t), ry * np.sin(t)], 1), angle) + (x, y)
+    return np.add(turn(np.stack([rx * np.cos(t), ry * np.sin(t)], 1), angle), (x, y))
 
 
 def turn(points: ArrayLike, angle: float) -> Points:
     """Points turned clockwise (as seen, y down) about the origin."""
     c, s = np.cos(angle), np.sin(angle)
-    return np.asarray(points, dtype=np.float64) @ np.array([[c, s], [-s, c]])
+    turned: Points = np.asarray(points, dtype=np.float64) @ np.array([[c, s], [-s, c]])
+    return turned
 
 
 def smooth(nodes: ArrayLike, closed: bool = True, steps: int = 6) -> Points:

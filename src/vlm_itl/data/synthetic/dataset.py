@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
-from pycocotools import mask as rle  # type: ignore[import-untyped]
+from pycocotools import mask as rle
 from tqdm import tqdm
 
 from vlm_itl.core.coco import Coco

@@ -91,7 +91,7 @@ def order(landscape: Sequence[bool], batch: int, seed: int, grouped: bool) -> It
                 group.clear()
 
 
-class Samples(torch.utils.data.Dataset):
+class Samples(torch.utils.data.Dataset[dict[str, Any]]):
     """What Detectron2's mapper makes of a record, by (place, index), and its `place`, which decides how it is resized and flipped.
 
     Samples are kept up to `KEPT_BYTES`: small pictures in one size are read, resized and flipped once, not once an epoch. They are shared,
@@ -140,7 +140,7 @@ def batches(records: list[dict[str, Any]], cfg: CfgNode, seed: int, first: int, 
     mine = slice(comm.get_rank() * size, (comm.get_rank() + 1) * size)
     loader: Any = torch.utils.data.DataLoader(
         Samples(records, cfg, seed),
-        batch_sampler=(batch[mine] for batch in itertools.islice(steps, first, last)),  # type: ignore[arg-type]  # any iterable will do
+        batch_sampler=(batch[mine] for batch in itertools.islice(steps, first, last)),  # any iterable will do
         collate_fn=list,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         generator=torch.Generator(),  # or making an iterator would draw from the global one

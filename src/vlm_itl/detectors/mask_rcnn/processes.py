@@ -38,7 +38,8 @@ def mean(tensor: torch.Tensor) -> torch.Tensor:
         return tensor
     result = tensor.clone()
     dist.all_reduce(result)
-    return result / comm.get_world_size()
+    processes: int = comm.get_world_size()
+    return result / processes
 
 
 def of_first(function: Callable[[], Any]) -> Any:

@@ -21,4 +21,5 @@ def optimiser_steps(training: Training, images: int, batch: int) -> int:
     if training.schedule == "fixed_steps":
         return training.steps
     assert training.images is not None
-    return max(1, math.ceil(round(training.steps * (images / training.images) ** training.growth, 6)))
+    steps: float = training.steps * (images / training.images) ** training.growth
+    return max(1, math.ceil(round(steps, 6)))

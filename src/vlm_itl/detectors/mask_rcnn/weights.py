@@ -113,7 +113,8 @@ def initial_weights(settings: Detector, cfg: CfgNode) -> str:
         return IMAGENET[depth]
     from detectron2 import model_zoo  # slow to import
 
-    return model_zoo.get_checkpoint_url(COCO[depth])
+    url: str = model_zoo.get_checkpoint_url(COCO[depth])
+    return url
 
 
 def load_weights(model: torch.nn.Module, source: str) -> None:
@@ -278,8 +279,10 @@ def _compare(source: str, wanted: dict[str, Any], built: dict[str, Any]) -> None
     """Raises:
     UserError: the weights were trained on pixels or layers that the model has otherwise.
     """
-    # published means differ in their decimals
-    same = lambda a, b: np.allclose(a, b, rtol=0, atol=1) if isinstance(a, list) else a == b  # noqa: E731
+
+    def same(a: Any, b: Any) -> bool:  # published means differ in their decimals
+        return bool(np.allclose(a, b, rtol=0, atol=1) if isinstance(a, list) else a == b)
+
     wrong = {key: value for key, value in wanted.items() if key in built and not same(value, built[key])}
     if wrong:
         given = {key: built[key] for key in wrong}

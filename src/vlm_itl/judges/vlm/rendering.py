@@ -27,7 +27,8 @@ COLOURS = np.array(
 
 def colour(index: int) -> NDArray[np.uint8]:
     """RGB of the index-th proposal: `COLOURS`, then ever darker ones."""
-    return (COLOURS[index % len(COLOURS)] * 0.6 ** (index // len(COLOURS))).astype(np.uint8)
+    rgb: NDArray[np.uint8] = (COLOURS[index % len(COLOURS)] * 0.6 ** (index // len(COLOURS))).astype(np.uint8)
+    return rgb
 
 
 def overlay(pixels: Pixels, rows: Sequence[dict[str, Any]], settings: Render, numbers: Sequence[int] | None = None) -> Pixels:
