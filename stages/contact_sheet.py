@@ -15,16 +15,16 @@ STAGE = Stage(
         "truth": File("artifacts/split/truth.json", "ground truth of the images that they were drawn on"),
         "images": File("artifacts/data/images", "folder of the images"),
     },
-    writes={"sheet": File("loop/{name}/contact_sheet.jpg", "the picture, JPEG")},
+    writes={"picture": File("loop/{name}/contact_sheet.jpg", "the picture, JPEG")},
     options={"name": "the teacher's name in params.yaml"},
     params=("evaluate.judge_iou", "gallery"),
 )
 
 
-def main(proposals: Path, truth: Path, images: Path, sheet: Path, settings: dict[str, Any]) -> None:
-    picture = draw(read_json(proposals), read_json(truth), images, settings["evaluate.judge_iou"], settings["gallery"])
-    with replacing(sheet) as temporary:
-        picture.save(temporary, "JPEG", quality=88, subsampling=0)
+def main(proposals: Path, truth: Path, images: Path, picture: Path, settings: dict[str, Any]) -> None:
+    drawn = draw(read_json(proposals), read_json(truth), images, settings["evaluate.judge_iou"], settings["gallery"])
+    with replacing(picture) as temporary:
+        drawn.save(temporary, "JPEG", quality=88, subsampling=0)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def main(
     seconds, machines = took.pop("seconds", None), took.pop("machines", 1)
     verdict.write(verdicts, rows)
     if seconds is not None:
-        timing.note(verdicts, seconds, machines)
+        timing.record(verdicts, seconds, machines)
     write_json(identity, done.identity)
     write_json(metrics, took)
     asked = sum(v.asked for v in rows)

@@ -56,7 +56,7 @@ def main(
     seconds, machines = numbers.pop("seconds"), numbers.pop("machines")
     write_json(curve, rows)
     write_json(metrics, numbers)
-    timing.note(metrics, seconds, machines)
+    timing.record(metrics, seconds, machines)
     for kind in ("mask", "missing"):
         n = numbers[kind]
         say(f"{kind}: AUROC {n['auroc']} on {n['examples']} examples of held-out images (untrained: {n['untrained_auroc']})")

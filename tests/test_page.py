@@ -218,7 +218,7 @@ def test_what_judges_computed_is_shown_where_it_was_measured(project):
     assert page.collect(load())["figures"]["prices"].url == page.data_url(by_stage, "image/svg+xml")
     verdicts = Path("loop/looks-1/verdicts.jsonl")
     verdicts.write_text('{"image_id": 1}\n')
-    timing.note(verdicts, 6.25, 2)
+    timing.record(verdicts, 6.25, 2)
     made_here = made()
     assert {row[0].split()[0]: row[10] for row in Tables(made_here).rows["runs"][1:]} == {
         "start": "0", "human-1": "0", "looks-1": "12.5", "sim-1": "-", "all": "0",

@@ -229,7 +229,7 @@ def measured(tmp_path, monkeypatch, took: dict[str, tuple[float, int]]) -> None:
     monkeypatch.chdir(tmp_path)
     for path, (seconds, machines) in took.items():
         write_json(Path(path), path)  # each another content
-        timing.note(Path(path), seconds, machines)
+        timing.record(Path(path), seconds, machines)
 
 
 def with_runs(runs: dict, **more) -> Settings:
@@ -246,7 +246,7 @@ LEARNS = {"calibrations": CALIBRATIONS, "verifiers": {"learner": Verifier(base="
 def test_what_a_judge_computed_before_its_first_verdict(tmp_path, monkeypatch):
     """Probes that only measure a judge (here: shelf, learner) belong to no arm of it."""
     measured(tmp_path, monkeypatch, PREPARED)
-    assert preparations(JUDGES, JUDGES, *LEARNS.values(), timing.behind) == {
+    assert preparations(JUDGES, JUDGES, *LEARNS.values(), timing.of_output) == {
         "shelf": {}, "sure": {"probes of shelf": 60}, "learner": {"training of learner": 100},
         "learner-sure": {"probes of learner": 7, "training of learner": 100}, "sim": {}, "always": {},
     }  # fmt: skip
@@ -260,7 +260,7 @@ def test_preparation_is_charged_once_an_arm_and_shown_in_its_price(tmp_path, mon
     }  # fmt: skip
     asked = {f"loop/{name}/verdicts.jsonl": (2.0, 3) for name in runs if name not in ("sim-1", "after-1")}
     measured(tmp_path, monkeypatch, PREPARED | asked)
-    rows = computing(with_runs(runs, **LEARNS), timing.behind)
+    rows = computing(with_runs(runs, **LEARNS), timing.of_output)
     assert {name: row["preparation_seconds"] for name, row in rows.items()} == {
         "start": 0, "sure-1": 60, "sure-2": 0, "other": 60, "learner-1": 100, "mixed": 7, "sim-1": 0, "after-1": 0,
     }  # fmt: skip
@@ -274,11 +274,11 @@ def test_what_was_measured_elsewhere_is_not_known(tmp_path, monkeypatch):
     runs = {"learner-1": Run(judge="learner", prev="start")}
     measured(tmp_path, monkeypatch, {"loop/learner-1/verdicts.jsonl": (2.0, 1)})
     write_json(tmp_path / "metrics/verifier/learner/held_out.json", "trained elsewhere")
-    rows = computing(with_runs(runs, **LEARNS), timing.behind)
+    rows = computing(with_runs(runs, **LEARNS), timing.of_output)
     assert rows["learner-1"] == {"judge_seconds": 2, "preparation_seconds": None}
     assert computed_before(runs, rows) == {"start": 0, "learner-1": None}
     write_json(tmp_path / "loop/learner-1/verdicts.jsonl", "another version, from a remote")
-    assert computing(with_runs(runs, **LEARNS), timing.behind)["learner-1"]["judge_seconds"] is None
+    assert computing(with_runs(runs, **LEARNS), timing.of_output)["learner-1"]["judge_seconds"] is None
 
 
 def test_unparsed_answers_are_those_of_the_questions(tmp_path):

@@ -18,14 +18,14 @@ def test_machine_seconds_by_hand(tmp_path, monkeypatch):
     first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
     first.write_text("{}\n")
     second.write_text("{ }\n")
-    timing.note(first, 2.5, 3)
-    assert timing.machine_seconds(timing.md5(first)) == timing.behind("first.jsonl") == 7.5
-    assert timing.behind("second.jsonl") is None
-    assert timing.behind("none.jsonl") is None
+    timing.record(first, 2.5, 3)
+    assert timing.machine_seconds(timing.md5(first)) == timing.of_output("first.jsonl") == 7.5
+    assert timing.of_output("second.jsonl") is None
+    assert timing.of_output("none.jsonl") is None
     second.write_text("{}\n")  # as DVC restores it
-    assert timing.behind("second.jsonl") == 7.5
-    timing.note(first, 0.42, 1)
-    assert timing.behind("first.jsonl") == 0.42
+    assert timing.of_output("second.jsonl") == 7.5
+    timing.record(first, 0.42, 1)
+    assert timing.of_output("first.jsonl") == 0.42
 
 
 @pytest.mark.parametrize(
@@ -34,10 +34,10 @@ def test_machine_seconds_by_hand(tmp_path, monkeypatch):
 def test_a_broken_timing_is_left_out_and_named(tmp_path, monkeypatch, capsys, content):
     monkeypatch.chdir(tmp_path)
     Path("made.jsonl").write_text("{}\n")
-    timing.note(Path("made.jsonl"), 1, 1)
+    timing.record(Path("made.jsonl"), 1, 1)
     (file,) = Path("scratch/timing").iterdir()
     file.write_text(content)
-    assert timing.behind("made.jsonl") is None
+    assert timing.of_output("made.jsonl") is None
     assert f"{file}: not how long a judge computed" in capsys.readouterr().out
 
 
@@ -50,8 +50,8 @@ def test_a_study_shows_what_was_measured_here_of_a_commit(tmp_path, monkeypatch)
     made, asked = Path("probes.jsonl"), Path("verdicts.jsonl")
     made.write_text("{}\n")
     asked.write_text("{ }\n")
-    timing.note(made, 30, 1)
-    timing.note(asked, 2, 3)
+    timing.record(made, 30, 1)
+    timing.record(asked, 2, 3)
     outs = {"artifacts/probes/vlm/verdicts.jsonl": made, "loop/sure-1/verdicts.jsonl": asked}
     stages = {f"s{k}": {"outs": [{"path": path, "md5": timing.md5(file)}]} for k, (path, file) in enumerate(outs.items())}
     for name, content in (("params.yaml", params), ("dvc.lock", {"stages": stages})):

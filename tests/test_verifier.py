@@ -29,7 +29,7 @@ from vlm_itl.loop.update import update
 from vlm_itl.probes.metrics import choose_thresholds, expected_calibration_error, fit_calibration
 from vlm_itl.settings import HoldBack, Lora, Prices, Run, Verifier, VlmJudge
 from vlm_itl.verifier.examples import Examples, shown
-from vlm_itl.verifier.held_back import check, parts, together
+from vlm_itl.verifier.held_back import check, divide, together
 
 CATEGORIES = [{"id": 1, "name": "bird"}, {"id": 2, "name": "book"}]
 PROMPT = "[mask]\nIs this one {pred_class_names_str}? {options}\n[missing]\nFound: {pred_class_names_str}. Is nothing missing? {options}"
@@ -145,11 +145,11 @@ def test_made_masks_on_ignored_regions_are_no_wrong_examples():
 
 def test_parts_share_no_image_and_lose_none():
     data = labels(1, 20)
-    detector, mistakes, held_out = parts(data, HoldBack(held_out=0.25, mistakes=0.2, seed=1))
+    detector, mistakes, held_out = divide(data, HoldBack(held_out=0.25, mistakes=0.2, seed=1))
     ids = [{i["id"] for i in part["images"]} for part in (detector, mistakes, held_out)]
     assert [len(i) for i in ids] == [11, 4, 5]
     assert set().union(*ids) == set(range(1, 21))
-    assert parts(data, HoldBack(held_out=0.25, mistakes=0.2, seed=2))[2] != held_out
+    assert divide(data, HoldBack(held_out=0.25, mistakes=0.2, seed=2))[2] != held_out
     assert len(together(detector, mistakes)["annotations"]) + len(held_out["annotations"]) == len(data["annotations"])
 
 
@@ -157,7 +157,7 @@ def test_copies_of_a_picture_are_held_back_together():
     data = labels(1, 40)
     for image in data["images"]:
         image["md5"] = f"{image['id'] % 10}"
-    several = [{i["id"] % 10 for i in part["images"]} for part in parts(data, HoldBack(held_out=0.3, mistakes=0.3))]
+    several = [{i["id"] % 10 for i in part["images"]} for part in divide(data, HoldBack(held_out=0.3, mistakes=0.3))]
     assert sorted(map(len, several)) == [3, 3, 4]
     assert sorted(k for part in several for k in part) == list(range(10))
 
@@ -169,7 +169,7 @@ def test_too_few_labels_say_so():
     lone["annotations"] = [a for a in lone["annotations"] if a["category_id"] == 1]
     with pytest.raises(UserError, match="no initial image to learn from shows a 'book'"):
         check(lone, labels(30, 4))
-    detector, mistakes, held_out = parts(labels(1, 1), HoldBack())
+    detector, mistakes, held_out = divide(labels(1, 1), HoldBack())
     assert [len(part["images"]) for part in (detector, mistakes, held_out)] == [1, 0, 0]
 
 

@@ -15,7 +15,7 @@ from vlm_itl.core.files import feed, read_json, scratch, write_json
 from vlm_itl.core.redact import say
 
 
-def note(output: Path, seconds: float, machines: int) -> None:
+def record(output: Path, seconds: float, machines: int) -> None:
     """Keep how long the computing behind an output took: wall time, and how many machines were busy with it."""
     write_json(_file(md5(output)), {"seconds": seconds, "machines": machines})
 
@@ -40,7 +40,7 @@ def machine_seconds(digest: str) -> float | None:
     return round(math.prod(numbers), 6)
 
 
-def behind(path: str) -> float | None:
+def of_output(path: str) -> float | None:
     """`machine_seconds` of an output as it lies in the working tree; None, too, where it does not."""
     return machine_seconds(md5(Path(path))) if Path(path).is_file() else None
 

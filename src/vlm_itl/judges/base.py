@@ -57,8 +57,8 @@ class Question:
     proposals: list[Row]
     seed: int
 
-    def dice(self) -> random.Random:
-        """A generator that depends on all that is asked and on nothing else: the same question gets the same answer."""
+    def generator(self) -> random.Random:
+        """A random generator that depends on all that is asked and on nothing else: the same question gets the same answer."""
         content = json.dumps([self.seed, self.image_id, self.proposals], sort_keys=True)
         return random.Random(hashlib.sha256(content.encode()).digest())
 

@@ -16,6 +16,7 @@ class RandomJudge(Judge):
 
     kind: Literal["random"]
     p: Probability = 0.5
+    """Probability of an approval."""
 
     def decide(self, question: Question, truth: list[Row]) -> Decision:
-        return Decision(approve=question.dice().random() < self.p, log_odds=finite_log_odds(self.p))
+        return Decision(approve=question.generator().random() < self.p, log_odds=finite_log_odds(self.p))

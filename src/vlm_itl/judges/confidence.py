@@ -16,6 +16,7 @@ class ConfidenceJudge(Judge):
 
     kind: Literal["confidence"]
     threshold: Probability = 0.9
+    """Detector score that every proposal has to reach."""
 
     def decide(self, question: Question, truth: list[Row]) -> Decision:
         """The least score stands for P(approve), uncalibrated."""

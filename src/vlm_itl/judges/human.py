@@ -18,8 +18,11 @@ class HumanJudge(Judge):
     examples: ClassVar[bool] = False
 
     kind: Literal["human"]
+    """A simulated human is the only one who can stand in for a person."""
     iou: Fraction = 0.6
-    unit: Literal["image", "instance"] = "image"  # instance: accepts each mask alone, then says whether anything is missing
+    """Mask IoU from which on a proposal stands for an instance."""
+    unit: Literal["image", "instance"] = "image"
+    """Decides on the image as a whole, or on each mask alone and then whether anything is missing."""
 
     @classmethod
     def simulates(cls, settings: Mapping[str, Any]) -> bool:

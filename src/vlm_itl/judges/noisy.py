@@ -22,10 +22,15 @@ class NoisyJudge(Judge):
 
     kind: Literal["noisy"]
     recall: Probability
+    """P(approve) of a right thing."""
     specificity: Probability
+    """P(reject) of a wrong thing."""
     iou: Fraction = 0.6
-    actor: Literal["human", "model"] = "model"  # whose time it costs
+    """Mask IoU from which on a proposal stands for an instance."""
+    actor: Literal["human", "model"] = "model"
+    """Whose time a decision costs."""
     unit: Literal["image", "instance"] = "image"
+    """Decides on the image as a whole, or on each mask alone and then whether anything is missing."""
 
     @classmethod
     def simulates(cls, settings: Mapping[str, Any]) -> bool:
@@ -37,10 +42,10 @@ class NoisyJudge(Judge):
 
     def decide(self, question: Question, truth: list[Row]) -> Decision:
         """Errors are independent from question to question (a real judge errs by content)."""
-        dice = question.dice()
+        generator = question.generator()
 
         def approves(right: bool) -> bool:
-            return dice.random() < (self.recall if right else 1 - self.specificity)
+            return generator.random() < (self.recall if right else 1 - self.specificity)
 
         if self.unit == "image":
             return Decision(approve=approves(all_right(question.proposals, truth, self.iou)))

@@ -57,10 +57,10 @@ def make_probes(labels: Coco, per_kind: int, seed: int) -> tuple[Coco, list[Row]
         for i in order:
             if made == per_kind:
                 break
-            dice = random.Random(f"{seed}/{kind}/{i}")
+            generator = random.Random(f"{seed}/{kind}/{i}")
             instances = [a for a in rows[i] if not a["iscrowd"]]
-            chosen = dice.randrange(len(instances))
-            changed = change(Case(instances, chosen, dice, ids, IOUS))
+            chosen = generator.randrange(len(instances))
+            changed = change(Case(instances, chosen, generator, ids, IOUS))
             if changed is None:
                 continue
             made += 1
@@ -84,7 +84,7 @@ class Case(NamedTuple):
 
     instances: list[Row]  # of one image, no crowds
     chosen: int  # the place of the one to change
-    dice: random.Random
+    generator: random.Random
     category_ids: list[int]  # of all classes
     ious: tuple[float, float]  # from where the IoU with the true mask is drawn, for graded changes
 
@@ -132,14 +132,14 @@ def _exact(case: Case) -> list[Row]:
     return list(case.instances)
 
 
-def _jittered(mask: Mask, dice: random.Random) -> Mask:
+def _jittered(mask: Mask, generator: random.Random) -> Mask:
     edge = max(1, round(0.02 * float(np.sqrt(mask.sum()))))
-    changed = grow(mask, dice.choice((-edge, edge)))
+    changed = grow(mask, generator.choice((-edge, edge)))
     return changed if changed.any() else mask
 
 
 def _jitter(case: Case) -> list[Row] | None:
-    return _replaced(case, _jittered(_mask(case), case.dice))
+    return _replaced(case, _jittered(_mask(case), case.generator))
 
 
 def _until(step: Callable[[Mask, int], Mask], limit: int = 200) -> Change:
@@ -147,7 +147,7 @@ def _until(step: Callable[[Mask, int], Mask], limit: int = 200) -> Change:
 
     def change(case: Case) -> list[Row] | None:
         mask = _mask(case)
-        target = case.dice.uniform(*case.ious)
+        target = case.generator.uniform(*case.ious)
         result = mask
         for n in range(1, limit):
             changed = step(mask, n)
@@ -162,18 +162,18 @@ def _until(step: Callable[[Mask, int], Mask], limit: int = 200) -> Change:
 
 
 def _shifted(case: Case) -> list[Row] | None:
-    angle = case.dice.uniform(0, 2 * np.pi)
+    angle = case.generator.uniform(0, 2 * np.pi)
     return _until(lambda mask, n: shift(mask, round(n * np.sin(angle)), round(n * np.cos(angle))))(case)
 
 
 def _cut(case: Case) -> list[Row] | None:
     """One side of a straight line."""
-    angle = case.dice.uniform(0, 2 * np.pi)
+    angle = case.generator.uniform(0, 2 * np.pi)
     mask = _mask(case)
     y, x = np.nonzero(mask)
     place = y * np.sin(angle) + x * np.cos(angle)
     kept = np.zeros_like(mask)
-    side = place <= np.quantile(place, case.dice.uniform(*case.ious))
+    side = place <= np.quantile(place, case.generator.uniform(*case.ious))
     kept[y[side], x[side]] = True
     return _replaced(case, kept)
 
@@ -202,7 +202,7 @@ def _spilled(case: Case) -> list[Row] | None:
     neighbour, mask = _near(case, same_class=False), _mask(case)
     if neighbour is None or not (neighbour & ~mask).any():
         return None
-    area, target = int(mask.sum()), case.dice.uniform(*case.ious)
+    area, target = int(mask.sum()), case.generator.uniform(*case.ious)
     wanted = round(area / target) - area  # IoU = area / (area + spilled)
     distance = np.where(neighbour & ~mask, ndimage.distance_transform_edt(~mask), np.inf)
     limit = np.sort(distance[np.isfinite(distance)])[: max(1, wanted)][-1]
@@ -214,7 +214,7 @@ def _dropped(case: Case) -> list[Row] | None:
 
 
 def _duplicated(case: Case) -> list[Row] | None:
-    twin = _jittered(_mask(case), case.dice)
+    twin = _jittered(_mask(case), case.generator)
     return [*case.instances, {**case.instances[case.chosen], "segmentation": encode(twin)}]
 
 
@@ -222,7 +222,7 @@ def _wrong_class(case: Case) -> list[Row] | None:
     others = [c for c in case.category_ids if c != case.instances[case.chosen]["category_id"]]
     if not others:
         return None
-    return [{**a, "category_id": case.dice.choice(others)} if k == case.chosen else a for k, a in enumerate(case.instances)]
+    return [{**a, "category_id": case.generator.choice(others)} if k == case.chosen else a for k, a in enumerate(case.instances)]
 
 
 KINDS: dict[str, Change] = {

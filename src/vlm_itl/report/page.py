@@ -239,7 +239,7 @@ def collect(settings: Settings, study_csv: Path | None = None, pooled_json: Path
         if path.exists():
             shown.append(path)
             figures[name] = Figure(name, caption, data_url(path.read_bytes(), "image/svg+xml"))
-    computed = report.computing(settings, timing.behind)
+    computed = report.computing(settings, timing.of_output)
     points = take_typed(Path("artifacts/report/curve.json"), read_points) or []
     before = report.computed_before(settings.runs, computed)
     if any(before[point.run] for point in points):

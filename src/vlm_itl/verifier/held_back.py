@@ -11,7 +11,7 @@ from vlm_itl.settings import HoldBack
 FEWEST = 3  # images to learn from, and to measure on
 
 
-def parts(labels: Coco, settings: HoldBack) -> tuple[Coco, Coco, Coco]:
+def divide(labels: Coco, settings: HoldBack) -> tuple[Coco, Coco, Coco]:
     """The initial labels in three seeded parts: for a detector, for its mistakes, held out.
 
     A detector trained on the first part proposes on the other two. A verifier learns from the first two, and is measured on the third. Of

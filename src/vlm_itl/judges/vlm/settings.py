@@ -17,26 +17,39 @@ from vlm_itl.judges.human import HumanJudge
 class Render(Model):
     """What the pictures for a VLM look like."""
 
-    original: bool = True  # the photograph beside the one with masks
-    alpha: Probability = 0.45  # of the masks' colour
-    contour: Annotated[int, Field(ge=0, le=20)] = 2  # pixels
-    marks: bool = False  # the proposals' numbers
-    longest: Annotated[int, Field(ge=32)] | None = 1536  # pixels; a longer side is made smaller
-    margin: Annotated[float, Field(ge=0)] = 0.5  # unit instance: of the context crop, in box sides
+    original: bool = True
+    """Shows the photograph beside the one with masks."""
+    alpha: Probability = 0.45
+    """Opacity of the masks' colour."""
+    contour: Annotated[int, Field(ge=0, le=20)] = 2
+    """Width of the line around a mask, in pixels."""
+    marks: bool = False
+    """Writes each proposal's number on its mask."""
+    longest: Annotated[int, Field(ge=32)] | None = 1536
+    """Longer side of a picture in pixels; a longer one is made smaller. null: never."""
+    margin: Annotated[float, Field(ge=0)] = 0.5
+    """What the context crop of a single mask shows around its box on each side, in box sides."""
 
 
 class Server(Model):
     """An OpenAI-compatible server; several `base_urls` share the load."""
 
-    base_urls: list[Annotated[str, Field(pattern=r"^https?://[^@?#]+$")]] = Field(default_factory=list)  # they are recorded: no secrets
-    # what the servers run, such as `fp8 on vLLM 0.33`, in place of what they say in /v1/models: for servers that say nothing, or too little
+    base_urls: list[Annotated[str, Field(pattern=r"^https?://[^@?#]+$")]] = Field(default_factory=list)
+    """Addresses up to `/v1`. DVC records them, so they hold no user, password or query."""
     fingerprint: Annotated[str, Field(min_length=1)] | None = None
-    api_key_env: str | None = None  # name of the environment variable that holds the key
-    concurrency: Annotated[int, Field(ge=1)] = 32  # requests in flight
-    retries: Annotated[int, Field(ge=0)] = 5  # of a question, and of a server that is away, with growing pauses
-    timeout: Annotated[float, Field(gt=0)] = 120  # seconds a request, in all
-    logprobs: bool = True  # ask for the likeliest first tokens; without, or where the server gives none, the text decides
-    structured: bool = False  # vLLM: only the two options can be answered
+    """What the servers run, such as `fp8 on vLLM 0.33`, for servers whose `/v1/models` says too little. null: what they say there."""
+    api_key_env: str | None = None
+    """Name of the environment variable that holds the key."""
+    concurrency: Annotated[int, Field(ge=1)] = 32
+    """Requests under way at a time."""
+    retries: Annotated[int, Field(ge=0)] = 5
+    """Further tries of one question, and of a server that is away, with growing pauses."""
+    timeout: Annotated[float, Field(gt=0)] = 120
+    """Seconds for one request in all."""
+    logprobs: bool = True
+    """Asks for the likeliest first tokens. Where there are none, the text decides."""
+    structured: bool = False
+    """Lets a vLLM server answer with the two options only."""
 
     @field_validator("base_urls")
     @classmethod
@@ -63,32 +76,53 @@ class VlmJudge(Judge):
 
     kind: Literal["vlm"]
     backend: Literal["transformers", "openai"] = "transformers"
-    model: str  # hub id or folder; with `openai`, the name that the server knows
-    revision: str | None = None  # of the hub's repository; pin it
-    prompt: str = ""  # the question; under `unit: instance` two, below [mask] and [missing]; a calibrated one can leave it out
+    """Where the model runs: in this process, or behind an OpenAI-compatible server."""
+    model: str
+    """Hub id or folder; behind a server, the name that the server knows."""
+    revision: str | None = None
+    """Commit of the hub's repository; pin it."""
+    prompt: str = ""
+    """The question; under `unit: instance` two, below the lines [mask] and [missing]. A calibrated judge may leave it out."""
     unit: Literal["image", "instance"] = "image"
+    """Asks about the image as a whole, or about each mask alone and then whether anything is missing."""
     answer: Literal["probability", "text"] = "probability"
-    threshold: Probability = 0.5  # P(approve) from which on it is an approval
-    min_mass: Probability = (
-        0.1  # of both options together at the first position; with less, the model wants to say something else: unparsed
-    )
+    """Decides by P(approve) at the answer's first position, or by the text."""
+    threshold: Probability = 0.5
+    """P(approve) from which on an answer is an approval."""
+    min_mass: Probability = 0.1
+    """Least probability of both options together at the first position. With less the answer counts as unparsed."""
     approve: Annotated[list[str], Field(min_length=1)] = Field(default_factory=lambda: ["yes"])
+    """Spellings of the approving option."""
     reject: Annotated[list[str], Field(min_length=1)] = Field(default_factory=lambda: ["no"])
-    answer_line: Literal["first", "last"] = "first"  # of a text, the line that begins with the option
-    template: dict[str, JsonValue] = Field(default_factory=dict)  # arguments of the model's chat template, e.g. enable_thinking: false
-    prefill: str = ""  # text that the answer is made to begin with, e.g. an empty thought; what is judged comes after it
+    """Spellings of the rejecting option."""
+    answer_line: Literal["first", "last"] = "first"
+    """Which line of a text begins with the option."""
+    template: dict[str, JsonValue] = Field(default_factory=dict)
+    """Arguments of the model's chat template, such as `enable_thinking: false`."""
+    prefill: str = ""
+    """Text that the answer is made to begin with, such as an empty thought; what comes after it is judged."""
     max_tokens: Annotated[int, Field(ge=1)] = 128
-    samples: Annotated[int, Field(ge=1)] = 1  # texts a question; their share of approvals is P(approve)
-    temperature: Annotated[float, Field(gt=0)] = 0.7  # of several samples; one is greedy
+    """Most tokens of a text."""
+    samples: Annotated[int, Field(ge=1)] = 1
+    """Texts for one question; their share of approvals is P(approve)."""
+    temperature: Annotated[float, Field(gt=0)] = 0.7
+    """Sampling temperature of several texts; a single one is greedy."""
     batch_size: Annotated[int, Field(ge=1)] = 4
+    """Questions a forward pass; halved where the memory runs out."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model computes. `auto`: on a GPU if there is one."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    trust_remote_code: bool = False  # runs code that comes with the model
-    # question, P(approve) and thresholds of images from `calibration.json` in the judge's folder; masks are accepted by `threshold`
+    """Number format of the weights. `auto`: that of the published ones."""
+    trust_remote_code: bool = False
+    """Runs code that comes with the model: only for a model that you have read."""
     calibrated: bool = False
-    human: HumanJudge | None = None  # with `calibrated`: who decides between rejecting and approving; costs a person's time
+    """Takes the question, P(approve) and thresholds of images from the `calibration.json` of its folder; `threshold` accepts masks."""
+    human: HumanJudge | None = None
+    """With `calibrated`: who decides between rejecting and approving, at the price of a person's time."""
     render: Render = Field(default_factory=Render)
+    """What the pictures look like."""
     server: Server = Field(default_factory=Server)
+    """With `backend: openai`."""
 
     @model_validator(mode="after")
     def _fits(self) -> VlmJudge:

@@ -370,7 +370,7 @@ def _line(error: Exception) -> str:
 
 
 def _seed(question: Question) -> int:
-    """The samples' dice depend on the question, so that it gets the same ones anywhere, and asked once more gets others."""
+    """The samples' random generator depends on the question, so that it gets the same ones anywhere, and asked once more gets others."""
     content = [question.text.encode(), question.variant.encode(), *(p.tobytes() for p in question.pictures)]
     return int.from_bytes(hashlib.sha256(b"".join(content)).digest()[:6], "big")
 
