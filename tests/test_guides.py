@@ -99,7 +99,7 @@ def test_the_preset_for_coco_can_start(monkeypatch):
 def test_the_vlm_of_a_preset_can_be_uncommented(name, tmp_path):
     text = (ROOT / f"presets/{name}.yaml").read_text()
     path = tmp_path / "params.yaml"
-    path.write_text(re.sub(r"^  # (masks|  )", r"  \1", text, flags=re.MULTILINE))
+    path.write_text(re.sub(r"^  #( masks|   |$)", lambda mark: mark[0].replace("# ", "").replace("#", ""), text, flags=re.MULTILINE))
     settings = load(path)
     assert settings.runs["masks-1"].judge == "masks"
     assert "{options}" in settings.judges["masks"].prompt
