@@ -1,9 +1,10 @@
-"""A start without labels: foundation models draw proposals on all training images, of which nobody has drawn one."""
+"""A start without labels: foundation models, or another program, draw proposals on all training images; no person has drawn one."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
 
 from vlm_itl.core import processor
 from vlm_itl.core.files import read_json, write_json
@@ -12,11 +13,16 @@ from vlm_itl.detectors.untrained import write_untrained
 from vlm_itl.loop import annotation_log
 from vlm_itl.loop.start import unlabelled as without_labels
 from vlm_itl.pipeline.stage import File, Stage
+from vlm_itl.registry import TEACHERS
+
+if TYPE_CHECKING:
+    from vlm_itl.teachers.teacher import Teacher
 
 STAGE = Stage(
     reads={
         "unlabelled": File("artifacts/split/unlabelled.json", "all training images, without labels"),
         "images": File("artifacts/data/images", "folder of the images"),
+        "root": File("${data.root}", "the user's data, where a file of results lies"),
         "start_ledger": File(
             "loop/start/ledger.json", "what a human drew before any loop; of it only the validation images concern a start without labels"
         ),
@@ -36,14 +42,13 @@ STAGE = Stage(
 
 
 def main(
-    unlabelled: Path, images: Path, start_ledger: Path, labels: Path, pool: Path, ledger: Path, proposals: Path, model: Path,
+    unlabelled: Path, images: Path, root: Path, start_ledger: Path, labels: Path, pool: Path, ledger: Path, proposals: Path, model: Path,
     identity: Path, name: str, settings: dict[str, Any],
 ) -> None:  # fmt: skip
     processor.choose(settings["processor"])
-    from vlm_itl.teachers import label
-
-    everything = read_json(unlabelled)
-    rows, who = label(everything, images, settings[f"autolabels.{name}"])
+    everything, s = read_json(unlabelled), settings[f"autolabels.{name}"]
+    teacher: type[Teacher] = resolve_name(TEACHERS[s.kind])
+    rows, who = teacher.label(s, everything, images, root)
     no_labels, whole_pool, log = without_labels(everything, annotation_log.read(start_ledger))
     write_json(labels, no_labels)
     write_json(pool, whole_pool)

@@ -9,9 +9,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from vlm_itl.core.coco import originals
+from vlm_itl.core.coco import empty_like, originals
 from vlm_itl.core.files import write_json
 from vlm_itl.core.redact import say
+from vlm_itl.data import unlabelled
 from vlm_itl.data.source import source
 from vlm_itl.pipeline.stage import File, Stage
 
@@ -22,9 +23,10 @@ STAGE = Stage(
         )
     },
     writes={
-        "images": File("artifacts/data/images", "folder of the images, `train/` and `test/`"),
+        "images": File("artifacts/data/images", "folder of the images, `train/`, `test/` and `pool/`"),
         "train": File("artifacts/data/train.json", "COCO instances JSON of the selected training images"),
         "test": File("artifacts/data/test.json", "COCO instances JSON of the selected test images"),
+        "pool": File("artifacts/data/pool.json", "images of the user's that nobody has labelled: COCO instances JSON without annotations"),
         "metrics": File("metrics/download.json", "images and annotations of each part, and how many were left out and why"),
     },
     params=("data", "select"),
@@ -38,16 +40,23 @@ COUNTED = (
 )  # fmt: skip
 
 
-def main(root: Path, images: Path, train: Path, test: Path, metrics: Path, settings: dict[str, Any]) -> None:
+def main(root: Path, images: Path, train: Path, test: Path, pool: Path, metrics: Path, settings: dict[str, Any]) -> None:
     data, choice = settings["data"], settings["select"]
     parts, notes = source(data).fetch(images, root, choice)
-    for name, part in parts.items():
-        notes[name]["copies"] = sum(i != first for i, first in originals(part["images"]).items())
+    numbers = {}
+    for name in ("train", "test"):
+        notes[name]["copies"] = sum(i != first for i, first in originals(parts[name]["images"]).items())
+        numbers[name] = {what: notes[name][what] for what in COUNTED}
         for line in account(notes[name]):
             say(f"{name}: {line}")
+    if "pool" in parts:
+        numbers["pool"] = {what: notes["pool"][what] for what in ("images", "images_over_limit", *unlabelled.REASONS)}
+        for line in unlabelled.account(notes["pool"]):
+            say(f"pool: {line}")
     write_json(train, parts["train"])
     write_json(test, parts["test"])
-    write_json(metrics, {name: {what: notes[name][what] for what in COUNTED} for name in parts})
+    write_json(pool, parts.get("pool") or empty_like(parts["train"]))
+    write_json(metrics, numbers)
 
 
 def account(notes: Counter[str]) -> list[str]:

@@ -15,6 +15,7 @@ STAGE = Stage(
     reads={
         "train": File("artifacts/data/train.json", "the selected training images"),
         "test": File("artifacts/data/test.json", "the selected test images"),
+        "without_labels": File("artifacts/data/pool.json", "images that nobody has labelled"),
     },
     writes={
         "labels": File("loop/start/labels.json", "images a human has drawn before the loop starts"),
@@ -23,7 +24,9 @@ STAGE = Stage(
         "unlabelled": File(
             "artifacts/split/unlabelled.json", "all images that training may use, without labels: where a start without labels begins"
         ),
-        "truth": File("artifacts/split/truth.json", "ground truth of these images, for simulated humans and for measuring judges"),
+        "truth": File(
+            "artifacts/split/truth.json", "ground truth of those that are labelled, for simulated humans and for measuring judges"
+        ),
         "validation": File("artifacts/split/validation.json", "labelled images held back from training"),
         "test_split": File("artifacts/split/test.json", "the test images"),
         "metrics": File("metrics/split.json", "images and instances per class and part, mask areas"),
@@ -34,7 +37,7 @@ STAGE = Stage(
 
 
 def main(
-    train: Path, test: Path, labels: Path, pool: Path, ledger: Path, unlabelled: Path, truth: Path, validation: Path,
+    train: Path, test: Path, without_labels: Path, labels: Path, pool: Path, ledger: Path, unlabelled: Path, truth: Path, validation: Path,
     test_split: Path, metrics: Path, plot: Path, settings: dict[str, Any],
 ) -> None:  # fmt: skip
     s = settings["split"]
@@ -43,15 +46,16 @@ def main(
     first_labels, first_pool, first_log = start.initial(training, initial_ids, pool_ids, validation_ids)
     parts = {"initial": initial_ids, "pool": pool_ids, "validation": validation_ids}
     data = {name: subset(training, ids) for name, ids in parts.items()} | {"test": testing}
+    nobody_labelled = read_json(without_labels)["images"]
     write_json(labels, first_labels)
-    write_json(pool, queue(first_pool, s.seed))
+    write_json(pool, queue({**first_pool, "images": first_pool["images"] + nobody_labelled}, s.seed))
     annotation_log.write(ledger, first_log)
     everything = subset(training, initial_ids | pool_ids)
-    write_json(unlabelled, queue({**everything, "annotations": []}, s.seed))
+    write_json(unlabelled, queue({**everything, "images": everything["images"] + nobody_labelled, "annotations": []}, s.seed))
     write_json(truth, everything)
     write_json(validation, data["validation"])
     write_json(test_split, testing)
-    numbers = statistics(data)
+    numbers = statistics(data, len(nobody_labelled))
     write_json(metrics, numbers)
     write_json(plot, table(numbers))
 

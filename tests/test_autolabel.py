@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from pkgutil import resolve_name
 
 import numpy as np
 import PIL.Image
@@ -27,11 +28,13 @@ from transformers import (
     Sam3Processor,
 )
 
-from vlm_itl import teachers as autolabel
 from vlm_itl.core.coco import decode, encode
 from vlm_itl.core.errors import UserError
+from vlm_itl.core.pictures import read_picture
+from vlm_itl.registry import TEACHERS
 from vlm_itl.settings import GroundedSam2, Sam3
 from vlm_itl.teachers.grounded_sam2 import GroundedSam2Teacher, sentence
+from vlm_itl.teachers.labelling import to_results
 from vlm_itl.teachers.pseudo_labels import FoundInstance, suppress
 
 CAPTIONS = {"bird": "a Red bird", "book": "book."}
@@ -60,6 +63,11 @@ def data(tmp_path_factory) -> tuple[dict, Path]:
 def settings(models, family: str = "grounding_dino", **more) -> GroundedSam2:
     paths = {"detector": str(models[family]), "segmenter": str(models["sam2"])}
     return GroundedSam2(**{"kind": "grounded-sam2", **paths, "captions": CAPTIONS, "device": "cpu", "batch_size": 1, **more})
+
+
+def label(data, images, s) -> tuple[list[dict], dict]:
+    """As the stage does."""
+    return resolve_name(TEACHERS[s.kind]).label(s, data, images, Path())
 
 
 def overlap(a, b) -> float:
@@ -110,11 +118,11 @@ def masks_by_hand(folder: Path, picture: np.ndarray, boxes: list[list[float]]) -
 @pytest.mark.parametrize(("detector", "thresholds"), [("grounding_dino", (0.9999, 0.9)), ("mm_grounding_dino", (0.05, 0.05))])
 def test_grounded_sam2_is_what_plain_passes_give(models, data, detector, thresholds):
     s = settings(models, detector, box_threshold=thresholds[0], text_threshold=thresholds[1], nms_iou=0.3, max_detections=5)
-    rows, identity = autolabel.label(*data, s)
+    rows, identity = label(*data, s)
     counts = set()
     suppressed = 0
     for image in data[0]["images"]:
-        picture = autolabel.read_picture(data[1] / image["file_name"])
+        picture = read_picture(data[1] / image["file_name"])
         found = boxes_by_hand(models[detector], picture, s)
         kept = survivors([f[0] for f in found], [f[1] for f in found], s.nms_iou, s.max_detections)
         suppressed += len(found) - len(kept)
@@ -140,7 +148,7 @@ def test_grounded_sam2_is_what_plain_passes_give(models, data, detector, thresho
 def test_batches_with_unequal_numbers_of_boxes_are_the_pictures_one_by_one(models, data):
     """Some pictures of a batch without any box, too. Other shapes in a batch change what is padded, and so last digits of the boxes."""
     teacher = GroundedSam2Teacher(settings(models), ["bird", "book"])
-    some = [autolabel.read_picture(data[1] / f"{k}.png") for k in (1, 2, 3, 4)]
+    some = [read_picture(data[1] / f"{k}.png") for k in (1, 2, 3, 4)]
     boxes = [torch.tensor(b, dtype=torch.float32).reshape(-1, 4) for b in (
         [[2, 2, 30, 30], [5, 8, 60, 40], [0, 0, 63, 47]], [], [[10, 10, 20, 20]], [[1, 1, 40, 60], [4, 5, 6, 7]],
     )]  # fmt: skip
@@ -154,23 +162,23 @@ def test_batches_with_unequal_numbers_of_boxes_are_the_pictures_one_by_one(model
         assert fits == pytest.approx(alone_fits, abs=1e-5)
     assert [len(masks) for masks, _ in teacher.masks(some[:2], [boxes[1], boxes[1]])] == [0, 0]
 
-    rows, _ = autolabel.label(*data, settings(models, batch_size=4, max_detections=3))
-    single, _ = autolabel.label(*data, settings(models, batch_size=1, max_detections=3))
+    rows, _ = label(*data, settings(models, batch_size=4, max_detections=3))
+    single, _ = label(*data, settings(models, batch_size=1, max_detections=3))
     assert len(rows) == len(single) > 0
     assert [row["image_id"] for row in rows] == [row["image_id"] for row in single]
     assert [row["score"] for row in rows] == pytest.approx([row["score"] for row in single], abs=1e-3)
 
 
 def test_pictures_without_a_box_and_pools_without_a_picture(models, data):
-    assert autolabel.label(*data, settings(models, box_threshold=1.0, batch_size=4))[0] == []
-    assert autolabel.label({**data[0], "images": []}, data[1], settings(models))[0] == []
-    assert autolabel.label(*data, Sam3(kind="sam3", model=str(models["sam3"]), score_threshold=1.0, device="cpu"))[0] == []
+    assert label(*data, settings(models, box_threshold=1.0, batch_size=4))[0] == []
+    assert label({**data[0], "images": []}, data[1], settings(models))[0] == []
+    assert label(*data, Sam3(kind="sam3", model=str(models["sam3"]), score_threshold=1.0, device="cpu"))[0] == []
 
 
 def test_only_the_first_named_class_keeps_a_box_that_two_have(models, data):
     """Asked for the same thing under two names, the teacher finds everything twice."""
     both = settings(models, captions={"bird": "book", "book": "book"}, max_detections=30, nms_iou=0.99)
-    rows, _ = autolabel.label({**data[0], "images": data[0]["images"][:1]}, data[1], both)
+    rows, _ = label({**data[0], "images": data[0]["images"][:1]}, data[1], both)
     assert {row["category_id"] for row in rows} == {16}
     boxes = torch.tensor([[0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30], [0, 0, 10, 4]], dtype=torch.float32)
     scores = torch.tensor([0.5, 0.9, 0.3, 0.8])
@@ -190,7 +198,7 @@ def test_sam3_is_what_plain_passes_give(models, data):
     expected = []
     scores = []
     for image in data[0]["images"]:
-        picture = autolabel.read_picture(data[1] / image["file_name"])
+        picture = read_picture(data[1] / image["file_name"])
         height, width = picture.shape[:2]
         found = []
         for category, caption in ((16, "a Red bird"), (84, "book.")):
@@ -205,7 +213,7 @@ def test_sam3_is_what_plain_passes_give(models, data):
         expected.append((image["id"], found))
     threshold = float(np.quantile(scores, 0.8))
     s = Sam3(kind="sam3", model=str(models["sam3"]), captions=CAPTIONS, device="cpu", batch_size=3, score_threshold=threshold, nms_iou=0.9)
-    rows, identity = autolabel.label(*data, s)
+    rows, identity = label(*data, s)
     assert identity["model"] == "sam3"
     total = 0
     for image_id, found in expected:
@@ -224,12 +232,12 @@ def test_half_precision_gives_nearly_the_same(models, data):
     """On a GPU it is the default; the code that surrounds it (post-processing in float32) is the same here."""
     image = {**data[0], "images": data[0]["images"][:1]}
     (full, _), (half, _) = (
-        autolabel.label(image, data[1], settings(models, dtype=d, nms_iou=1.0, max_detections=30)) for d in ("float32", "bfloat16")
+        label(image, data[1], settings(models, dtype=d, nms_iou=1.0, max_detections=30)) for d in ("float32", "bfloat16")
     )
     assert full != half
     assert np.mean([r["score"] for r in full]) == pytest.approx(np.mean([r["score"] for r in half]), abs=0.01)
     s = Sam3(kind="sam3", model=str(models["sam3"]), device="cpu", score_threshold=0.1, dtype="bfloat16")
-    assert autolabel.label(image, data[1], s)[0]
+    assert label(image, data[1], s)[0]
 
 
 def test_published_folders_hold_the_video_model(models, data, tmp_path):
@@ -252,7 +260,7 @@ def test_published_folders_hold_the_video_model(models, data, tmp_path):
     tiny_autolabel.save(tmp_path / "video", video, Sam2VideoProcessor(processor.image_processor, Sam2VideoVideoProcessor()))
     image = {**data[0], "images": data[0]["images"][:2]}
     assert '"model_type": "sam2_video"' in (tmp_path / "video" / "config.json").read_text()
-    rows = [autolabel.label(image, data[1], settings(models | {"sam2": path}))[0] for path in (models["sam2"], tmp_path / "video")]
+    rows = [label(image, data[1], settings(models | {"sam2": path}))[0] for path in (models["sam2"], tmp_path / "video")]
     assert rows[0] == rows[1]
 
 
@@ -269,7 +277,7 @@ def test_published_weights_of_sam3_hold_the_video_model(models, data, tmp_path):
     save_file(weights | {"tracker_neck.x": torch.zeros(3)}, tmp_path / "video" / "model.safetensors", metadata={"format": "pt"})
     image = {**data[0], "images": data[0]["images"][:2]}
     rows = [
-        autolabel.label(image, data[1], Sam3(kind="sam3", model=str(path), score_threshold=0.1, device="cpu"))[0]
+        label(image, data[1], Sam3(kind="sam3", model=str(path), score_threshold=0.1, device="cpu"))[0]
         for path in (models["sam3"], tmp_path / "video")
     ]
     assert rows[0] == rows[1] != []
@@ -278,7 +286,6 @@ def test_published_weights_of_sam3_hold_the_video_model(models, data, tmp_path):
 CHILD = """
 import json, signal, sys
 from pathlib import Path
-from vlm_itl import teachers as autolabel
 from vlm_itl.teachers.grounded_sam2 import GroundedSam2Teacher
 from vlm_itl.settings import GroundedSam2
 
@@ -291,7 +298,7 @@ def find_two_batches(*words):
     return find(*words)
 
 GroundedSam2Teacher.find = find_two_batches
-autolabel.label(json.loads(sys.argv[1]), Path(sys.argv[2]), GroundedSam2.model_validate_json(sys.argv[3]))
+GroundedSam2Teacher.label(GroundedSam2.model_validate_json(sys.argv[3]), json.loads(sys.argv[1]), Path(sys.argv[2]), Path())
 """
 
 
@@ -299,7 +306,7 @@ def test_killed_it_goes_on_after_the_last_whole_batch(models, data, scratch, mon
     import json
 
     s = settings(models, batch_size=2, max_detections=3)
-    whole, _ = autolabel.label(*data, s)
+    whole, _ = label(*data, s)
     assert not list(scratch.glob("autolabels/*"))
     words = [sys.executable, "-c", CHILD, json.dumps(data[0]), str(data[1]), s.model_dump_json()]
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # another number of threads is another machine
@@ -319,7 +326,7 @@ def test_killed_it_goes_on_after_the_last_whole_batch(models, data, scratch, mon
     asked: list[int] = []
     find = GroundedSam2Teacher.find
     monkeypatch.setattr(GroundedSam2Teacher, "find", lambda self, batch: (asked.append(len(batch)), find(self, batch))[1])
-    assert autolabel.label(*data, s)[0] == whole
+    assert label(*data, s)[0] == whole
     assert sum(asked) == len(data[0]["images"]) - done < len(data[0]["images"])
     assert not list(scratch.glob("autolabels/*"))
 
@@ -341,7 +348,7 @@ def test_what_was_found_with_other_settings_or_pictures_is_not_taken_up(models, 
     monkeypatch.setattr(GroundedSam2Teacher, "find", second_fails)
     for pictures_of, changed in ((data[1], {}), (data[1], {"box_threshold": 0.4}), (data[1], {"captions": {}}), (folder, {})):
         with pytest.raises(KeyboardInterrupt):
-            autolabel.label(data[0], pictures_of, settings(models, **changed))
+            label(data[0], pictures_of, settings(models, **changed))
     assert len(list(scratch.glob("autolabels/*"))) == 4
     assert {len(p.read_text().splitlines()) for p in scratch.glob("autolabels/*/batches.jsonl")} == {1}
 
@@ -363,7 +370,7 @@ def test_a_batch_too_large_for_the_memory_is_halved(models, data, monkeypatch):
 
     monkeypatch.setattr(GroundingDinoForObjectDetection, "forward", short_of_memory)
     monkeypatch.setattr(Sam2Model, "get_image_embeddings", shorter)
-    rows, _ = autolabel.label(*data, settings(models, batch_size=8, max_detections=3))
+    rows, _ = label(*data, settings(models, batch_size=8, max_detections=3))
     classes = len(data[0]["categories"])
     assert sizes == [8] + classes * [4] + 5 * classes * [2] + classes * [1]
     assert {row["image_id"] for row in rows} == {image["id"] for image in data[0]["images"]}
@@ -373,13 +380,13 @@ def test_a_batch_too_large_for_the_memory_is_halved(models, data, monkeypatch):
 
     monkeypatch.setattr(GroundingDinoForObjectDetection, "forward", no_memory)
     with pytest.raises(UserError, match="out of memory on a single image"):
-        autolabel.label(*data, settings(models, batch_size=2))
+        label(*data, settings(models, batch_size=2))
 
 
 def test_what_is_said_of_a_model_that_cannot_be_had(models, data, tmp_path):
     def said(s) -> str:
         with pytest.raises(UserError) as error:
-            autolabel.label(*data, s)
+            label(*data, s)
         assert "\n" not in str(error.value)
         return str(error.value)
 
@@ -415,12 +422,12 @@ def test_no_numbers_are_not_taken_for_no_instances(models, data, tmp_path, part)
         "sam3": Sam3(kind="sam3", model=broken, device="cpu"),
     }[part]
     with pytest.raises(UserError, match=r"broken gives NaN; try dtype: float32"):
-        autolabel.label(*data, s)
+        label(*data, s)
 
 
 def test_results_fall_by_score_and_leave_empty_masks_out():
     full, none = np.ones((4, 5), bool), np.zeros((4, 5), bool)
-    rows = autolabel.to_results(7, [FoundInstance(0, 0.25, full), FoundInstance(1, 0.5, none), FoundInstance(1, 0.75, full, 0.9)], [16, 84])
+    rows = to_results(7, [FoundInstance(0, 0.25, full), FoundInstance(1, 0.5, none), FoundInstance(1, 0.75, full, 0.9)], [16, 84])
     assert rows == [
         {
             "image_id": 7,

@@ -36,4 +36,5 @@ SOURCES = {
 TEACHERS = {
     "grounded-sam2": "vlm_itl.teachers.grounded_sam2:GroundedSam2Teacher",
     "sam3": "vlm_itl.teachers.sam3:Sam3Teacher",
+    "results": "vlm_itl.teachers.results:ResultsTeacher",
 }

@@ -27,9 +27,9 @@ def decode(rle: Rle) -> NDArray[np.bool_]:
     return mask
 
 
-def result(image_id: int, category_id: int, mask: NDArray[np.bool_], score: float) -> dict[str, Any]:
+def result(image_id: int, category_id: int, mask: NDArray[np.bool_] | Rle, score: float) -> dict[str, Any]:
     """A row of COCO results: what a model says of one instance. `bbox` is [x, y, w, h] of the mask, in pixels."""
-    rle = encode(mask)
+    rle = mask if isinstance(mask, dict) else encode(mask)
     return {
         "image_id": image_id, "category_id": category_id, "segmentation": rle, "bbox": [float(n) for n in mask_util.toBbox(rle)],
         "area": float(mask_util.area(rle)), "score": round(score, 6),
@@ -65,6 +65,12 @@ def originals(images: list[dict[str, Any]]) -> dict[int, int]:
         if "md5" in image:
             first.setdefault(image["md5"], image["id"])
     return {image["id"]: first[image["md5"]] if "md5" in image else image["id"] for image in images}
+
+
+def without_truth(images: list[dict[str, Any]], truth: Coco) -> list[dict[str, Any]]:
+    """Of these images those that have no truth: nobody has labelled them, so it is not known what they show, if anything."""
+    known = {image["id"] for image in truth["images"]}
+    return [image for image in images if image["id"] not in known]
 
 
 def by_image(data: Coco | list[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:

@@ -11,7 +11,7 @@ from collections import Counter
 from io import BytesIO
 from itertools import count
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from pycocotools import mask as mask_util
@@ -22,6 +22,7 @@ from vlm_itl.core.fields import MAX_PIXELS
 from vlm_itl.core.files import read_regular
 from vlm_itl.core.pictures import UnreadablePictureError, decode
 
+T = TypeVar("T")
 Pixels = Annotated[int, msgspec.Meta(ge=1)]
 
 # pycocotools counts in 32 bits, walks along every outline in steps of a fifth of a pixel, and checks nothing
@@ -100,19 +101,7 @@ def parse_instances(content: bytes | bytearray, where: str) -> Instances:
     Raises:
         UserError: names the file and the id at fault.
     """
-    try:
-        data = msgspec.json.decode(content, type=Instances)
-    except msgspec.ValidationError as error:
-        raise UserError(f"{where}: not COCO instances: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        try:
-            data = msgspec.json.decode(_strict_json(content), type=Instances)
-        except msgspec.ValidationError as error:
-            raise UserError(f"{where}: not COCO instances: {error}") from None
-        except (ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
-            raise UserError(f"{where}: cannot be read as JSON: {error}") from None
-    except RecursionError as error:
-        raise UserError(f"{where}: cannot be read as JSON: {error}") from None
+    data = parsed(content, Instances, where, "COCO instances")
     rows: tuple[tuple[str, list[Any]], ...] = (
         ("images", data.images), ("annotations", data.annotations), ("categories", data.categories)
     )  # fmt: skip
@@ -130,6 +119,31 @@ def parse_instances(content: bytes | bytearray, where: str) -> Instances:
         if row.category_id not in categories:
             raise UserError(f"{where}: annotation {row.id}: category {row.category_id} is not in the file")
     return data
+
+
+def parsed(content: bytes | bytearray, form: type[T], where: str, what: str) -> T:
+    """JSON of strangers as typed rows.
+
+    Args:
+        form: a type of msgspec's.
+        where, what: for an error, the file and what is expected there.
+
+    Raises:
+        UserError: it is no JSON, or of another form.
+    """
+    try:
+        return msgspec.json.decode(content, type=form)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{where}: not {what}: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        try:
+            return msgspec.json.decode(_strict_json(content), type=form)
+        except msgspec.ValidationError as error:
+            raise UserError(f"{where}: not {what}: {error}") from None
+        except (ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+            raise UserError(f"{where}: cannot be read as JSON: {error}") from None
+    except RecursionError as error:
+        raise UserError(f"{where}: cannot be read as JSON: {error}") from None
 
 
 def _strict_json(content: bytes | bytearray) -> bytes:

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from vlm_itl.core.coco import Coco, by_image, originals, subset
+from vlm_itl.core.coco import Coco, by_image, empty_like, originals, subset
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import read_regular
 from vlm_itl.core.pictures import suffix
 from vlm_itl.data.instances import most_bytes, normalise, picture_path, picture_problem, read_instances, renumbered, shared
 from vlm_itl.data.selection import Part, category_ids, left_out, select
 from vlm_itl.data.source import Fetched, missing_root
+from vlm_itl.data.unlabelled import gather
 
 if TYPE_CHECKING:
     from vlm_itl.settings import Data, Local, LocalPart, Select
@@ -44,6 +45,9 @@ class LocalSource:
                 yield f"data.local.{name}.annotations", f"no such file: {root / part.annotations}"
             if part and not (root / part.images).is_dir():
                 yield f"data.local.{name}.images", f"no such folder: {root / part.images}"
+        for k, folder in enumerate(self.settings.pool):
+            if not (root / folder).is_dir():
+                yield f"data.local.pool.{k}", f"no such folder: {root / folder}"
 
     def fetch(self, images: Path, root: Path, choice: Select) -> Fetched:
         """Check, select and copy; see `Source.fetch`.
@@ -53,8 +57,8 @@ class LocalSource:
             root: the folder that the paths in the settings are relative to.
 
         Returns:
-            Rows also have `original_name`, the user's, and `md5`, the content's hash. Of a held-out test part, what concerns the file as a
-            whole is noted with "train".
+            A part `pool` where `data.local.pool` names folders. Rows also have `original_name`, the user's, and `md5`, the content's hash.
+            Of a held-out test part, what concerns the file as a whole is noted with "train".
 
         Raises:
             UserError: the file and the id at fault (see `vlm_itl.data.instances` and `vlm_itl.data.selection`), or a picture is in both
@@ -83,6 +87,15 @@ class LocalSource:
                 "be trained on; take it out of one file, or leave out data.local.test and test_fraction of the training pictures is held "
                 "out"
             )
+        if settings.pool:
+            known = {image["md5"]: f"also_{what}_pictures" for name, what in (("train", "labelled"), ("test", "test"))
+                     for image in chosen[name]["images"]}  # fmt: skip
+            last = max(image["id"] for data in chosen.values() for image in data["images"])
+            rows, notes["pool"] = gather(
+                [root / folder for folder in settings.pool], root, images / "pool", known, max_pixels, choice.max_images, choice.seed,
+                last + 1,
+            )  # fmt: skip
+            chosen["pool"] = {**empty_like(chosen["train"]), "images": rows}
         return Fetched(chosen, notes)
 
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 class Fetched(NamedTuple):
     """Attributes:
-    parts: {"train": ..., "test": ...}, COCO instances of the selected images. A `file_name` is relative to the folder of the images, or,
-        of a picture that was left where it is, absolute.
+    parts: {"train": ..., "test": ...}, COCO instances of the selected images, and where there are any `pool`, images that nobody has
+        labelled. A `file_name` is relative to the folder of the images, or, of a picture that was left where it is, absolute.
     notes: for each part, how many images and annotations take part, were left out or are worth a note.
     """
 
@@ -39,7 +39,7 @@ class Source(Protocol):
         """Select, and bring the selected pictures.
 
         Args:
-            images: gets the pictures, `train/` and `test/`.
+            images: gets the pictures, `train/`, `test/` and `pool/`.
             root: the folder `data.root`.
             choice: which images take part.
 

@@ -58,8 +58,12 @@ def queue(data: Coco, seed: int) -> Coco:
     return {**data, "images": [images[k] for k in order]}
 
 
-def statistics(parts: dict[str, Coco]) -> dict[str, Any]:
-    """Images and instances by part and class, and mask areas in square pixels (regions to ignore left out)."""
+def statistics(parts: dict[str, Coco], unlabelled: int = 0) -> dict[str, Any]:
+    """Images and instances by part and class, and mask areas in square pixels (regions to ignore left out).
+
+    Args:
+        unlabelled: images of the pool that nobody has labelled. They are a part of their own, of which no more is known than their number.
+    """
     result: dict[str, Any] = {}
     for part, data in parts.items():
         rows = [a for a in data["annotations"] if not a["iscrowd"]]
@@ -76,7 +80,7 @@ def statistics(parts: dict[str, Coco]) -> dict[str, Any]:
             of_class = [a for a in rows if a["category_id"] == row["id"]]
             result[part]["images_per_class"][row["name"]] = len({a["image_id"] for a in of_class})
             result[part]["instances_per_class"][row["name"]] = len(of_class)
-    return result
+    return result | ({"unlabelled": {"images": unlabelled}} if unlabelled else {})
 
 
 def table(numbers: dict[str, Any]) -> list[dict[str, Any]]:
@@ -85,5 +89,5 @@ def table(numbers: dict[str, Any]) -> list[dict[str, Any]]:
         {"part": part, "class": name, "counted": counted, "count": count}
         for part, row in numbers.items()
         for counted in ("images", "instances")
-        for name, count in row[f"{counted}_per_class"].items()
+        for name, count in row.get(f"{counted}_per_class", {}).items()
     ]

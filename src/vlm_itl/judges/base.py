@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from vlm_itl.core.coco import Coco, by_image
+from vlm_itl.core.coco import Coco, by_image, empty_like, without_truth
+from vlm_itl.core.errors import UserError
 from vlm_itl.core.fields import Model
 from vlm_itl.judges.verdict import Verdict
 
@@ -25,7 +26,7 @@ class Task:
         pool: the images to judge.
         proposals: COCO results; all of an image's proposals are judged together.
         images: the folder that `file_name`s are relative to.
-        truth: reads the pool's ground truth, for simulated humans only.
+        truth: reads the ground truth of those images of the pool that have one; `known` is what a simulated human asks for.
         folder: the judge's own.
         answers: the folder that keeps answers for the next time.
         seed: of the simulated randomness.
@@ -38,6 +39,20 @@ class Task:
     folder: Path
     answers: Path
     seed: int
+
+    def known(self) -> Coco:
+        """The truth of all images of the pool, for simulated humans only.
+
+        Raises:
+            UserError: some have none.
+        """
+        truth = self.truth()
+        if unknown := without_truth(self.pool["images"], truth):
+            raise UserError(
+                f"params.yaml: judges: a simulated human answers from labels, and {len(unknown):,} of {len(self.pool['images']):,} images "
+                "have none; take a judge that needs none, or a person (docs/guides/own-data.md)"
+            )
+        return truth
 
 
 @dataclass(frozen=True)
@@ -124,6 +139,7 @@ class Judge(Model):
         Raises:
             UserError: it cannot; the message says what to do.
         """
-        verdicts = self.verdicts(task.pool, task.proposals, task.truth(), task.seed)
+        truth = task.known() if self.simulated else empty_like(task.pool)
+        verdicts = self.verdicts(task.pool, task.proposals, truth, task.seed)
         questions = sum(1 if v.questions is None else v.questions for v in verdicts if v.asked)
         return Judged(verdicts, self.model_dump(), {"questions": questions})

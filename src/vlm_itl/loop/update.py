@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from vlm_itl.core.coco import Coco, by_image, empty_like, first
+from vlm_itl.core.coco import Coco, by_image, empty_like, first, without_truth
 from vlm_itl.core.errors import UserError
 from vlm_itl.judges.verdict import Verdict
 from vlm_itl.loop.annotation_log import Entry, Log, drawn
@@ -43,14 +43,20 @@ def update(
         New labels (earlier ones unchanged, then this run's, by pool order), the images still unlabelled, the log with this run's actions.
 
     Raises:
-        UserError: verdicts and proposals do not belong together.
+        UserError: verdicts and proposals do not belong together, or the policy needs the truth of images that have none.
     """
+    round_images = first(pool, run.batch)["images"]
+    if truth is not None and policy.sees_truth and (unknown := without_truth(round_images, truth)):
+        raise UserError(
+            f"params.yaml: runs.{name}.policy: {run.policy} takes what a simulated human draws from labels, and {len(unknown):,} of "
+            f"{len(round_images):,} images have none; take policy: pool or drop (docs/guides/own-data.md)"
+        )
     shown = by_image(proposals)
     true = by_image(truth) if truth is not None and policy.sees_truth else None
     said = {v.image_id: v for v in verdicts}
     new_labels: Coco = {**labels, "images": list(labels["images"]), "annotations": list(labels["annotations"])}
     new_pool = empty_like(pool)
-    batch = {image["id"] for image in first(pool, run.batch)["images"]}
+    batch = {image["id"] for image in round_images}
     outcomes = []
     for image in pool["images"]:
         i = image["id"]

@@ -15,7 +15,7 @@ from vlm_itl.metrics.rows import Confusion, Proposals, Quality
 
 
 def judge_quality(verdicts: list[Verdict], proposals: list[dict[str, Any]], truth: Coco, iou: float) -> Quality:
-    """Agreement with the oracle on the images that were asked about.
+    """Agreement with the oracle on the images that were asked about and that have a truth; those without are counted.
 
     Of a judge that decides on every proposal, what would become labels is right or not: the proposals that it accepts. Its decisions on
     single proposals are compared apart (`by_proposal`): those that `rightness` says are right or wrong. The others lie on ignored regions;
@@ -26,10 +26,12 @@ def judge_quality(verdicts: list[Verdict], proposals: list[dict[str, Any]], trut
     """
     shown, instances = by_image(proposals), by_image(truth)
     names = {row["id"]: row["name"] for row in truth["categories"]}
+    known = {image["id"] for image in truth["images"]}
+    unknown = sum(v.asked and v.image_id not in known for v in verdicts)
     rows = []
     single: list[tuple[bool, bool | None]] = []
     for v in verdicts:
-        if not v.asked:
+        if not v.asked or v.image_id not in known:
             continue
         true = [g for g in instances.get(v.image_id, []) if not g["iscrowd"]]
         proposed, accepted = shown[v.image_id], v.accepted
@@ -43,6 +45,7 @@ def judge_quality(verdicts: list[Verdict], proposals: list[dict[str, Any]], trut
         by_class={name: Confusion(**confusion((a, r) for a, r, c, _ in rows if i in c)) for i, name in names.items()},
         by_instances={b: Confusion(**confusion((a, r) for a, r, _, n in rows if n == b)) for b in ("0", "1", "2", "3-5", "6+")},
         by_proposal=by_proposal(single) if single else UNSET,
+        without_truth=unknown or UNSET,
     )
 
 

@@ -13,7 +13,7 @@ def quality(rows: list[dict[str, Any]], truth: Coco, iou: float) -> dict[str, An
     """Pseudo-labels against the truth of all images that they were drawn on.
 
     Args:
-        rows: COCO results.
+        rows: COCO results. Those on images without truth are only counted.
         truth: COCO instances; regions to ignore are neither to be found nor wrong to be found.
         iou: mask IoU from which on a pseudo-label is right.
 
@@ -22,8 +22,11 @@ def quality(rows: list[dict[str, Any]], truth: Coco, iou: float) -> dict[str, An
         `right`: the share of them that have an instance of their class at `iou` to themselves (those on regions to ignore left out).
         `found`: the share of instances that have one to themselves.
         `images`, of them `images_without` any pseudo-label, and `images_right`: the share of images that the oracle would approve.
-        Shares are fractions of 1, null of nothing.
+        Shares are fractions of 1, null of nothing. `without_truth`: pseudo-labels on images that nobody has labelled, if there are any.
     """
+    known = {image["id"] for image in truth["images"]}
+    unknown = sum(row["image_id"] not in known for row in rows)
+    rows = [row for row in rows if row["image_id"] in known]
     shown, true = by_image(rows), by_image(truth)
     right = counted = instances = whole = 0
     for image in truth["images"]:
@@ -42,4 +45,5 @@ def quality(rows: list[dict[str, Any]], truth: Coco, iou: float) -> dict[str, An
     return {
         **average_precision(truth, rows), "pseudo_labels": len(rows), "right": share(right, counted), "found": share(right, instances),
         "images": images, "images_without": without, "images_right": share(whole, images),
+        **({"without_truth": unknown} if unknown else {}),
     }  # fmt: skip

@@ -286,17 +286,19 @@ class _Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class Quality(Confusion, _Batch):  # in this order the file begins with `not_asked`
-    """`metrics/judge/<run>.json`: how good a run's judge was on the images that it was asked about.
+    """`metrics/judge/<run>.json`: how good a run's judge was on the images that it was asked about and whose truth is known.
 
     Attributes:
         by_class: of the images that show a class in truth; an image with two classes counts in both.
         by_instances: by number of true instances in the image.
         by_proposal: of a judge that decides on every proposal; absent of any other.
+        without_truth: images that it was asked about and nobody has labelled, which are in no other count; absent where there are none.
     """
 
     by_class: dict[str, Confusion]
     by_instances: dict[str, Confusion]
     by_proposal: Proposals | msgspec.UnsetType = msgspec.UNSET
+    without_truth: int | msgspec.UnsetType = msgspec.UNSET
 
 
 def read_quality(path: Path) -> Quality:

@@ -25,11 +25,12 @@ from vlm_itl.loop.accepted import accepted_proposals
 from vlm_itl.settings import Gallery, Judge, Render, VlmJudge
 
 Row = dict[str, Any]
-GroupName = Literal["right", "partly right", "wrong"]
+GroupName = Literal["right", "partly right", "wrong", "no truth"]
 MEANING: dict[GroupName, str] = {
     "right": "The judge decided as the oracle does.",
     "partly right": "It approved an image that is not right as a whole, but at least one accepted mask is.",
     "wrong": "It rejected a right image, or approved one without a right mask.",
+    "no truth": "Nobody has labelled these images, so it is not known whether the judge was right.",
 }
 LONGEST = 720  # pixels of a picture's longer side on the page
 
@@ -49,7 +50,7 @@ class Entry:
     number: int  # from 1; a true mask has that of its proposal
     colour: str  # as in the pictures, #rrggbb
     name: str  # class
-    state: str  # proposals: right, wrong, double, ignored; true masks: found, missed, ignored
+    state: str  # proposals: right, wrong, double, ignored, not known; true masks: found, missed, ignored
     iou: float | None = None  # proposals: the highest with an instance of the same class
     score: float | None = None  # proposals: the detector's
     accepted: bool | None = None  # proposals, of a judge that decides on each
@@ -93,8 +94,8 @@ class Content:
     groups: list[Group]
 
 
-def group_of(verdict: Verdict, proposals: list[Row], truth: list[Row], iou: float) -> GroupName:
-    """Where the verdict on one image belongs, against the oracle (`all_right` at mask IoU `iou`).
+def group_of(verdict: Verdict, proposals: list[Row], truth: list[Row] | None, iou: float) -> GroupName:
+    """Where the verdict on one image belongs, against the oracle (`all_right` at mask IoU `iou`); without truth, in a group of its own.
 
     What is compared is what would become labels: of a judge that decides on every proposal, those that it accepts.
 
@@ -102,6 +103,8 @@ def group_of(verdict: Verdict, proposals: list[Row], truth: list[Row], iou: floa
         `right`: approved and all right, or rejected and not all right. `partly right`: approved, not all right, but at least one accepted
         mask is right (`rightness`). `wrong`: all right and rejected, or approved without one mask that is right.
     """
+    if truth is None:
+        return "no truth"
     accepted = accepted_proposals(proposals, verdict.accepted)
     if verdict.approve == all_right(accepted, truth, iou):
         return "right"
@@ -126,7 +129,8 @@ def collect(
     Raises:
         UserError: a verdict and the pool or the proposals do not belong together.
     """
-    shown, instances = by_image(proposals), by_image(truth)
+    shown, drawn = by_image(proposals), by_image(truth)
+    instances = {image["id"]: drawn.get(image["id"], []) for image in truth["images"]}
     rows = {image["id"]: image for image in pool["images"]}
     names = {row["id"]: row["name"] for row in pool["categories"]}
     asked = [v for v in verdicts if v.asked]
@@ -135,7 +139,9 @@ def collect(
         i = v.image_id
         if i not in rows or len(shown.get(i, [])) != v.proposals:
             raise UserError(f"image {i}: the verdict is not about this pool and these proposals")
-        sorted_out[group_of(v, shown[i], instances.get(i, []), iou)].append(v)
+        sorted_out[group_of(v, shown[i], instances.get(i), iou)].append(v)
+    if not sorted_out["no truth"]:
+        del sorted_out["no truth"]
     chosen = {name: choose(some, settings.per_group, settings.seed) for name, some in sorted_out.items()}
     look = judge.render if isinstance(judge, VlmJudge) else Render()
     with tqdm(total=sum(map(len, chosen.values())), desc="drawing the gallery", unit="image") as bar:
@@ -143,7 +149,7 @@ def collect(
         def card(verdict: Verdict) -> Card:
             i = verdict.image_id
             pixels = read_picture(images / rows[i]["file_name"])
-            made = draw(verdict, pixels, shown[i], instances.get(i, []), names, look, iou)
+            made = draw(verdict, pixels, shown[i], instances.get(i), names, look, iou)
             bar.update()
             return replace(made, file_name=rows[i].get("original_name", ""))
 
@@ -161,21 +167,27 @@ def collect(
     )  # fmt: skip
 
 
-def draw(verdict: Verdict, pixels: Pixels, proposals: list[Row], truth: list[Row], names: dict[int, str], look: Render, iou: float) -> Card:
-    """One image's card: its pictures, and for each proposal and true mask what became of it."""
+def draw(
+    verdict: Verdict, pixels: Pixels, proposals: list[Row], truth: list[Row] | None, names: dict[int, str], look: Render, iou: float
+) -> Card:
+    """One image's card: its pictures, and for each proposal and true mask what became of it. Without truth, what the judge said."""
     accepted = verdict.accepted
+    known = truth is not None
+    truth = truth or []
     decisions: list[bool | None] = [*accepted] if accepted else [None] * len(proposals)
     own = partners(proposals, truth, iou, accepted)
     alone, free = rightness(proposals, truth, iou), on_crowd(proposals, truth, iou)
     single = [g for g in truth if not g.get("iscrowd", 0)]
     best = (iou_matrix(proposals, single) * same_class(proposals, single)).max(axis=1, initial=0)
     states = [
-        "right" if partner is not None else "ignored" if crowd else "double" if fits else "wrong"
+        "not known" if not known else "right" if partner is not None else "ignored" if crowd else "double" if fits else "wrong"
         for partner, fits, crowd in zip(own, alone, free)
     ]  # fmt: skip
     p_mask = verdict.p_mask or [None] * len(proposals)
     listed = [
-        Entry(k + 1, colour(k), names[row["category_id"]], states[k], float(best[k]), row["score"], decisions[k], p_mask[k])
+        Entry(
+            k + 1, colour(k), names[row["category_id"]], states[k], float(best[k]) if known else None, row["score"], decisions[k], p_mask[k]
+        )
         for k, row in enumerate(proposals)
     ]
     # a true mask has its proposal's colour; one that no proposal fits has a colour that no proposal has
@@ -186,16 +198,18 @@ def draw(verdict: Verdict, pixels: Pixels, proposals: list[Row], truth: list[Row
         Entry(k + 1, colour(k), names[row["category_id"]], "ignored" if row.get("iscrowd", 0) else "found" if ok else "missed")
         for k, row, ok in sorted(zip(numbers, truth, found), key=lambda place: place[0])
     ]
-    pictures = [jpeg("As judged", rendering.overlay(pixels, proposals, look)),
-                jpeg("True masks", rendering.overlay(pixels, truth, look, numbers))]  # fmt: skip
+    pictures = [jpeg("As judged", rendering.overlay(pixels, proposals, look))]
+    if known:
+        pictures.append(jpeg("True masks", rendering.overlay(pixels, truth, look, numbers)))
     if look.original:
         pictures.insert(0, jpeg("Photograph", pixels))
     counted = [entry.state for entry in listed if entry.accepted is not False and entry.state != "ignored"]
     return Card(
         image_id=verdict.image_id,
         decision="unparsed" if verdict.outcome == "unparsed" else "approved" if verdict.approve else "rejected",
-        outcome=outcome(verdict.approve, counted, true), p_approve=verdict.p_approve, answer=verdict.answer or "",
-        reason=verdict.reason, pictures=pictures, proposals=listed, instances=true,
+        outcome=outcome(verdict.approve, counted, true) if known else "nobody has labelled this image",
+        p_approve=verdict.p_approve, answer=verdict.answer or "", reason=verdict.reason,
+        pictures=pictures, proposals=listed, instances=true,
     )  # fmt: skip
 
 

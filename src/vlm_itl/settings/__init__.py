@@ -55,5 +55,6 @@ from vlm_itl.settings.report import Report as Report
 from vlm_itl.settings.runs import Run as Run
 from vlm_itl.settings.teachers import AutoLabel as AutoLabel
 from vlm_itl.settings.teachers import GroundedSam2 as GroundedSam2
+from vlm_itl.settings.teachers import Results as Results
 from vlm_itl.settings.teachers import Sam3 as Sam3
 from vlm_itl.settings.teachers import Teacher as Teacher

@@ -36,6 +36,8 @@ class Local(Model):
     """The test images. null: `test_fraction` of the training images is held out, by `data.seed`."""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.3
     """Share of the training images that is held out where `test` is not given."""
+    pool: list[str] = Field(default_factory=list)
+    """Folders of pictures without annotations, relative to `data.root`. With their subfolders they join the pool."""
 
 
 class Coco2017(Model):

@@ -17,7 +17,7 @@ from vlm_itl.settings.judges import Judge
 from vlm_itl.settings.probes import Calibration, HoldBack, Probes, Verifier
 from vlm_itl.settings.report import Gallery, Report
 from vlm_itl.settings.runs import Run
-from vlm_itl.settings.teachers import AutoLabel
+from vlm_itl.settings.teachers import AutoLabel, Results
 
 
 class Settings(Model):
@@ -71,7 +71,8 @@ class Settings(Model):
         for name, teacher in self.autolabels.items():
             if name == "start" or name in self.runs:
                 return f"autolabels.{name}", f"'{name}' is the name of another start or run; choose another"
-            if unknown := [f"'{wanted}'" for wanted in teacher.captions if wanted not in self.select.categories]:
+            captions = () if isinstance(teacher, Results) else teacher.captions
+            if unknown := [f"'{wanted}'" for wanted in captions if wanted not in self.select.categories]:
                 return f"autolabels.{name}.captions", f"no class {', '.join(unknown)} in select.categories"
         starts = ["start", *self.autolabels]
         known = f"(there are: {', '.join(self.judges)})"

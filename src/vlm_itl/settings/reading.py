@@ -23,9 +23,9 @@ from vlm_itl.core.files import read_regular
 from vlm_itl.core.redact import printable
 from vlm_itl.detectors.mask_rcnn.shipped import drawn_weights
 from vlm_itl.judges.vlm.settings import VlmJudge, is_model_of
-from vlm_itl.registry import JUDGES, SOURCES
+from vlm_itl.registry import JUDGES, SOURCES, TEACHERS
 from vlm_itl.settings.everything import Settings
-from vlm_itl.settings.teachers import Sam3
+from vlm_itl.settings.teachers import Results, Sam3
 
 if TYPE_CHECKING:
     from vlm_itl.data.source import Source
@@ -99,7 +99,7 @@ def load(path: Path = Path("params.yaml")) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         # a discriminated union puts its tag into the location; the user's file has no such key
-        kinds = {*JUDGES, "grounded-sam2", "sam3"}
+        kinds = {*JUDGES, *TEACHERS}
         loc = [printable(str(part)) for part in first["loc"] if part != "[key]"]
         if len(loc) > 2 and loc[0] in ("judges", "autolabels") and loc[2] in kinds:
             del loc[2]
@@ -199,7 +199,11 @@ def needed_files(settings: Settings) -> Iterator[tuple[str, str]]:
         if isinstance(judge, VlmJudge) and judge.backend == "transformers" and not trained_here:
             yield from _model(f"judges.{name}.model", judge.model, judge.revision)
     for name, teacher in settings.autolabels.items():
-        if isinstance(teacher, Sam3):
+        if isinstance(teacher, Results):
+            for key, path in (("file", teacher.file), ("images", teacher.images)):
+                if path is not None and not (Path(data.root) / path).is_file():
+                    yield f"autolabels.{name}.{key}", f"no such file: {Path(data.root) / path}"
+        elif isinstance(teacher, Sam3):
             yield from _model(f"autolabels.{name}.model", teacher.model, teacher.revision)
         else:
             yield from _model(f"autolabels.{name}.detector", teacher.detector, teacher.detector_revision)

@@ -1,4 +1,4 @@
-"""The section `autolabels`: foundation models that draw the first proposals."""
+"""The section `autolabels`: foundation models that draw the first proposals, or a file of them."""
 
 from __future__ import annotations
 
@@ -58,4 +58,18 @@ class Sam3(Teacher):
     """P(mask) from which on a pixel belongs to the mask."""
 
 
-AutoLabel = Annotated[GroundedSam2 | Sam3, Field(discriminator="kind")]
+class Results(Model):
+    """What another program has found: a file of COCO results below `data.root`, checked like data."""
+
+    kind: Literal["results"]
+    file: str
+    """The COCO results JSON, relative to `data.root`: a list of rows, each of a mask."""
+    images: str | None = None
+    """A COCO JSON, relative to `data.root`, whose `images` and `categories` the rows' ids mean. null: see docs/guides/own-data.md."""
+    score_threshold: Probability = 0
+    """Score from which on a mask counts."""
+    max_detections: Annotated[int, Field(ge=1)] = 100
+    """Most masks an image, the likeliest."""
+
+
+AutoLabel = Annotated[GroundedSam2 | Sam3 | Results, Field(discriminator="kind")]

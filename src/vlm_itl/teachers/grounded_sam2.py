@@ -11,6 +11,7 @@ from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor, Sam
 
 from vlm_itl.core.pictures import Pixels
 from vlm_itl.core.pretrained import identity
+from vlm_itl.teachers.labelling import Model
 from vlm_itl.teachers.pseudo_labels import FoundInstance, choose_device, load_model, load_processor, mixed_precision, suppress, without_nan
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 DETECTOR, SEGMENTER = "autolabels: detector", "autolabels: segmenter"  # keys of params.yaml
 
 
-class GroundedSam2Teacher:
+class GroundedSam2Teacher(Model):
     """Boxes for one class after the other, suppression over all of them, then masks."""
 
     def __init__(self, settings: GroundedSam2, captions: list[str]) -> None:

@@ -10,6 +10,7 @@ from transformers import Sam3Model, Sam3Processor
 
 from vlm_itl.core.pictures import Pixels
 from vlm_itl.core.pretrained import identity
+from vlm_itl.teachers.labelling import Model
 from vlm_itl.teachers.pseudo_labels import FoundInstance, choose_device, load_model, load_processor, mixed_precision, suppress, without_nan
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 MODEL = "autolabels: model"  # key of params.yaml
 
 
-class Sam3Teacher:
+class Sam3Teacher(Model):
     """One class after the other on one encoding of the picture, then suppression over all of them."""
 
     def __init__(self, settings: Sam3, captions: list[str]) -> None:

@@ -244,7 +244,7 @@ def question(folder: Path, settings: VlmJudge) -> tuple[str, Row | None]:
 def judge_task(settings: VlmJudge, task: Task) -> Judged:
     """`judge` of what the stage gives."""
     prompt, calibration = question(task.folder, settings)
-    store, person = Store(task.answers), settings.human.person(task.truth()) if settings.human else None
+    store, person = Store(task.answers), settings.human.person(task.known()) if settings.human else None
     return Judged(*judge(
         task.pool, task.proposals, task.images, prompt, settings, store, calibration=calibration, person=person
     ))  # fmt: skip

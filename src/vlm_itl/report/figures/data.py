@@ -15,8 +15,10 @@ def split(statistics: dict[str, Any]) -> Figure:
     """Images and instances a class, stacked by part, and the sizes of masks in each part.
 
     Args:
-        statistics: `metrics/split.json`, by part. An image with two classes counts in both bars.
+        statistics: `metrics/split.json`, by part. An image with two classes counts in both bars. Unlabelled images have no bar.
     """
+    unlabelled = statistics.get("unlabelled", {}).get("images", 0)
+    statistics = {part: row for part, row in statistics.items() if part != "unlabelled"}
     figure, axes = canvas(7.4, 3.2, 1, 3, width_ratios=(1, 1, 1))
     parts = list(statistics)
     colours = dict(zip(parts, (COLOURS[1], COLOURS[6], COLOURS[5], COLOURS[2], *COLOURS)))
@@ -47,5 +49,7 @@ def split(statistics: dict[str, Any]) -> Figure:
     axes[2].set_title("area of a mask")
     axes[2].set_xlabel("pixels² (5 to 95 %, median)")
     axes[2].grid(axis="y", visible=False)
+    if unlabelled:
+        axes[0].plot([], [], ls="none", label=f"unlabelled: {unlabelled:,} images")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
