@@ -7,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro picture report study sweep test test-long fuzz lint format lock clean
+.PHONY: help setup repro picture report study dataset readers sweep test test-long fuzz lint format lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
@@ -45,6 +45,19 @@ report: setup  ## write artifacts/report/index.html from the outputs that are th
 study: setup  ## experiments of the last commit (COMMITS=-1: of all) to artifacts/report/study.csv, arms over seeds to pooled.csv
 	@vlm-itl study --csv $(STUDY) --arms $(POOLED:.json=.csv) --pooled $(POOLED) --commits $(COMMITS)
 
+MASKS ?= rle
+
+dataset: setup  ## write RUN's labels and pictures to artifacts/dataset, a data set for other programs (MASKS=polygons for outlines)
+	@vlm-itl dataset --run "$(RUN)" --masks "$(MASKS)"
+
+# other programs that read data sets; they want older libraries than the project has
+readers: .venv-readers/.ready  ## make .venv-readers with supervision and datumaro, which `make dataset` then asks
+
+.venv-readers/.ready: requirements-readers.lock $(VENV)/.ready
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-readers
+	VIRTUAL_ENV=$(CURDIR)/.venv-readers $(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements-readers.lock
+	touch $@
+
 SEEDS ?= 1,2,3
 
 sweep: setup  ## the experiment for each of SEEDS (1,2,3) that is not there yet, then the page with the answer over seeds
@@ -76,6 +89,7 @@ format: setup  ## let ruff rewrite
 
 lock:  ## resolve requirements.in again
 	$(BIN)/uv pip compile --universal --python-version 3.10 --generate-hashes --no-header --no-emit-index-url --quiet requirements.in -o requirements.lock
+	$(BIN)/uv pip compile --universal --python-version 3.10 --generate-hashes --no-header --no-emit-index-url --quiet requirements-readers.in -o requirements-readers.lock
 
 clean:  ## remove the environment and all outputs (DVC's cache stays)
-	rm -rf $(VENV) artifacts loop scratch
+	rm -rf $(VENV) .venv-readers artifacts loop scratch

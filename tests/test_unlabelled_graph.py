@@ -72,6 +72,9 @@ def test_it_runs_to_the_page(work):
     assert "not known" in page
     gallery = work.text("loop/confidence-1/gallery.html")
     assert "Nobody has labelled these images" in gallery
+    done = work.run(sys.executable, "-m", "vlm_itl", "dataset", "--run", "mine-1", PYTHONPATH="src")
+    assert f"artifacts/dataset: {len(labels['images'])} images, {len(labels['annotations'])} annotations" in done.stdout
+    assert "| mine-1 | always | rule: approves everything | drop |" in work.text("artifacts/dataset/README.md")
     work.commit("ran")
 
 

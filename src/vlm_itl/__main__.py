@@ -10,6 +10,7 @@ COMMANDS = {  # name: module with `main(argv)`, and what it does
     "report": ("report.summary", "print the table and the answers"),
     "page": ("report.page", "write the page of the outputs that are there"),
     "study": ("report.study", "tables of all experiments of a commit, and verdicts over seeds"),
+    "dataset": ("dataset.writing", "write a run's labels and pictures as a data set for other programs"),
     "sweep": ("experiments.sweep", "run the experiment for several seeds"),
     "settings": ("tools.settings_table", "print all settings with their meaning, or write docs/settings.md"),
     "picture": ("report.figures.overview", "draw README's picture again"),

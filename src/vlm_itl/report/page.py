@@ -10,7 +10,6 @@ import argparse
 import base64
 import json
 import platform
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,15 +23,16 @@ from matplotlib.figure import Figure as MatplotlibFigure
 from vlm_itl.core import timing
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import read_json, write_text
+from vlm_itl.core.git import changed, git
 from vlm_itl.core.redact import line, say
 from vlm_itl.core.runs import arm_of, called, draws
+from vlm_itl.metrics.intervals import wilson
 from vlm_itl.metrics.rows import Answer, Arm, Comparison, Quality, read_comparison, read_quality
 from vlm_itl.report import study
 from vlm_itl.report import summary as report
 from vlm_itl.report.figures import arms as arm_figures
 from vlm_itl.report.figures import svg
 from vlm_itl.report.figures.comparison import differences
-from vlm_itl.report.figures.judges import interval
 from vlm_itl.report.lineage import recorded, written
 from vlm_itl.report.points import Point, read_points
 from vlm_itl.settings import Run, Settings, load, read_yaml
@@ -99,20 +99,6 @@ def maybe(path: Path) -> Any:
     return read_json(path) if path.exists() else None
 
 
-def git(*words: str) -> str | None:
-    """What git prints, None where it cannot."""
-    try:
-        done = subprocess.run(["git", *words], capture_output=True, text=True)
-    except OSError:
-        return None
-    return done.stdout.rstrip("\n") if done.returncode == 0 else None
-
-
-def changed() -> list[str]:
-    """Tracked files that differ from the commit."""
-    return [line[3:] for line in (git("status", "--porcelain", "--untracked-files=no") or "").splitlines()]
-
-
 def provenance(shown: list[Path]) -> Provenance:
     """Which state of the project this is, and whether the files shown are those that dvc.lock records for it."""
     lock = Path("dvc.lock")
@@ -154,7 +140,7 @@ def verdicts(comparison: Comparison, settings: Settings) -> list[Verdict]:
 def with_intervals(quality: Quality) -> dict[str, tuple[float, float, float] | None]:
     """A judge's shares as (share, low, high) with 95 % Wilson intervals; None over nothing."""
     return {
-        name: (share.part / share.whole, *interval(share)) if share.whole else None for name, share in quality.shares.items()
+        name: (share.part / share.whole, *wilson(share)) if share.whole else None for name, share in quality.shares.items()
     }  # fmt: skip
 
 

@@ -34,6 +34,7 @@ from tqdm import tqdm
 from vlm_itl.core import timing, typed
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import replacing
+from vlm_itl.core.git import git
 from vlm_itl.core.redact import line, say
 from vlm_itl.core.runs import arm_of, called
 from vlm_itl.metrics import matches
@@ -198,14 +199,9 @@ def about(run: str, settings: Row) -> Row:
     }  # fmt: skip
 
 
-def git(repository: Path, *words: str) -> str:
-    """What git prints; nothing where it cannot."""
-    return subprocess.run(["git", *words], cwd=repository, capture_output=True, text=True).stdout
-
-
 def beginnings(repository: Path) -> set[str]:
     """The commits that experiments began at, finished, failed or waiting ones."""
-    refs = [ref.split("/") for ref in git(repository, "for-each-ref", "--format=%(refname)", "refs/exps").split()]
+    refs = [ref.split("/") for ref in (git("for-each-ref", "--format=%(refname)", "refs/exps", repository=repository) or "").split()]
     found = {"".join(ref[2:4]) for ref in refs if len(ref) == 5}  # refs/exps/2 digits/38 digits/NAME
     with Repo(str(repository)) as repo:
         queue = repo.experiments.celery_queue
@@ -226,7 +222,7 @@ def experiments(commits: int, repository: Path) -> tuple[list[Row], str | None]:
     Raises:
         UserError: DVC cannot list them.
     """
-    history = git(repository, "rev-list", "--first-parent", "HEAD").split()
+    history = (git("rev-list", "--first-parent", "HEAD", repository=repository) or "").split()
     try:
         begun = beginnings(repository)
         looked_at = history[:commits] if commits >= 0 else [*history, *sorted(begun - set(history))]
@@ -247,7 +243,7 @@ def experiments(commits: int, repository: Path) -> tuple[list[Row], str | None]:
             continue
         if row["typ"] == "baseline":
             baseline = row["rev"]
-        revision, _, created = git(repository, "show", "-s", "--format=%H %cI", row["rev"]).strip().partition(" ")
+        revision, _, created = (git("show", "-s", "--format=%H %cI", row["rev"], repository=repository) or "").partition(" ")
         rows.append({
             "experiment": row.get("Experiment") or row["rev"], "revision": revision or row["rev"], "baseline": baseline,
             # DVC knows the state of queued ones alone; any other has been saved, and so has succeeded
@@ -308,7 +304,7 @@ def lineage_at(revision: str, runs: Iterable[str], repository: Path) -> Lineage 
     """What the models and the test of these runs depend on in a commit; see `lineage.lineage` for None."""
 
     def tracked(folder: str) -> str:
-        return git(repository, "ls-tree", "-r", revision, "--", folder)
+        return git("ls-tree", "-r", revision, "--", folder, repository=repository) or ""
 
     return lineage(lock_at(revision, repository), map(MATCHES.format, runs), tracked)
 

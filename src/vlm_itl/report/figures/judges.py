@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 from matplotlib.figure import Figure
-from scipy.stats import binomtest
 
-from vlm_itl.metrics.rows import Quality, Share
+from vlm_itl.metrics.intervals import wilson
+from vlm_itl.metrics.rows import Quality
 from vlm_itl.report.figures import COLOURS, SOFT, canvas, nothing, plain, styles
-
-
-def interval(share: Share) -> tuple[float, float]:
-    """95 % interval of a share of something, Wilson's (1927)."""
-    found = binomtest(share.part, share.whole).proportion_ci(0.95, method="wilson")
-    return float(found.low), float(found.high)
 
 
 def crowding(quality: dict[str, Quality]) -> Figure:
@@ -31,7 +25,7 @@ def crowding(quality: dict[str, Quality]) -> Figure:
                 share = q.by_instances[b].shares[rate] if b in q.by_instances else None
                 if share is None or not share.whole:
                     continue
-                low, high = interval(share)
+                low, high = wilson(share)
                 x.append(place + 0.8 * ((k + 0.5) / len(quality) - 0.5))
                 y.append(share.part / share.whole)
                 below.append(max(0, share.part / share.whole - low))

@@ -1,0 +1,102 @@
+"""What a data set holds: a run's labels under ids of their own, each with where it comes from and how sure its judge was."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, Literal
+
+from vlm_itl.core.coco import Coco, Rle, by_image, decode
+from vlm_itl.core.runs import chain
+from vlm_itl.dataset.outlines import polygons
+from vlm_itl.judges.verdict import Verdict
+
+if TYPE_CHECKING:
+    from vlm_itl.settings import Run
+
+Row = dict[str, Any]
+Masks = Literal["rle", "polygons"]
+Sure = dict[tuple[int, int, str], Row]  # by image id, category id and RLE counts of a proposal: p_approve, p_mask
+
+
+def certainty(runs: Mapping[str, Run], run: str, verdicts: Callable[[str], list[Verdict]], proposals: Callable[[str], list[Row]]) -> Sure:
+    """How sure the judges of a run and of those before it were of what they let in.
+
+    Args:
+        verdicts, proposals: read a run's files by its name.
+
+    Returns:
+        For each proposal `p_approve` of its image and `p_mask` of the mask, where the judge gives them.
+    """
+    sure: Sure = {}
+    for name in chain(runs, run):
+        shown = by_image(proposals(runs[name].prev))
+        for verdict in verdicts(name):
+            numbers = {} if verdict.p_approve is None else {"p_approve": verdict.p_approve}
+            for k, row in enumerate(shown.get(verdict.image_id, [])):
+                single = verdict.p_mask[k] if verdict.p_mask else None
+                sure[key(row)] = numbers | ({} if single is None else {"p_mask": single})
+    return sure
+
+
+def key(row: Row) -> tuple[int, int, str]:
+    """What a proposal and the label made of it have in common."""
+    return row["image_id"], row["category_id"], row["segmentation"]["counts"]
+
+
+def content(labels: Coco, sure: Sure, masks: Masks) -> Coco:
+    """COCO instances of the labels, ids from 1, in the order of the labels.
+
+    An image's and an annotation's `attributes` say where it comes from: `source` (who drew), `run`, and of a model's masks `judge`, `score`
+    (the detector's), `p_approve` and `p_mask`. CVAT and datumaro read attributes there. Regions to ignore keep `iscrowd: 1`, and stay RLE.
+    """
+    numbers = {image["id"]: k for k, image in enumerate(labels["images"], 1)}
+    classes = {row["id"]: k for k, row in enumerate(labels["categories"], 1)}
+    images = [
+        {
+            "id": numbers[image["id"]], "file_name": file_name(numbers[image["id"]], image), "width": image["width"],
+            "height": image["height"], "attributes": {"source": image["source"], "run": image["run"]},
+            **({"original_name": image["original_name"]} if "original_name" in image else {}),
+        }
+        for image in labels["images"]
+    ]  # fmt: skip
+    annotations = [
+        {
+            "id": k, "image_id": numbers[row["image_id"]], "category_id": classes[row["category_id"]],
+            "segmentation": outline(row["segmentation"], masks if not row["iscrowd"] else "rle"), "area": row["area"], "bbox": row["bbox"],
+            "iscrowd": row["iscrowd"], "attributes": provenance(row, sure),
+        }
+        for k, row in enumerate(labels["annotations"], 1)
+    ]  # fmt: skip
+    categories = [{"id": classes[row["id"]], "name": row["name"], "supercategory": row.get("supercategory", "")}
+                  for row in labels["categories"]]  # fmt: skip
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def file_name(number: int, image: Row) -> str:
+    """A picture's name in the data set."""
+    return f"{number:012d}{PurePath(image['file_name']).suffix}"
+
+
+def outline(rle: Rle, masks: Masks) -> Rle | list[list[float]]:
+    return rle if masks == "rle" else polygons(decode(rle))
+
+
+def provenance(row: Row, sure: Sure) -> Row:
+    """Where an annotation comes from; what is not known is left out."""
+    known = {name: row[name] for name in ("source", "run", "judge", "score") if row.get(name) is not None}
+    return known | (sure.get(key(row), {}) if row["source"] == "model" else {})
+
+
+def counted(data: Coco) -> dict[str, Row]:
+    """By class: `images` that show it, `instances`, and of these how many were drawn by a `human` or a `model`."""
+    single: Sequence[Row] = [row for row in data["annotations"] if not row["iscrowd"]]
+    table = {}
+    for category in data["categories"]:
+        own = [row for row in single if row["category_id"] == category["id"]]
+        sources = Counter(row["attributes"]["source"] for row in own)
+        table[category["name"]] = {
+            "images": len({row["image_id"] for row in own}), "instances": len(own), "human": sources["human"], "model": sources["model"],
+        }  # fmt: skip
+    return table

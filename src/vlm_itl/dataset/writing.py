@@ -1,0 +1,169 @@
+"""Write a run's labels and pictures as a data set that other programs read, with a card of how it came to be. `make dataset RUN=...`.
+
+It is no stage: it names the commit, and it is made when it is wanted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from tqdm import tqdm
+
+from vlm_itl.core.coco import Coco
+from vlm_itl.core.errors import UserError
+from vlm_itl.core.files import read_json, write_json, write_text
+from vlm_itl.core.git import changed, git
+from vlm_itl.core.redact import line, printable, say
+from vlm_itl.core.runs import chain
+from vlm_itl.core.timing import md5
+from vlm_itl.dataset.content import Masks, certainty, content, counted, file_name
+from vlm_itl.dataset.readers import ANNOTATIONS, IMAGES, Reading, read_again
+from vlm_itl.judges import verdict
+from vlm_itl.metrics.intervals import wilson
+from vlm_itl.metrics.rows import Quality, Share, read_quality
+from vlm_itl.settings import Settings, load
+
+TEMPLATE = Path(__file__).with_name("card.md.jinja")
+FOLDER = Path("artifacts/dataset")
+CARD = "README.md"
+
+
+def write(settings: Settings, run: str, target: Path, masks: Masks, link: bool) -> tuple[Coco, list[Reading]]:
+    """Write the data set of a run, in place of one that is there. Nothing changes at `target` before all is written and read again.
+
+    Args:
+        link: let the pictures be the project's own files where the disk allows it (hard links); otherwise they are copies.
+
+    Returns:
+        What is in the file of annotations, and what other programs read.
+
+    Raises:
+        UserError: there is no such run, it has no labels yet, or a program reads something else than was written.
+    """
+    if run != "start" and run not in settings.runs:
+        raise UserError(f"params.yaml: runs: no run '{run}' (there are: start, {', '.join(settings.runs)})")
+    labels = made(run, "labels.json", read_json)
+    sure = certainty(
+        settings.runs, run, lambda name: made(name, "verdicts.jsonl", verdict.read), lambda name: made(name, "proposals.json", read_json)
+    )
+    data = content(labels, sure, masks)
+    if not data["images"]:
+        raise UserError(f"loop/{run}/labels.json: no image is labelled yet, so there is no data set")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
+        folder = Path(temporary, "new")
+        (folder / IMAGES).mkdir(parents=True)
+        for number, image in enumerate(tqdm(labels["images"], desc="pictures", unit="image"), 1):
+            place(Path("artifacts/data/images", image["file_name"]), folder / IMAGES / file_name(number, image), link)
+        write_json(folder / ANNOTATIONS, data)
+        readings = read_again(folder)
+        write_text(folder / CARD, card(settings, run, data, masks, readings))
+        if target.exists():
+            target.rename(Path(temporary, "old"))
+        folder.rename(target)
+    return data, readings
+
+
+def made(run: str, name: str, read: Callable[[Path], Any]) -> Any:
+    """A file of a run.
+
+    Raises:
+        UserError: it is not there.
+    """
+    path = Path("loop", run, name)
+    if not path.exists():
+        raise UserError(f"{path}: no such file; `dvc repro` makes it (or `dvc pull`, where somebody else has made it)")
+    return read(path)
+
+
+def place(source: Path, target: Path, link: bool) -> None:
+    """Bring a picture to its place."""
+    if link:
+        try:
+            os.link(source.resolve(), target)
+            return
+        except OSError:  # another disk, or one that knows no links
+            pass
+    shutil.copyfile(source, target)
+
+
+def card(settings: Settings, run: str, data: Coco, masks: Masks, readings: list[Reading]) -> str:
+    """The data set's card, in Markdown."""
+    rounds = []
+    for name in chain(settings.runs, run):
+        judge, path = settings.judges[settings.runs[name].judge], Path(f"metrics/judge/{name}.json")
+        said = verdict.read(Path("loop", name, "verdicts.jsonl"))
+        rounds.append({
+            "run": name, "judge": settings.runs[name].judge, "kind": judge.label, "simulated": judge.simulated,
+            "policy": settings.runs[name].policy, "asked": sum(v.asked for v in said), "approved": sum(v.approve for v in said),
+            **shares(read_quality(path) if path.exists() else None),
+        })  # fmt: skip
+    classes = counted(data)
+    cost = Path(f"metrics/cost/{run}.json")
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=plain)
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        run=run, images=len(data["images"]), instances=sum(row["instances"] for row in classes.values()),
+        drawn=sum(row["human"] for row in classes.values()), made=sum(row["model"] for row in classes.values()), classes=classes,
+        simulated_drawing=any(row["simulated"] for row in rounds) or settings.data.source == "synthetic", rounds=rounds,
+        hours=read_json(cost)["hours"] if cost.exists() else None, commit=git("rev-parse", "HEAD"),
+        dirty=bool(changed()), params=md5(Path("params.yaml")),
+        labels=md5(Path("loop", run, "labels.json")), iou=settings.evaluate.judge_iou, masks=masks, readings=readings,
+    ) + "\n"  # fmt: skip
+
+
+def shares(quality: Quality | None) -> dict[str, Any]:
+    """How a judge did where the truth is known, in words."""
+    if quality is None:
+        return {"known": 0, "unknown": "-", **dict.fromkeys(("recall", "specificity", "precision"), "-")}
+    unknown = quality.without_truth if isinstance(quality.without_truth, int) else 0
+    return {"known": quality.asked, "unknown": unknown, **{name: in_words(share) for name, share in quality.shares.items()}}
+
+
+def in_words(share: Share) -> str:
+    if not share.whole:
+        return "-"
+    low, high = wilson(share)
+    return f"{share.part / share.whole:.2f} ({low:.2f} to {high:.2f})"
+
+
+def plain(value: Any) -> Any:
+    """A text that means nothing to Markdown, HTML or a terminal: class names are strangers' words."""
+    if not isinstance(value, str):
+        return value
+    escaped = printable(value)
+    for sign in "\\`*_{}[]<>#|!&":
+        escaped = escaped.replace(sign, f"\\{sign}" if sign not in "<>&" else {"<": "&lt;", ">": "&gt;", "&": "&amp;"}[sign])
+    return escaped
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="vlm-itl dataset", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", required=True, help="whose labels: a run of params.yaml, or start")
+    parser.add_argument("--to", type=Path, default=FOLDER, metavar="FOLDER", help="where to (default %(default)s, which is replaced)")
+    parser.add_argument("--masks", choices=("rle", "polygons"), default="rle", help="form of the masks; both lose nothing (default rle)")
+    parser.add_argument("--copy", action="store_true", help="copy the pictures instead of linking them")
+    arguments = parser.parse_args(argv)
+    try:
+        if arguments.to != FOLDER and arguments.to.exists():
+            raise UserError(f"{arguments.to}: is there already; name a folder that is not, or remove it")
+        data, readings = write(load(), arguments.run, arguments.to, arguments.masks, not arguments.copy)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(line(f"error: {error.filename or arguments.to}: {error.strerror}"))
+    say(f"{arguments.to}: {len(data['images']):,} images, {len(data['annotations']):,} annotations, {CARD}")
+    for row in readings:
+        say(f"read again by {row.program} {row.version}: the same, least mask IoU {row.iou:g}" if row.version
+            else f"{row.program} is not installed, so it was not asked: make readers installs it")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
