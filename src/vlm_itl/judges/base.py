@@ -29,6 +29,7 @@ class Task:
         folder: the judge's own.
         answers: the folder that keeps answers for the next time.
         seed: of the simulated randomness.
+        run: the run's name; None where the pool is no run's, as of probes.
     """
 
     pool: Coco
@@ -38,6 +39,7 @@ class Task:
     folder: Path
     answers: Path
     seed: int
+    run: str | None = None
 
 
 @dataclass(frozen=True)
