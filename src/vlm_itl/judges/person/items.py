@@ -11,17 +11,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from vlm_itl.core.coco import Coco, by_image
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import feed
+from vlm_itl.judges.vlm.rendering import Kind as Kind
 
 if TYPE_CHECKING:
     from vlm_itl.judges.person.judge import PersonJudge
 
 Row = dict[str, Any]
-Kind = Literal["image", "mask", "missing"]  # all proposals as a whole; one proposal alone; whether others are missing
 
 VERSION = 1  # of what the page asks and how it shows it; another one opens every item again
 TEXTS: dict[Kind, str] = {
@@ -51,9 +51,10 @@ class Item:
     names: Mapping[int, str]
 
     @property
-    def text(self) -> str:
-        """The question."""
-        return TEXTS[self.kind].replace("{name}", self.declared[0] if self.declared else "")
+    def question(self) -> tuple[str, str, str]:
+        """What is asked: a text, the class that it names or nothing, and the rest of the text."""
+        before, named, after = TEXTS[self.kind].partition("{name}")
+        return before, named and self.declared[0], after
 
     @property
     def declared(self) -> list[str]:
@@ -71,7 +72,7 @@ def key(item: Item, judge: PersonJudge) -> str:
     classes = [] if item.kind == "mask" else list(item.names.values())
     masks = [[name, row["segmentation"]["size"], row["segmentation"]["counts"]] for name, row in zip(item.declared, item.shown)]
     look = {name: value for name, value in judge.render if name not in UNUSED[item.kind]}
-    content = [VERSION, item.kind, item.text, classes, look, item.image["md5"], masks]
+    content = [VERSION, item.kind, item.question, classes, look, item.image["md5"], masks]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
