@@ -80,7 +80,7 @@ class Reviewer:
     own: dict[str, list[Answer]] = field(default_factory=dict)  # standing decisions by item, without skips
     history: list[Answer] = field(default_factory=list)  # standing ones in their order, with skips
     decisions: int = 0  # without skips
-    since: dict[int, int] = field(default_factory=dict)  # by place: after how many decisions they last answered there
+    since: dict[int, int] = field(default_factory=dict)  # by place: after how many decisions they answered there first
     order: int = 0  # decisions since this program started, with skips
     skipped: dict[int, str] = field(default_factory=dict)  # since this program started: places, by which answer
     lowest: int = 0  # no image of the batch before this place is open
@@ -174,8 +174,8 @@ class Session:
         if line.decision != "skip":
             some.append(line)
             reviewer.decisions += 1
-            for place in places:
-                reviewer.since[place] = reviewer.decisions
+            if len(some) == 1:  # of what is missing it is not known yet, at the start, of which image that is
+                reviewer.since |= {place: reviewer.decisions for place in places if line.item in self.cases[place].keys}
         return places
 
     def _update(self, place: int) -> None:
@@ -293,15 +293,14 @@ class Session:
         for strict in (True, False):  # what another page has got comes last
 
             def free(place: int, strict: bool = strict) -> bool:
-                holder, until = self._leases.get(place, ("", 0.0))
-                taken = strict and holder != page and until > time.monotonic()
-                return place not in reviewer.skipped and (after is None or place != after.place) and not taken
+                here = after is not None and place == after.place
+                return not here and place not in reviewer.skipped and (not strict or self._is_free(place, page))
 
             if probes > 0:
                 for place in reviewer.probe_order:
                     if not reviewer.finished[place] and free(place):
                         return Round("probe", place)
-            if repeats > 0 and (some := [place for place in self._long_ago(reviewer) if free(place)]):
+            if repeats > 0 and (some := [place for place in self._long_ago(reviewer, bool(after)) if free(place)]):
                 return Round("again", min(some, key=lambda place: self._rank(reviewer, place)))
             while reviewer.lowest < self._batch and not reviewer.open[reviewer.lowest]:
                 reviewer.lowest += 1
@@ -312,13 +311,30 @@ class Session:
                 place = reviewer.open.find(1, place + 1)
         return None
 
-    def _long_ago(self, reviewer: Reviewer) -> list[int]:
-        """Images that the reviewer can be asked about again."""
-        own = reviewer.own
+    def _begun(self, reviewer: Reviewer, page: str) -> Round | None:
+        """The image in which the reviewer answered last, where it is not complete: the program was stopped within it."""
+        last = reviewer.history[-1] if reviewer.history else None
+        places = self._where.get(last.item, []) if last else []
+        if last is None or not places or places[0] in reviewer.skipped or not self._is_free(places[0], page):
+            return None
+        round = self._round_of(last, places[0])
+        return round if self._walk(reviewer, round) else None
+
+    def _round_of(self, answer: Answer, place: int) -> Round:
+        return Round("probe" if place >= self._batch else "again" if answer.attempt > 1 else "batch", place)
+
+    def _is_free(self, place: int, page: str) -> bool:
+        """Whether no other page has got it."""
+        holder, until = self._leases.get(place, (page, 0.0))
+        return holder == page or until <= time.monotonic()
+
+    def _long_ago(self, reviewer: Reviewer, more: int = 0) -> list[int]:
+        """Images that the reviewer can be asked about again, after so many decisions more."""
+        own, now = reviewer.own, reviewer.decisions + more
         return [
             place
             for place, since in reviewer.since.items()
-            if place < self._batch and reviewer.finished[place] and not reviewer.repeated[place] and reviewer.decisions - since >= APART
+            if place < self._batch and reviewer.finished[place] and not reviewer.repeated[place] and now - since >= APART
             and all(own.get(key) for key in self.cases[place].keys)
         ]  # fmt: skip
 
@@ -346,7 +362,7 @@ class Session:
             current = self._rounds.get(page)
             if current and current.place not in reviewer.skipped and (found := self._walk(reviewer, current)):
                 return self._hand(page, found, current.place)
-            current = self._choose(reviewer, page)
+            current = self._begun(reviewer, page) or self._choose(reviewer, page)
             if current is None:
                 self._rounds.pop(page, None)
                 return None
@@ -431,8 +447,7 @@ class Session:
             self._refresh()
             places = self._where.get(last.item, [])
             if places:
-                mode: Mode = "probe" if places[0] >= self._batch else "again" if last.attempt > 1 else "batch"
-                self._rounds[page] = Round(mode, places[0])
+                self._rounds[page] = self._round_of(last, places[0])
             self._forced[page] = last.item
             return True
 
