@@ -211,3 +211,10 @@ def test_a_full_disk_loses_nothing(tmp_path):
 def test_a_line_is_short():
     assert len(written(answer(1, image="x" * 100))) < 800
     assert parse(written(answer(1))) == answer(1)
+
+
+def test_what_is_no_file_is_not_read(tmp_path):
+    for name, make in (("pipe", os.mkfifo), ("folder", os.mkdir), ("device", lambda path: os.symlink("/dev/zero", path))):
+        make(tmp_path / name)
+        with pytest.raises(UserError, match=f"{name}: not a regular file"):
+            Answers(tmp_path / name)

@@ -218,12 +218,13 @@ def shown(found: Next, render: Render) -> dict[str, Any]:
     """An item for the page. It says nothing of where the item comes from, nor what anybody or anything thinks of it."""
     item = found.item
     before, named, after = item.question
-    parts = [[0.0, 1.0]]
     captions: tuple[str, ...] = CAPTIONS[item.kind]
+    whole, parts = 1, [[0, 1]]
     if item.kind == "image" and render.original:  # two pictures side by side, which a phone shows one below the other
-        width = 2 * item.image["width"] + GAP
-        parts, captions = [[0.0, item.image["width"] / width], [(item.image["width"] + GAP) / width, 1.0]], BESIDE
-    pictures = [{"parts": parts, "captions": captions}] if item.kind != "mask" else [{"parts": parts, "captions": [c]} for c in captions]
+        width = item.image["width"]
+        whole, parts, captions = 2 * width + GAP, [[0, width], [width + GAP, 2 * width + GAP]], BESIDE
+    grouped = [(caption,) for caption in captions] if item.kind == "mask" else [captions]
+    pictures = [{"whole": whole, "parts": parts, "captions": some} for some in grouped]
     return {
         "item": found.key, "kind": item.kind, "part": found.part, "question": [before, named and printable(named), after],
         "declared": [{"name": printable(name), "colour": "#" + bytes(colour(k)).hex()} for k, name in enumerate(item.declared)],

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from stat import S_ISREG
 from typing import Annotated, BinaryIO, ClassVar, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
@@ -223,6 +224,8 @@ class Answers:
                 not end: a process was killed while it wrote, and nobody was told that it is saved.
         """
         try:
+            if not S_ISREG(self.path.stat().st_mode):  # a pipe would be waited for
+                raise UserError(f"{self.path}: not a regular file")
             stream = self.path.open("rb")
         except FileNotFoundError:
             again = self._file is not None

@@ -85,7 +85,8 @@ function figures(item, bitmaps) {
   item.pictures.forEach((picture, k) => {
     const bitmap = bitmaps[k];
     picture.parts.forEach(([from, to], n) => {
-      const left = Math.ceil(from * bitmap.width), right = Math.floor(to * bitmap.width);
+      const scale = bitmap.width / picture.whole; // of a large picture, which was made smaller
+      const left = Math.ceil(from * scale - 1e-6), right = Math.floor(to * scale + 1e-6);
       const canvas = document.createElement("canvas");
       canvas.width = Math.max(1, right - left);
       canvas.height = bitmap.height;
