@@ -257,7 +257,7 @@ class Session:
 
         for k, key in enumerate(case.keys):
             if decide(key) is None:
-                return Next(key, case.first[key], (k + 1, len(case.keys)) if self._judge.unit == "instance" else None)
+                return Next(key, case.item(k), (k + 1, len(case.keys)) if self._judge.unit == "instance" else None)
         rest = self._rest(case, decide)
         if rest is None:
             return None

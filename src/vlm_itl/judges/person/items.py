@@ -32,6 +32,7 @@ TEXTS: dict[Kind, str] = {
 UNUSED: dict[Kind, set[str]] = {  # of `Render`, what such a picture does not show
     "image": {"margin"}, "mask": {"original"}, "missing": {"original", "alpha", "contour", "marks", "margin"},
 }  # fmt: skip
+_JSON = json.JSONEncoder(sort_keys=True).encode
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,9 @@ def key(item: Item, judge: PersonJudge) -> str:
     """sha256 of all that can change an answer: the picture, the proposals drawn on it, the question, and how both are shown."""
     classes = [] if item.kind == "mask" else list(item.names.values())
     masks = [[name, row["segmentation"]["size"], row["segmentation"]["counts"]] for name, row in zip(item.declared, item.shown)]
-    look = {name: value for name, value in judge.render if name not in UNUSED[item.kind]}
+    look = {name: value for name, value in vars(judge.render).items() if name not in UNUSED[item.kind]}
     content = [VERSION, item.kind, item.question, classes, look, item.image["md5"], masks]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(_JSON(content).encode()).hexdigest()
 
 
 class Case:
@@ -85,17 +86,13 @@ class Case:
     @cached_property
     def keys(self) -> list[str]:
         """Of the items that depend on no answer: the image's, or each mask's. Two equal masks are one item."""
-        return [key(item, self.judge) for item in self._first()]
+        return [key(self.item(k), self.judge) for k in range(1 if self.judge.unit == "image" else len(self.shown))]
 
-    @cached_property
-    def first(self) -> dict[str, Item]:
-        """These items by key."""
-        return dict(zip(self.keys, self._first()))
-
-    def _first(self) -> list[Item]:
+    def item(self, k: int) -> Item:
+        """The item of the k-th of `keys`."""
         if self.judge.unit == "image":
-            return [Item("image", self.image, self.shown, self.names)]
-        return [Item("mask", self.image, (row,), self.names) for row in self.shown]
+            return Item("image", self.image, self.shown, self.names)
+        return Item("mask", self.image, (self.shown[k],), self.names)
 
     def rest(self, accepted: Sequence[bool]) -> tuple[str, Item] | None:
         """Whether anything is missing beside the accepted masks, with its key; None where there are none, or nobody is asked that."""
