@@ -7,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro picture report study dataset readers sweep test test-long fuzz lint format lock clean
+.PHONY: help setup repro picture review report study dataset readers sweep test test-long fuzz lint format lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ repro: setup  ## run the whole experiment (what is cached is not run again, an a
 
 picture: setup  ## draw README's picture again from the outputs that are there (docs/overview.svg)
 	@vlm-itl picture
+
+review: setup  ## let people decide in a browser (RUN=person-1, REVIEWER=name; without RUN on the proposals of start, for a run to come)
+	@vlm-itl review $(if $(RUN),--run "$(RUN)") $(if $(REVIEWER),--reviewer "$(REVIEWER)")
 
 STUDY := artifacts/report/study.csv
 POOLED := artifacts/report/pooled.json

@@ -46,7 +46,7 @@ def main(
     s = settings[f"judges.{judge}"]
     batch = first(read_json(pool), settings[f"runs.{run}"].batch if run else None)
     answers = scratch() / "answers"
-    done = s.judge(Task(batch, read_json(proposals), images, partial(read_json, truth), folder, answers, settings["seed"]))
+    done = s.judge(Task(batch, read_json(proposals), images, partial(read_json, truth), folder, answers, settings["seed"], run))
     rows, took = done.verdicts, dict(done.took)
     seconds, machines = took.pop("seconds", None), took.pop("machines", 1)
     verdict.write(verdicts, rows)

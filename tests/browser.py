@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -79,15 +80,29 @@ class Browser:
         self._heard = []
         return self._heard
 
-    def open(self, page: Path, width: int = 1280) -> None:
-        """Show a file, `width` CSS pixels wide, and wait until it and its pictures are loaded."""
+    def open(self, page: Path | str, width: int = 1280) -> None:
+        """Show a file or an address, `width` CSS pixels wide, and wait until it and its pictures are loaded."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600)
-        self.call("Page.navigate", url=page.resolve().as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         self._until(lambda m: m.get("method") == "Page.loadEventFired")
+
+    def wait(self, expression: str, seconds: float = 20) -> Any:
+        """Wait until a JavaScript expression gives something true in the page; returns that."""
+        end = time.monotonic() + seconds
+        while not (found := self.value(expression)):
+            assert time.monotonic() < end, f"the page never had {expression}"
+            time.sleep(0.005)
+        return found
+
+    def press(self, key: str) -> None:
+        """Press a key and let it go, as a keyboard does."""
+        text = {"text": key} if len(key) == 1 else {}
+        for kind in ("keyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, **(text if kind == "keyDown" else {}))
 
     def value(self, expression: str) -> Any:
         """What a JavaScript expression gives in the page; the debugger may ask even where the page may not run scripts."""
-        return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"]["value"]
+        return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
 
     def screenshot(self, path: Path) -> None:
         """The whole page as PNG."""

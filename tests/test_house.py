@@ -9,7 +9,7 @@ from pipeline import Clone
 
 FLOORS = [  # from the roof down; what shares a floor is divided by |
     "experiments",
-    "report | dataset",
+    "report | review | dataset",
     "tools | verifier",
     "pipeline",
     "settings",

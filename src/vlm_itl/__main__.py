@@ -8,6 +8,7 @@ from importlib import import_module
 COMMANDS = {  # name: module with `main(argv)`, and what it does
     "repro": ("experiments.repro", "run the experiment, stages side by side"),
     "report": ("report.summary", "print the table and the answers"),
+    "review": ("review.command", "let people decide on proposals in a browser"),
     "page": ("report.page", "write the page of the outputs that are there"),
     "study": ("report.study", "tables of all experiments of a commit, and verdicts over seeds"),
     "dataset": ("dataset.writing", "write a run's labels and pictures as a data set for other programs"),

@@ -11,6 +11,7 @@ JUDGES = {
     "random": "vlm_itl.judges.chance:RandomJudge",
     "always": "vlm_itl.judges.constant:AlwaysJudge",
     "never": "vlm_itl.judges.constant:NeverJudge",
+    "person": "vlm_itl.judges.person.judge:PersonJudge",
     "vlm": "vlm_itl.judges.vlm.settings:VlmJudge",
 }
 

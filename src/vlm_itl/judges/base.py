@@ -30,6 +30,7 @@ class Task:
         folder: the judge's own.
         answers: the folder that keeps answers for the next time.
         seed: of the simulated randomness.
+        run: the run's name; None where the pool is no run's, as of probes.
     """
 
     pool: Coco
@@ -39,6 +40,7 @@ class Task:
     folder: Path
     answers: Path
     seed: int
+    run: str | None = None
 
     def known(self) -> Coco:
         """The truth of all images of the pool, for simulated humans only.

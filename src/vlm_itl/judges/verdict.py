@@ -26,7 +26,7 @@ class Verdict:
         log_odds: of P(approve); None where the judge gives none.
         answer: raw text; None where there is none.
         outcome: of an answer that was read: `approve`, `reject`, `unparsed`; None where nothing was asked.
-        reason: what stood beside the option.
+        reason: what stood beside the option, or a person's.
         option_mass: probability of both options together at the first position of the answer.
         person: whether a person decided, of a judge that may pass images on; None for any other.
         unparsed: how many of the image's answers were; None of a judge whose answers are not read.
@@ -73,8 +73,9 @@ class Verdict:
     def row(self) -> dict[str, Any]:
         """As it stands in the file. A key that says nothing of this kind of judge is left out."""
         has = {
-            "outcome": self.unparsed is not None, "reason": self.unparsed is not None, "option_mass": self.unparsed is not None,
-            "person": self.person is not None, "unparsed": self.unparsed is not None, "accepted": self.accepted is not None,
+            "outcome": self.unparsed is not None, "reason": self.unparsed is not None or self.reason != "",
+            "option_mass": self.unparsed is not None, "person": self.person is not None,
+            "unparsed": self.unparsed is not None, "accepted": self.accepted is not None,
             "log_odds_mask": self.log_odds_mask is not None, "log_odds_missing": self.log_odds_mask is not None,
             "questions": self.questions is not None,
         }  # fmt: skip

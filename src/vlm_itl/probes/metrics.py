@@ -37,7 +37,7 @@ def measure(
 
     Args:
         pool, proposals, truth: see `vlm_itl.probes.making`.
-        verdicts: the judge's, on that pool.
+        verdicts: the judge's, on that pool; what it was not asked about does not count.
         at: mask IoU from which on a proposal is right.
         prices: what errors cost.
 
@@ -54,6 +54,8 @@ def measure(
     masks: list[tuple[float, bool]] = []
     for image in pool["images"]:
         verdict, instances = said[image["id"]], true[image["id"]]
+        if not verdict.asked:  # a person has not answered yet
+            continue
         rows.append({
             "kind": image["kind"], "iou": image.get("iou"), "approve": verdict.approve, "log_odds": verdict.log_odds,
             "p": None if verdict.log_odds is None else float(expit(verdict.log_odds)), "source": image["source_id"],

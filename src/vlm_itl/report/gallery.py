@@ -22,7 +22,7 @@ from vlm_itl.core.pictures import Pixels, read_picture
 from vlm_itl.judges.verdict import Verdict
 from vlm_itl.judges.vlm import rendering
 from vlm_itl.loop.accepted import accepted_proposals
-from vlm_itl.settings import Gallery, Judge, Render, VlmJudge
+from vlm_itl.settings import Gallery, Judge, PersonJudge, Render, VlmJudge
 
 Row = dict[str, Any]
 GroupName = Literal["right", "partly right", "wrong", "no truth"]
@@ -143,7 +143,7 @@ def collect(
     if not sorted_out["no truth"]:
         del sorted_out["no truth"]
     chosen = {name: choose(some, settings.per_group, settings.seed) for name, some in sorted_out.items()}
-    look = judge.render if isinstance(judge, VlmJudge) else Render()
+    look = judge.render if isinstance(judge, VlmJudge | PersonJudge) else Render()
     with tqdm(total=sum(map(len, chosen.values())), desc="drawing the gallery", unit="image") as bar:
 
         def card(verdict: Verdict) -> Card:
@@ -162,7 +162,7 @@ def collect(
         model = Path(judge.model).name if Path(judge.model).is_absolute() else judge.model
     return Content(
         kind=judge.label, simulated=judge.simulated, model=model,
-        by_instance=isinstance(judge, VlmJudge) and judge.unit == "instance", iou=iou, asked=len(asked),
+        by_instance=isinstance(judge, VlmJudge | PersonJudge) and judge.unit == "instance", iou=iou, asked=len(asked),
         not_asked=len(verdicts) - len(asked), groups=groups,
     )  # fmt: skip
 

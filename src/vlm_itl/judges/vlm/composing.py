@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from vlm_itl.core.coco import Coco, by_image
 from vlm_itl.core.pictures import read_picture
 from vlm_itl.judges.vlm import rendering
 from vlm_itl.judges.vlm.questions import Question, fill, sections
+from vlm_itl.judges.vlm.rendering import Kind as Kind
 from vlm_itl.judges.vlm.settings import VlmJudge
 
 Row = dict[str, Any]
-Kind = Literal["image", "mask", "missing"]  # all proposals as a whole; one proposal alone; whether others are missing
 Subject = tuple[Kind, Row, list[Row]]  # what a question is about: the image's row, and those of the proposals that are shown
 
 
@@ -48,17 +48,8 @@ class Composer:
         """
         s = self.settings
         pixels = self._read(self.images / image["file_name"])
-        if kind == "mask":
-            [row] = rows
-            context = rendering.crop(rendering.boxes(pixels, rows), row, s.render.margin)
-            pictures = [context, rendering.crop(rendering.overlay(pixels, rows, s.render), row, 0.1)]
-        elif kind == "missing":
-            pictures = [rendering.boxes(pixels, rows)]
-        else:
-            drawn = rendering.overlay(pixels, rows, s.render)
-            pictures = [rendering.beside(pixels, drawn) if s.render.original else drawn]
-        settled = tuple(rendering.settle(p, s.render.longest) for p in pictures)
-        return Question(self.text(kind, rows), settled, tuple(s.approve), tuple(s.reject))
+        pictures = rendering.compose(kind, pixels, rows, s.render)
+        return Question(self.text(kind, rows), tuple(pictures), tuple(s.approve), tuple(s.reject))
 
     def text(self, kind: Kind, rows: list[Row], turned: bool = False) -> str:
         """A question's text; `turned`: with the options in the other order, where the prompt leaves their place open."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import PIL.Image
@@ -14,6 +14,9 @@ from pycocotools import mask as mask_util
 
 from vlm_itl.core.pictures import Pixels
 from vlm_itl.judges.vlm.settings import Render
+
+Kind = Literal["image", "mask", "missing"]  # all proposals as a whole; one proposal alone; whether others are missing
+GAP = 8  # pixels of white between two pictures beside each other
 
 # distinct from each other on light and on dark ground; after Kelly (1965), "Twenty-two colors of maximum contrast", without black and white
 COLOURS = np.array(
@@ -29,6 +32,20 @@ def colour(index: int) -> NDArray[np.uint8]:
     """RGB of the index-th proposal: `COLOURS`, then ever darker ones."""
     rgb: NDArray[np.uint8] = (COLOURS[index % len(COLOURS)] * 0.6 ** (index // len(COLOURS))).astype(np.uint8)
     return rgb
+
+
+def compose(kind: Kind, pixels: Pixels, rows: Sequence[dict[str, Any]], settings: Render) -> list[PIL.Image.Image]:
+    """The pictures of a question about these proposals (`mask`: exactly one), for a model and for a person alike."""
+    if kind == "mask":
+        [row] = rows
+        context = crop(boxes(pixels, rows), row, settings.margin)
+        pictures = [context, crop(overlay(pixels, rows, settings), row, 0.1)]
+    elif kind == "missing":
+        pictures = [boxes(pixels, rows)]
+    else:
+        drawn = overlay(pixels, rows, settings)
+        pictures = [beside(pixels, drawn) if settings.original else drawn]
+    return [settle(picture, settings.longest) for picture in pictures]
 
 
 def overlay(pixels: Pixels, rows: Sequence[dict[str, Any]], settings: Render, numbers: Sequence[int] | None = None) -> Pixels:
@@ -86,7 +103,7 @@ def crop(pixels: Pixels, row: dict[str, Any], margin: float, shortest: int = 224
     return np.array(part)
 
 
-def beside(*pictures: Pixels, gap: int = 8) -> Pixels:
+def beside(*pictures: Pixels, gap: int = GAP) -> Pixels:
     """Pictures from left to right on white, top-aligned."""
     height = max(p.shape[0] for p in pictures)
     width = sum(p.shape[1] for p in pictures) + gap * (len(pictures) - 1)

@@ -1,0 +1,192 @@
+"""Let people decide on proposals in a browser: the images of a run, or of its start before there is a run."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import re
+import secrets
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlm_itl.core.coco import Coco, first
+from vlm_itl.core.errors import UserError
+from vlm_itl.core.files import read_json
+from vlm_itl.core.redact import say
+from vlm_itl.judges.person.answers import FILE, Answers
+from vlm_itl.judges.person.items import cases
+from vlm_itl.judges.person.judge import PersonJudge
+from vlm_itl.review.session import Session
+from vlm_itl.settings import Settings, load
+
+IMAGES = Path("artifacts/data/images")
+PROBES = Path("artifacts/probes")
+NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"  # the pattern of `fields.Name`
+PORT = 8765
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is decided on."""
+
+    judge: str  # name in params.yaml
+    settings: PersonJudge
+    prev: str  # the run, or start, whose proposals they are
+    run: str | None
+    batch: int | None
+
+
+def work(settings: Settings, run: str | None, judge: str | None, prev: str | None) -> Work:
+    """What the options mean. Without a run: the proposals of a start or run, for a run to come.
+
+    Raises:
+        UserError: there is no such run, or its judge is no person.
+    """
+    people = [name for name, one in settings.judges.items() if isinstance(one, PersonJudge)]
+    add = "add one under judges of params.yaml, `person: {kind: person}`, and `mkdir -p judges/person && touch judges/person/.gitkeep`"
+    if run is not None:
+        if judge or prev:
+            raise UserError("--run says which judge and which proposals; leave out --judge and --prev")
+        if run not in settings.runs:
+            example = f"{run}: {{judge: {people[0] if people else 'person'}, prev: start, policy: annotate}}"
+            raise UserError(f"params.yaml: runs: no '{run}' (there are: {', '.join(settings.runs)}); add a line `{example}`")
+        line = settings.runs[run]
+        person = settings.judges[line.judge]
+        if not isinstance(person, PersonJudge):
+            raise UserError(f"params.yaml: runs.{run}.judge: '{line.judge}' is no person but {person.kind}, so nobody is asked; {add}")
+        return Work(line.judge, person, line.prev, run, line.batch)
+    if judge is None and not people:
+        raise UserError(f"params.yaml: judges: there is no person; {add}")
+    name = judge or people[0]
+    found = settings.judges.get(name)
+    if not isinstance(found, PersonJudge):
+        raise UserError(f"params.yaml: judges: no person '{name}' (there are: {', '.join(people) or 'none'}); {add}")
+    prev = prev or "start"
+    if prev not in ("start", *settings.autolabels, *settings.runs):
+        raise UserError(f"params.yaml: no start or run '{prev}' whose proposals could be shown")
+    return Work(name, found, prev, None, None)
+
+
+def opened(what: Work, settings: Settings, reviewers: Sequence[str]) -> Session:
+    """The session of these reviewers.
+
+    Raises:
+        UserError: a stage that comes before has not run, or a file is damaged.
+    """
+    folder = Path("loop") / what.prev
+    pool, proposals = _read(folder / "pool.json"), _read(folder / "proposals.json")
+    batch = list(cases(first(pool, what.batch), proposals, IMAGES, what.settings))
+    if not batch:
+        raise UserError(f"{folder / 'proposals.json'}: no proposals on the images to review, so there is nothing to decide")
+    probes = []
+    if what.judge in settings.probed and (PROBES / "pool.json").exists() and (PROBES / "proposals.json").exists():
+        asked: Coco = _read(PROBES / "pool.json")
+        probes = list(cases(asked, _read(PROBES / "proposals.json"), IMAGES, what.settings))
+    return Session(what.settings, batch, probes, Answers(Path("judges") / what.judge / FILE), reviewers)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except UserError as error:
+        raise UserError(f"{error}; `dvc repro` makes it") from None
+
+
+def named(given: Sequence[str]) -> list[str]:
+    """The reviewers' names; of nobody else that of who is logged in.
+
+    Raises:
+        UserError: one is no name, or stands twice.
+    """
+    if not given:
+        try:
+            login = getpass.getuser()
+        except (OSError, KeyError):  # no name in the environment, nor for the user's number
+            login = ""
+        return [re.sub(r"[^A-Za-z0-9_-]+|^[_-]+", "", login) or "reviewer"]
+    for name in given:
+        if not re.fullmatch(NAME, name):
+            raise UserError(f"--reviewer {name}: letters, digits, - and _ are expected; it stands in the file of answers")
+    if len(set(given)) < len(given):
+        raise UserError("--reviewer: a name stands twice")
+    return list(given)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="vlm-itl review", description=__doc__, epilog="docs/guides/people.md says more.")
+    parser.add_argument("--run", help="a line of runs in params.yaml whose judge is a person")
+    parser.add_argument("--judge", help="without a run: the person's name in params.yaml (else the first one there)")
+    parser.add_argument("--prev", help="without a run: whose proposals are shown (else those of start)")
+    who = "who decides (else your login name); several times for several people, each with an address of their own"
+    parser.add_argument("--reviewer", action="append", default=[], metavar="NAME", help=who)
+    parser.add_argument("--port", type=int, default=PORT, help=f"of the page ({PORT}; 0: any free one)")
+    where = "address of this machine on which others may reach the page, unencrypted (127.0.0.1: nobody else)"
+    parser.add_argument("--host", default="127.0.0.1", help=where)
+    arguments = parser.parse_args(argv)
+    try:
+        serve(arguments)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def serve(arguments: argparse.Namespace) -> None:
+    """Serve the page until Ctrl-C.
+
+    Raises:
+        UserError: there is nothing to review, or no such port.
+    """
+    import uvicorn
+
+    from vlm_itl.review.painting import Painter
+    from vlm_itl.review.server import app
+
+    settings = load()
+    what = work(settings, arguments.run or None, arguments.judge, arguments.prev)
+    reviewers = named(arguments.reviewer)
+    session = opened(what, settings, reviewers)
+    tokens = {name: secrets.token_urlsafe(24) for name in reviewers}
+    host, listening = arguments.host, _listen(arguments.host, arguments.port)
+    shown = f"[{host}]" if ":" in host else host
+    say(f"{session.still_open():,} of {session.images:,} images are open; answers go to {Path('judges') / what.judge / FILE}")
+    for name, token in tokens.items():
+        say(f"{name}: http://{shown}:{listening.getsockname()[1]}/{token}/")
+    if host not in ("127.0.0.1", "localhost", "::1"):
+        say("whoever can listen on this network can read these addresses on their way; use it among people you trust")
+    say("Ctrl-C stops")
+    hosts = frozenset({"127.0.0.1", "localhost", "::1", host.lower()})
+    config = uvicorn.Config(
+        app(session, Painter(IMAGES, what.settings.render), what.settings.render, tokens, hosts), log_config=None, log_level="critical",
+        access_log=False, server_header=False, lifespan="off", ws="none", timeout_graceful_shutdown=1, limit_concurrency=64,
+        h11_max_incomplete_event_size=2**14,
+    )  # fmt: skip
+    try:
+        uvicorn.Server(config).run(sockets=[listening])
+    except KeyboardInterrupt:
+        pass
+    finally:
+        listening.close()
+    say("; ".join(f"{name} answered {number:,}" for name, number in session.answered().items()))
+    left = session.still_open()
+    again = f"make review RUN={what.run}" if what.run else "make review"
+    if left:
+        say(f"{left:,} of {session.images:,} images are still open: {again}")
+    elif what.run:
+        say(f"all {session.images:,} images are answered; next: dvc repro")
+    else:
+        add = f"{what.judge}-1: {{judge: {what.judge}, prev: {what.prev}, policy: annotate}}"
+        say(f"all {session.images:,} images are answered; next: add a line `{add}` to runs of params.yaml, then dvc repro")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError, UnicodeError) as error:
+        words = getattr(error, "strerror", None) or error
+        raise UserError(f"{host}:{port}: {words}; --port 0 takes any free port, --host an address of this machine") from None
