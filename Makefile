@@ -7,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro picture review report study dataset readers sweep test test-long fuzz lint format lock clean
+.PHONY: help setup repro picture review audit report study dataset readers sweep test test-long fuzz lint format lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
@@ -37,6 +37,11 @@ picture: setup  ## draw README's picture again from the outputs that are there (
 
 review: setup  ## let people decide in a browser (RUN=person-1, REVIEWER=name; without RUN on the proposals of start, for a run to come)
 	@vlm-itl review $(if $(RUN),--run "$(RUN)") $(if $(REVIEWER),--reviewer "$(REVIEWER)")
+
+N ?= 100
+
+audit: setup  ## show people N random images that RUN's judge approved and N that it rejected, and count how many are right
+	@vlm-itl audit --run "$(RUN)" -n "$(N)" $(if $(REVIEWER),--reviewer "$(REVIEWER)")
 
 STUDY := artifacts/report/study.csv
 POOLED := artifacts/report/pooled.json

@@ -11,6 +11,7 @@ COMMANDS = {  # name: module with `main(argv)`, and what it does
     "review": ("review.command", "let people decide on proposals in a browser"),
     "page": ("report.page", "write the page of the outputs that are there"),
     "study": ("report.study", "tables of all experiments of a commit, and verdicts over seeds"),
+    "audit": ("review.audit", "show people a sample of what a run's judge decided, and count how much is right"),
     "dataset": ("dataset.writing", "write a run's labels and pictures as a data set for other programs"),
     "sweep": ("experiments.sweep", "run the experiment for several seeds"),
     "settings": ("tools.settings_table", "print all settings with their meaning, or write docs/settings.md"),

@@ -27,6 +27,7 @@ from vlm_itl.core.timing import md5
 from vlm_itl.dataset.content import Masks, certainty, content, counted, file_name
 from vlm_itl.dataset.readers import ANNOTATIONS, IMAGES, Reading, read_again
 from vlm_itl.judges import verdict
+from vlm_itl.metrics.audit import Sample, current
 from vlm_itl.metrics.intervals import wilson
 from vlm_itl.metrics.rows import Quality, Share, read_quality
 from vlm_itl.settings import Settings, load
@@ -113,7 +114,7 @@ def card(settings: Settings, run: str, data: Coco, masks: Masks, readings: list[
         run=run, images=len(data["images"]), instances=sum(row["instances"] for row in classes.values()),
         drawn=sum(row["human"] for row in classes.values()), made=sum(row["model"] for row in classes.values()), classes=classes,
         simulated_drawing=any(row["simulated"] for row in rounds) or settings.data.source == "synthetic", rounds=rounds,
-        hours=read_json(cost)["hours"] if cost.exists() else None, commit=git("rev-parse", "HEAD"),
+        audit=current(run), audited=audited, hours=read_json(cost)["hours"] if cost.exists() else None, commit=git("rev-parse", "HEAD"),
         dirty=bool(changed()), params=md5(Path("params.yaml")),
         labels=md5(Path("loop", run, "labels.json")), iou=settings.evaluate.judge_iou, masks=masks, readings=readings,
     ) + "\n"  # fmt: skip
@@ -125,6 +126,10 @@ def shares(quality: Quality | None) -> dict[str, Any]:
         return {"known": 0, "unknown": "-", **dict.fromkeys(("recall", "specificity", "precision"), "-")}
     unknown = quality.without_truth if isinstance(quality.without_truth, int) else 0
     return {"known": quality.asked, "unknown": unknown, **{name: in_words(share) for name, share in quality.shares.items()}}
+
+
+def audited(sample: Sample) -> str:
+    return in_words(Share(sample.right, sample.looked_at))
 
 
 def in_words(share: Share) -> str:

@@ -26,6 +26,7 @@ from vlm_itl.core.files import read_json, write_text
 from vlm_itl.core.git import changed, git
 from vlm_itl.core.redact import line, say
 from vlm_itl.core.runs import arm_of, called, draws
+from vlm_itl.metrics import audit
 from vlm_itl.metrics.intervals import wilson
 from vlm_itl.metrics.rows import Answer, Arm, Comparison, Quality, read_comparison, read_quality
 from vlm_itl.report import study
@@ -268,6 +269,7 @@ def collect(settings: Settings, study_csv: Path | None = None, pooled_json: Path
         "looking": {name for name, run in settings.runs.items() if settings.judges[run.judge].looks},
         "detection": {name: found for name in runs if (found := take(Path(f"metrics/detection/{name}.json")))},
         "quality": {name: (q, with_intervals(q)) for name, q in quality.items() if q and not draws(settings.runs[name], settings.judges)},
+        "audits": {name: found for name in settings.runs if (found := audit.current(name))},
         "probes": {name: found for name in settings.probed if (found := take(Path(f"metrics/probes/{name}.json")))},
         "autolabel": {
             name: study.flatten(found) for name in settings.autolabels if (found := take(Path(f"metrics/autolabel/{name}.json")))
@@ -294,6 +296,7 @@ def collect(settings: Settings, study_csv: Path | None = None, pooled_json: Path
 def render(content: Row) -> str:
     """The page. Everything that goes into the template is escaped."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["sample"] = lambda s: "-" if s.share is None else f"{s.share:.2f} ({s.low:.2f} to {s.high:.2f})"
     environment.filters["points"] = lambda ap: f"{100 * ap:+.1f}".replace("-", "\u2212")
     environment.filters["hours"] = lambda hours: f"{hours:+.1f}".replace("-", "\u2212")
     environment.filters["ap"] = lambda ap: "-" if ap is None else f"{ap:.3f}"

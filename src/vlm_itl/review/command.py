@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import getpass
 import re
-import secrets
-import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,13 +18,12 @@ from vlm_itl.core.redact import say
 from vlm_itl.judges.person.answers import FILE, Answers
 from vlm_itl.judges.person.items import cases
 from vlm_itl.judges.person.judge import PersonJudge
+from vlm_itl.review.serving import IMAGES, add_options, serve
 from vlm_itl.review.session import Session
 from vlm_itl.settings import Settings, load
 
-IMAGES = Path("artifacts/data/images")
 PROBES = Path("artifacts/probes")
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"  # the pattern of `fields.Name`
-PORT = 8765
 
 
 @dataclass(frozen=True)
@@ -121,57 +118,26 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--run", help="a line of runs in params.yaml whose judge is a person")
     parser.add_argument("--judge", help="without a run: the person's name in params.yaml (else the first one there)")
     parser.add_argument("--prev", help="without a run: whose proposals are shown (else those of start)")
-    who = "who decides (else your login name); several times for several people, each with an address of their own"
-    parser.add_argument("--reviewer", action="append", default=[], metavar="NAME", help=who)
-    parser.add_argument("--port", type=int, default=PORT, help=f"of the page ({PORT}; 0: any free one)")
-    where = "address of this machine on which others may reach the page, unencrypted (127.0.0.1: nobody else)"
-    parser.add_argument("--host", default="127.0.0.1", help=where)
+    add_options(parser)
     arguments = parser.parse_args(argv)
     try:
-        serve(arguments)
+        review(arguments)
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def serve(arguments: argparse.Namespace) -> None:
-    """Serve the page until Ctrl-C.
+def review(arguments: argparse.Namespace) -> None:
+    """Serve the page until Ctrl-C, then say what comes next.
 
     Raises:
         UserError: there is nothing to review, or no such port.
     """
-    import uvicorn
-
-    from vlm_itl.review.painting import Painter
-    from vlm_itl.review.server import app
-
     settings = load()
     what = work(settings, arguments.run or None, arguments.judge, arguments.prev)
-    reviewers = named(arguments.reviewer)
-    session = opened(what, settings, reviewers)
-    tokens = {name: secrets.token_urlsafe(24) for name in reviewers}
-    host, listening = arguments.host, _listen(arguments.host, arguments.port)
-    shown = f"[{host}]" if ":" in host else host
-    say(f"{session.still_open():,} of {session.images:,} images are open; answers go to {Path('judges') / what.judge / FILE}")
-    for name, token in tokens.items():
-        say(f"{name}: http://{shown}:{listening.getsockname()[1]}/{token}/")
-    if host not in ("127.0.0.1", "localhost", "::1"):
-        say("whoever can listen on this network can read these addresses on their way; use it among people you trust")
-    say("Ctrl-C stops")
-    hosts = frozenset({"127.0.0.1", "localhost", "::1", host.lower()})
-    config = uvicorn.Config(
-        app(session, Painter(IMAGES, what.settings.render), what.settings.render, tokens, hosts), log_config=None, log_level="critical",
-        access_log=False, server_header=False, lifespan="off", ws="none", timeout_graceful_shutdown=1, limit_concurrency=64,
-        h11_max_incomplete_event_size=2**14,
-    )  # fmt: skip
-    try:
-        uvicorn.Server(config).run(sockets=[listening])
-    except KeyboardInterrupt:
-        pass
-    finally:
-        listening.close()
-    say("; ".join(f"{name} answered {number:,}" for name, number in session.answered().items()))
+    session = opened(what, settings, named(arguments.reviewer))
+    serve(session, what.settings.render, Path("judges") / what.judge / FILE, arguments.host, arguments.port)
     left = session.still_open()
     again = f"make review RUN={what.run}" if what.run else "make review"
     if left:
@@ -181,12 +147,3 @@ def serve(arguments: argparse.Namespace) -> None:
     else:
         add = f"{what.judge}-1: {{judge: {what.judge}, prev: {what.prev}, policy: annotate}}"
         say(f"all {session.images:,} images are answered; next: add a line `{add}` to runs of params.yaml, then dvc repro")
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError, UnicodeError) as error:
-        words = getattr(error, "strerror", None) or error
-        raise UserError(f"{host}:{port}: {words}; --port 0 takes any free port, --host an address of this machine") from None

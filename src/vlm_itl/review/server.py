@@ -171,9 +171,9 @@ def app(session: Session, painter: Painter, render: Render, tokens: Mapping[str,
             Route("/{token}/{name}", file),
         ],
         exception_handlers={
-            HTTPException: lambda _, error: problem(error.status_code, error.detail),  # type: ignore[attr-defined]
+            HTTPException: lambda _, error: problem(error.status_code, error.detail),
             UserError: lambda _, error: problem(500, str(error)),
-            OSError: lambda _, error: problem(507, f"not saved: {error.filename}: {error.strerror}"),  # type: ignore[attr-defined]
+            OSError: lambda _, error: problem(507, f"not saved: {error.filename}: {error.strerror}"),
             ClientDisconnect: lambda _, error: problem(400, "the page has gone"),
             Exception: lambda _, error: bug(error),
         },

@@ -1,0 +1,146 @@
+"""Show people a random sample of what a run's judge approved and rejected, and count how much of it is right. `make audit RUN=... N=100`.
+
+The judge's verdict is not shown, and approved and rejected images come mixed. Of an approved image the labels are shown, of a rejected one
+what the judge was shown. An answer is kept by the content of what was shown, so it counts as long as that is the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlm_itl.core import typed
+from vlm_itl.core.coco import Coco, by_image
+from vlm_itl.core.errors import UserError
+from vlm_itl.core.files import read_json
+from vlm_itl.core.redact import line, say
+from vlm_itl.core.timing import md5
+from vlm_itl.judges import verdict
+from vlm_itl.judges.person.answers import FILE, Answers
+from vlm_itl.judges.person.items import Case, cases
+from vlm_itl.judges.person.judge import PersonJudge
+from vlm_itl.judges.verdict import Verdict
+from vlm_itl.loop.accepted import accepted_proposals
+from vlm_itl.metrics.audit import Audit, file_of, sample
+from vlm_itl.review.command import named
+from vlm_itl.review.serving import IMAGES, add_options, serve
+from vlm_itl.review.session import Session
+from vlm_itl.settings import Settings, load
+
+FOLDER = Path("audits")
+REVIEWER = PersonJudge(kind="person", probes=0, repeats=0, overlap=0)  # asks about images as a whole, and mixes nothing in
+
+
+@dataclass(frozen=True)
+class Decided:
+    """Images that the judge decided one way, in a seeded order: a larger sample contains a smaller one."""
+
+    cases: list[Case]
+
+    def first(self, number: int) -> list[Case]:
+        return self.cases[:number]
+
+
+def decided(run: str, pool: Coco, proposals: list[dict[str, Any]], verdicts: Sequence[Verdict], seed: int) -> tuple[Decided, Decided]:
+    """(approved, rejected) images that the judge was asked about. What is shown of an approved one is what became labels."""
+    shown, said = by_image(proposals), {v.image_id: v for v in verdicts if v.asked}
+
+    def order(images: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return sorted(images, key=lambda image: hashlib.sha256(f"{seed}/{run}/{image['id']}".encode()).digest())
+
+    found = []
+    for approved in (True, False):
+        images = order([image for image in pool["images"] if image["id"] in said and said[image["id"]].approve == approved])
+        rows = [row for image in images
+                for row in accepted_proposals(shown.get(image["id"], []), said[image["id"]].accepted if approved else None)]  # fmt: skip
+        found.append(Decided(list(cases({**pool, "images": images}, rows, IMAGES, REVIEWER))))
+    return found[0], found[1]
+
+
+def opened(settings: Settings, run: str, seed: int) -> tuple[Decided, Decided]:
+    """What a run's judge approved and rejected.
+
+    Raises:
+        UserError: there is no such run, or its stages have not run.
+    """
+    if run not in settings.runs:
+        raise UserError(f"params.yaml: runs: no run '{run}' (there are: {', '.join(settings.runs)})")
+    prev, verdicts = Path("loop", settings.runs[run].prev), Path("loop", run, "verdicts.jsonl")
+    for path in (prev / "pool.json", prev / "proposals.json", verdicts):
+        if not path.exists():
+            raise UserError(f"{path}: no such file; `dvc repro judge@{run}` makes it")
+    return decided(run, read_json(prev / "pool.json"), read_json(prev / "proposals.json"), verdict.read(verdicts), seed)
+
+
+def counted(run: str, groups: tuple[Decided, Decided], answers: Answers) -> Audit:
+    """What people have said so far of images that are still shown so."""
+    said = [[answer for case in group.cases if (answer := answers.standing.verdict(case.keys[0]))] for group in groups]
+    approved, rejected = (sample(len(group.cases), some) for group, some in zip(groups, said))
+    return Audit(
+        run=run, verdicts=md5(Path("loop", run, "verdicts.jsonl")), reviewers=sorted({answer.reviewer for some in said for answer in some}),
+        approved=approved, rejected=rejected,
+    )  # fmt: skip
+
+
+def in_words(audit: Audit) -> list[str]:
+    """Lines for people."""
+    lines = []
+    for name, part in (("approved", audit.approved), ("rejected", audit.rejected)):
+        share = "" if part.share is None else f": {part.share:.2f} ({part.low:.2f} to {part.high:.2f})"
+        lines.append(f"{audit.run}: {part.right:,} of {part.looked_at:,} {name} images are right{share}, a sample of {part.images:,}")
+    return lines
+
+
+def audit(arguments: argparse.Namespace) -> None:
+    """Serve the sample until Ctrl-C, then count.
+
+    Raises:
+        UserError: there is nothing to audit, or no such port.
+    """
+    if arguments.n < 1:
+        raise UserError("-n: at least one image")
+    run, path = arguments.run, FOLDER / arguments.run / FILE
+    groups = opened(load(), run, arguments.seed)
+    answers = Answers(path)
+    if not arguments.count:
+        batch = [case for group in groups for case in group.first(arguments.n)]
+        if not batch:
+            raise UserError(f"loop/{run}/verdicts.jsonl: the judge was asked about no image, so there is nothing to audit")
+        batch.sort(key=lambda case: hashlib.sha256(case.keys[0].encode()).digest())  # approved and rejected ones mixed
+        session = Session(REVIEWER, batch, [], answers, named(arguments.reviewer))
+        serve(session, REVIEWER.render, path, arguments.host, arguments.port)
+        if left := session.still_open():
+            say(f"{left:,} of {session.images:,} images are still open: make audit RUN={run} N={arguments.n}")
+        answers.refresh()
+    found = counted(run, groups, answers)
+    typed.write(file_of(run), found)
+    for text in in_words(found):
+        say(text)
+    say(f"{file_of(run)}; commit it with {path}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="vlm-itl audit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", required=True, help="a line of runs in params.yaml")
+    parser.add_argument("-n", type=int, default=100, metavar="N", help="images of the approved and of the rejected each (100)")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample (0)")
+    parser.add_argument("--count", action="store_true", help="ask nobody, only count what was answered")
+    add_options(parser)
+    arguments = parser.parse_args(argv)
+    try:
+        audit(arguments)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(line(f"error: {error.filename or FOLDER}: {error.strerror}"))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
