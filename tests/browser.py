@@ -9,6 +9,8 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +39,8 @@ class Browser:
         self._number = 0
         self._heard: list[dict[str, Any]] = []
         self._session: dict[str, str] = {}
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = {"sessionId": self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
+        self._target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = {"sessionId": self.call("Target.attachToTarget", targetId=self._target, flatten=True)["sessionId"]}
         self.call("Page.enable")
 
     def __enter__(self) -> Browser:
@@ -99,6 +101,17 @@ class Browser:
         text = {"text": key} if len(key) == 1 else {}
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key, **(text if kind == "keyDown" else {}))
+
+    @contextmanager
+    def covered(self) -> Iterator[None]:
+        """Another tab is in front meanwhile, so the page is hidden."""
+        other = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self.call("Target.activateTarget", targetId=other)
+        self.wait("document.hidden")
+        yield
+        self.call("Target.activateTarget", targetId=self._target)
+        self.call("Target.closeTarget", targetId=other)
+        self.wait("!document.hidden")
 
     def value(self, expression: str) -> Any:
         """What a JavaScript expression gives in the page; the debugger may ask even where the page may not run scripts."""

@@ -78,8 +78,8 @@ class Program:
     def __enter__(self) -> Program:
         return self if self.process else self.start()
 
-    def start(self, *options: str) -> Program:
-        words = [sys.executable, "-m", "vlm_itl", "review", "--run", "person-1", "--port", "0", *(options or ("--reviewer", "ana"))]
+    def start(self, *options: str, command: tuple[str, ...] = ("review", "--run", "person-1")) -> Program:
+        words = [sys.executable, "-m", "vlm_itl", *command, "--port", "0", *(options or ("--reviewer", "ana"))]
         env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONUNBUFFERED": "1"}
         self.process = subprocess.Popen(
             hearing_ctrl_c(words), cwd=self.folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

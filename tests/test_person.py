@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
-from conftest import instance
-from people import A, B, C, answer, world
+from conftest import ROOT, instance
+from people import A, B, C, answer, world, yaml
 
 from vlm_itl.core.errors import UserError
+from vlm_itl.core.files import write_json, write_text
 from vlm_itl.judges import verdict
 from vlm_itl.judges.base import Task
 from vlm_itl.judges.person.answers import FILE, Answers, Standing
@@ -149,3 +153,34 @@ def test_answers_stay_when_ids_and_order_change(tmp_path):
     proposals = [{**row, "image_id": ids[row["image_id"]], "score": 0.1} for row in proposals]
     assert [v.approve for v in judged(tmp_path, IMAGE, pool, proposals, said).verdicts] == [True, True]
     shutil.rmtree(tmp_path / "judges")
+
+
+def test_the_stage_waits_for_nobody(tmp_path):
+    """It ends in one line, and with the answers it writes verdicts; the truth is never opened."""
+    pool, proposals = world(tmp_path / "artifacts/data/images", {1: [A], 2: [B]})
+    write_json(tmp_path / "loop/start/pool.json", pool)
+    write_json(tmp_path / "loop/start/proposals.json", proposals)
+    write_text(tmp_path / "artifacts/split/truth.json", "nobody reads this")
+    params = yaml.load((ROOT / "params.yaml").read_text())
+    params["judges"]["person"] = {"kind": "person"}
+    params["runs"]["person-1"] = {"judge": "person", "prev": "start", "policy": "annotate", "batch": 1}
+    yaml.dump(params, tmp_path / "params.yaml")
+    file = Answers(tmp_path / "judges/person" / FILE)
+    file.path.parent.mkdir(parents=True)
+
+    def stage() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "stages.judge", "--judge=person", "--run=person-1", "--prev=start"],
+            cwd=tmp_path, env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}"}, capture_output=True, text=True,
+        )  # fmt: skip
+
+    done = stage()
+    assert (done.returncode, done.stderr) == (1, "error: person: 1 of 1 images are open: make review RUN=person-1\n")
+    case = next(cases(pool, proposals, tmp_path / "artifacts/data/images", IMAGE))
+    file.append(answer(1, case.keys[0], "no", reason="class"))
+    done = stage()
+    assert done.returncode == 0, done.stderr
+    assert "person: 0 of 1 images with proposals approved" in done.stdout
+    [said] = verdict.read(tmp_path / "loop/person-1/verdicts.jsonl")
+    assert (said.approve, said.actor, said.reason) == (False, "human", "class")
+    assert json.loads((tmp_path / "metrics/asking/person-1.json").read_text()) == {"questions": 1}

@@ -15,7 +15,7 @@ from people import PAGE, A, B, C, Program
 
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import write_json
-from vlm_itl.judges.person.answers import Answers
+from vlm_itl.judges.person.answers import Answer, Answers
 from vlm_itl.review import command
 from vlm_itl.review.server import MOST_BODY
 from vlm_itl.settings import load
@@ -302,27 +302,30 @@ def test_what_is_painted_is_what_a_model_gets(tmp_path, browser):
 
 @pytest.mark.timeout(120)
 def test_the_clock_stands_while_the_page_is_hidden(tmp_path, browser):
-    """A tab in front of it hides it, as a person would."""
+    """A tab is in front of it: while a picture is looked at, and when the next one would be painted."""
     with Program(tmp_path, {1: [A], 2: [B]}) as program:
+        opened = time.monotonic()
         browser.open(program.address)
-        painted(browser)
-        # headless tabs are never covered; what the page hears of a covered one is this
-        hide = (
-            "Object.defineProperty(document, 'hidden', {{value: {0}, configurable: true}});"
-            "document.dispatchEvent(new Event('visibilitychange'))"
-        )
+        first = painted(browser)
         begin = time.monotonic()
-        browser.value(hide.format("true"))
-        time.sleep(1.2)
-        browser.value(hide.format("false"))
-        took = time.monotonic() - begin
-        before = item_of(browser)
+        with browser.covered():
+            time.sleep(1.2)
+        covered = time.monotonic() - begin
         browser.press("y")
-        painted(browser, before)
-        [row] = Answers(program.file).lines
-        assert 1.1 < row.hidden <= took
-        assert row.seconds < 1.1 + (time.monotonic() - begin - 1.2)
+        whole = time.monotonic() - opened
+        painted(browser, first)
         assert browser.value("current.hidden") == 0
+        browser.press("u")
+        painted(browser)
+        with browser.covered():
+            browser.value("decide('no')")
+            time.sleep(1.2)
+            assert browser.value("current.start") is None  # nothing is painted, so the clock has not started
+        painted(browser, first)
+    rows = [line for line in Answers(program.file).lines if isinstance(line, Answer)]
+    assert 1.1 < rows[0].hidden <= covered
+    assert rows[0].seconds <= whole - 1.1
+    assert rows[0].answered > rows[0].shown
 
 
 @pytest.mark.timeout(120)
