@@ -14,6 +14,7 @@ from vlm_itl.metrics.cost import human_cost
 from vlm_itl.metrics.detection import evaluate, numbers
 from vlm_itl.metrics.judges import judge_quality
 from vlm_itl.metrics.matches import from_coco, save
+from vlm_itl.metrics.people import Measured, read_measured
 from vlm_itl.pipeline.stage import File, Stage
 
 STAGE = Stage(
@@ -22,6 +23,7 @@ STAGE = Stage(
         "predictions": File("loop/{run}/predictions.json", "COCO results on them"),
         "labels": File("loop/{run}/labels.json", "labels of the run"),
         "ledger": File("loop/{run}/ledger.json", "actions up to the run"),
+        "people": File("metrics/people", "folder of what people took for a decision, one file a judge"),
         "verdicts": File("loop/{run}/verdicts.jsonl", "what the run's judge said", "prev"),
         "proposals": File("loop/{prev}/proposals.json", "what it was shown: the previous run's proposals"),
         "truth": File("artifacts/split/truth.json", "the pool's ground truth", "prev"),
@@ -34,18 +36,23 @@ STAGE = Stage(
     },
     options={"run": "the run that is measured", "prev": "the run before; none: `start`, which has no judge"},
     optional=frozenset({"prev", "verdicts", "proposals", "truth", "judge_metrics"}),
-    params=("evaluate.judge_iou", "evaluate.seconds"),
+    params=("evaluate.judge_iou", "evaluate.seconds", "people"),
 )
 
 
 def main(
-    test: Path, predictions: Path, labels: Path, ledger: Path, detection: Path, matches: Path, cost: Path, settings: dict[str, Any],
+    test: Path, predictions: Path, labels: Path, ledger: Path, people: Path, detection: Path, matches: Path, cost: Path,
+    settings: dict[str, Any],
     verdicts: Path | None = None, proposals: Path | None = None, truth: Path | None = None, judge_metrics: Path | None = None,
 ) -> None:  # fmt: skip
     evaluations, own = evaluate(read_json(test), read_json(predictions)), read_json(labels)
     write_json(detection, numbers(evaluations))
     save(from_coco(evaluations["mask"], fingerprint(own)), matches)
-    write_json(cost, {**human_cost(annotation_log.read(ledger), settings["evaluate.seconds"]), "labels": counts(own)})
+    seconds = settings["evaluate.seconds"]
+    measured = (
+        Measured({name: read_measured(people / f"{name}.json") for name in settings["people"]}) if seconds.verify == "measured" else None
+    )
+    write_json(cost, {**human_cost(annotation_log.read(ledger), seconds, measured), "labels": counts(own)})
     if verdicts and proposals and truth and judge_metrics:
         quality = judge_quality(verdict.read(verdicts), read_json(proposals), read_json(truth), settings["evaluate.judge_iou"])
         typed.write(judge_metrics, quality)

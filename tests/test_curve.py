@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from vlm_itl.metrics.compare import confidence
-from vlm_itl.metrics.curve import Curve, against, hours_at, price_name
+from vlm_itl.metrics.curve import Curve, against, hours_at
+from vlm_itl.metrics.hours import price_name
 
 HOURS = np.array([2.0, 6.0, 12.0, 24.0])
 AP = np.array([0.40, 0.45, 0.47, 0.49])

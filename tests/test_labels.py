@@ -239,7 +239,14 @@ def test_the_log_as_it_stands_in_the_file(start, tmp_path):
     assert [list(row.items()) for row in read_json(path)] == [
         [("run", "start"), ("action", "draw"), ("actor", "human"), ("purpose", "labels"), ("images", 1), ("instances", 1)],
         [("run", "start"), ("action", "draw"), ("actor", "human"), ("purpose", "validation"), ("images", 1), ("instances", 1)],
-        [("run", "human-1"), ("action", "verify"), ("actor", "human"), ("judge", "human"), ("decisions", 2)],
+        [
+            ("run", "human-1"),
+            ("action", "verify"),
+            ("actor", "human"),
+            ("judge", "human"),
+            ("decisions", 2),
+            ("about", {"image": {"1": 2}}),
+        ],
         [("run", "human-1"), ("action", "draw"), ("actor", "human"), ("purpose", "labels"), ("images", 2), ("instances", 2)],
         [("run", "human-1"), ("action", "drop"), ("actor", "none"), ("images", 2)],
     ]

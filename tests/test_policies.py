@@ -100,8 +100,8 @@ def test_a_policy_is_a_class_and_a_line(project):
     assert [row["source"] for row in read_json(Path("loop/human-1/labels.json"))["images"]] == ["human", "model", "human", "human"]
     assert read_json(Path("loop/human-1/pool.json"))["images"] == []
     assert annotation_log.read(Path("loop/human-1/ledger.json"))[len(log) :] == [
-        Entry(run="human-1", action="verify", actor="human", judge="human", decisions=2),
-        Entry(run="human-1", action="verify", actor="human", judge="human", decisions=2),
+        Entry(run="human-1", action="verify", actor="human", judge="human", decisions=2, about={"image": {"1": 2}}),
+        Entry(run="human-1", action="verify", actor="human", judge="human", decisions=2, about={"missing": {"0": 2}}),
         Entry(run="human-1", action="draw", actor="human", purpose="labels", images=2, instances=2),
     ]
 

@@ -23,6 +23,7 @@ class Entry(Model):
         images: drawn or dropped images.
         instances: drawn instances, without regions to ignore.
         decisions: answered questions.
+        about: of a person's decisions, how many there are by unit (`image`, `mask`, `missing`) and number of masks shown.
     """
 
     run: str
@@ -33,6 +34,7 @@ class Entry(Model):
     images: int | None = None
     instances: int | None = None
     decisions: int | None = None
+    about: dict[str, dict[str, int]] | None = None
 
 
 Log = list[Entry]

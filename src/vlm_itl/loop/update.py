@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vlm_itl.core.coco import Coco, by_image, empty_like, first, without_truth
@@ -83,13 +84,39 @@ def charged(run: str, judge: str, verdicts: Sequence[Verdict], outcomes: Sequenc
         outcomes: of the round's images.
     """
     asked = [v for v in verdicts if v.asked]
-    decisions = [(asked[0].actor, sum(1 if v.questions is None else v.questions for v in asked))] if asked else []
-    passed_on = sum(bool(v.person) for v in asked)  # by a model, to a person
-    looks = sum(outcome.looked for outcome in outcomes)  # whether anything is missing: also where nothing is
-    decisions += [("human", number) for number in (passed_on, looks) if number]
-    entries = [Entry(run=run, action="verify", actor=actor, judge=judge, decisions=number) for actor, number in decisions]
+    passed_on = [v for v in asked if v.person]  # by a model, to a person
+    looks = [outcome for outcome in outcomes if outcome.looked]  # whether anything is missing: also where nothing is
+    entries = []
+    if asked:
+        actor, number = asked[0].actor, sum(1 if v.questions is None else v.questions for v in asked)
+        about = counted(unit for v in asked for unit in units(v)) if actor == "human" else None
+        entries.append(Entry(run=run, action="verify", actor=actor, judge=judge, decisions=number, about=about))
+    for kind, sizes in (
+        ("image", [v.proposals if v.accepted is None else sum(v.accepted) for v in passed_on]),
+        ("missing", [len((outcome.labels or {}).get("model", [])) for outcome in looks]),
+    ):
+        if sizes:
+            about = counted((kind, size) for size in sizes)
+            entries.append(Entry(run=run, action="verify", actor="human", judge=judge, decisions=len(sizes), about=about))
     if by_hand := [outcome.drawn for outcome in outcomes if outcome.drawn is not None]:
         entries.append(drawn(run, "labels", by_hand))
     if dropped := sum(outcome.leaves for outcome in outcomes):
         entries.append(Entry(run=run, action="drop", actor="none", images=dropped))
     return entries
+
+
+def units(verdict: Verdict) -> list[tuple[str, int]]:
+    """(unit, number of masks shown) of each decision behind a person's verdict. Two equal masks of an image are one question."""
+    if verdict.accepted is None:
+        return [("image", verdict.proposals)]
+    kept, questions = sum(verdict.accepted), verdict.questions or 0
+    missing = kept > 0 or questions > len(verdict.accepted)
+    return [("mask", 1)] * (questions - missing) + ([("missing", kept)] if missing else [])
+
+
+def counted(decisions: Iterable[tuple[str, int]]) -> dict[str, dict[str, int]]:
+    """How often each (unit, number of masks) is there, as the log has it."""
+    found: dict[str, dict[str, int]] = {}
+    for (unit, masks), number in sorted(Counter(decisions).items()):
+        found.setdefault(unit, {})[str(masks)] = number
+    return found

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
 from vlm_itl.metrics.compare import Interval, confidence, number
-from vlm_itl.metrics.hours import hours_of
+from vlm_itl.metrics.hours import Price, hours_of
 from vlm_itl.metrics.rows import Against, Answer, Estimate
 
 Values = NDArray[np.float64]
@@ -142,11 +142,11 @@ def _hours(x: float) -> float:
     return round(float(x), 4) + 0.0  # no -0.0
 
 
-def price_name(seconds: float) -> str:
-    """A price of a decision where it is a key."""
-    return f"{seconds:g} s"
+def hours_at(cost: dict[str, Any], draw: float, verify: Price) -> float:
+    """Human hours of a run by its file of `metrics/cost`, at prices in seconds an instance drawn and a decision.
 
-
-def hours_at(cost: dict[str, Any], draw: float, verify: float) -> float:
-    """Human hours of a run by its file of `metrics/cost`, at prices in seconds an instance drawn and a decision."""
+    A `measured` price is that of the file.
+    """
+    if verify == "measured":
+        return float(cost["hours"])
     return hours_of((cost["drawn_instances"], draw), (cost["human_decisions"], verify))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from msgspec import UNSET
@@ -63,7 +63,7 @@ def confusion(pairs: Iterable[tuple[bool, bool]]) -> dict[str, Any]:
     """Counts and rates of (judge approves, oracle approves) pairs.
 
     Recall is P(approve | right), specificity P(reject | wrong), precision P(right | approve), base rate P(right): what a judge that
-    always approves would have as precision. Kappa is Cohen's (1960). A rate over nothing is None.
+    always approves would have as precision. A rate over nothing is None.
     """
     pairs = list(pairs)
     n = len(pairs)
@@ -75,13 +75,17 @@ def confusion(pairs: Iterable[tuple[bool, bool]]) -> dict[str, Any]:
     def rate(part: int, whole: int) -> float | None:
         return round(part / whole, 6) if whole else None
 
-    kappa = None
-    if fp or fn or (tp and tn):  # else both said one and the same thing each time, which chance explains
-        from sklearn.metrics import cohen_kappa_score  # half a second
-
-        kappa = round(float(cohen_kappa_score(*zip(*pairs))), 6)
     return {
         "asked": n, "approved": tp + fp, "oracle_approves": tp + fn, "true_approvals": tp, "false_approvals": fp,
         "recall": rate(tp, tp + fn), "specificity": rate(tn, tn + fp), "precision": rate(tp, tp + fp),
-        "accuracy": rate(tp + tn, n), "base_rate": rate(tp + fn, n), "kappa": kappa,
+        "accuracy": rate(tp + tn, n), "base_rate": rate(tp + fn, n), "kappa": cohen_kappa(pairs),
     }  # fmt: skip
+
+
+def cohen_kappa(pairs: Sequence[tuple[bool, bool]]) -> float | None:
+    """Cohen's kappa (1960) of pairs of decisions; None where both say one and the same thing each time, which chance explains."""
+    if len({decision for pair in pairs for decision in pair}) < 2:
+        return None
+    from sklearn.metrics import cohen_kappa_score  # half a second
+
+    return round(float(cohen_kappa_score(*zip(*pairs))), 6)

@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from vlm_itl.core.runs import chain, drawing_nothing, drawing_runs, idle
 from vlm_itl.metrics.compare import DIGITS, Sampled, Seeds, compare, holm, last_run_of, last_runs, number, pairs, too_few_images
-from vlm_itl.metrics.curve import Curve, against, hours_at, price_name
+from vlm_itl.metrics.curve import Curve, against, hours_at
+from vlm_itl.metrics.hours import Price, price_name
 from vlm_itl.metrics.matches import same_images
 from vlm_itl.metrics.rows import Against, Arm, Assay, Comparison, Contrast, Drawing, Judged, Place, Plan
 
@@ -94,10 +95,17 @@ def verdicts(
     gain = held(plan.reference, plan.nothing_drawn) if plan.reference else None
     sensitive = assay(gain, rows[plan.control] if plan.control else None, plan)
     rows = corrected(rows, [run for run in rows if run in plan.judged and run != plan.control], settings.level)
-    curve = against_drawing(plan, sampled, costs, settings, seconds, sorted({seconds.verify, *verify_seconds}))
+    curve = against_drawing(plan, sampled, costs, settings, seconds, prices_of(seconds, verify_seconds))
     if sensitive.sensitive is False:
         rows, curve = {run: _blind(row) for run, row in rows.items()}, _blind_curve(curve)
     return Comparison(sensitive, rows, curve, plan)
+
+
+def prices_of(seconds: Seconds, others: Iterable[float]) -> list[Price]:
+    """The price that is paid and the others, each once; a measured one comes last."""
+    if seconds.verify == "measured":
+        return [*sorted(set(others)), "measured"]
+    return [*sorted({seconds.verify, *others})]
 
 
 def _blind(row: Arm) -> Arm:
@@ -128,13 +136,13 @@ def corrected(rows: Mapping[str, Arm], questions: list[str], level: float) -> di
 
 def against_drawing(
     plan: Plan, sampled: Mapping[str, Sampled], costs: Mapping[str, Mapping[Any, Row]], settings: Compare, seconds: Seconds,
-    prices: list[float],
+    prices: list[Price],
 ) -> Drawing:  # fmt: skip
     """Every judged arm against the drawing curve, under each price of a decision. The curve's runs are means over seeds."""
     nothing = sampled[plan.nothing_drawn]
     seeds = nothing.seeds
 
-    def hours(run: str, verify: float) -> np.ndarray:
+    def hours(run: str, verify: Price) -> np.ndarray:
         return np.array([hours_at(costs[run][s], seconds.draw, verify) for s in seeds])
 
     def ap(run: str) -> np.ndarray:

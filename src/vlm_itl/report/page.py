@@ -28,6 +28,7 @@ from vlm_itl.core.redact import line, say
 from vlm_itl.core.runs import arm_of, called, draws
 from vlm_itl.metrics import audit
 from vlm_itl.metrics.intervals import wilson
+from vlm_itl.metrics.people import read_measured
 from vlm_itl.metrics.rows import Answer, Arm, Comparison, Quality, read_comparison, read_quality
 from vlm_itl.report import study
 from vlm_itl.report import summary as report
@@ -270,6 +271,7 @@ def collect(settings: Settings, study_csv: Path | None = None, pooled_json: Path
         "detection": {name: found for name in runs if (found := take(Path(f"metrics/detection/{name}.json")))},
         "quality": {name: (q, with_intervals(q)) for name, q in quality.items() if q and not draws(settings.runs[name], settings.judges)},
         "audits": {name: found for name in settings.runs if (found := audit.current(name))},
+        "people": {name: found for name in settings.people if (found := take_typed(Path(f"metrics/people/{name}.json"), read_measured))},
         "probes": {name: found for name in settings.probed if (found := take(Path(f"metrics/probes/{name}.json")))},
         "autolabel": {
             name: study.flatten(found) for name in settings.autolabels if (found := take(Path(f"metrics/autolabel/{name}.json")))

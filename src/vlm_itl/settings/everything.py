@@ -57,6 +57,8 @@ class Settings(Model):
     """Judges that learn. By the judge that is trained, whose model is `judges/<judge>/model`."""
     calibrations: dict[Name, Calibration] = Field(default_factory=dict)
     """Which judge takes its thresholds from whose answers. By the judge that gets them."""
+    people: list[Name] = Field(default_factory=list)
+    """Names of judges of kind `person` who are measured: seconds a decision, agreement, probes."""
     evaluate: Evaluate
     """What counts as right, and what a person's time is worth."""
     compare: Compare = Field(default_factory=Compare)
@@ -85,6 +87,11 @@ class Settings(Model):
                     return key, f"no judge '{needed}' of kind vlm in judges {known}"
             if verifier.base == name:
                 return f"verifiers.{name}.base", "a judge cannot start from itself; name the one whose model it starts from"
+        for name in self.people:
+            if name not in self.judges or self.judges[name].kind != "person":
+                return "people", f"no judge '{name}' of kind person in judges {known}"
+        if self.evaluate.seconds.verify == "measured" and not self.people:
+            return "evaluate.seconds.verify", "measured, but people names nobody; name a judge of kind person, or give seconds"
         for name, calibration in self.calibrations.items():
             if name not in self.judges:
                 return f"calibrations.{name}", f"no judge '{name}' in judges {known}"

@@ -180,6 +180,10 @@ class Standing:
             return None
         return line if self._items.get(answer.item, {}).pop(answer.id, None) else None
 
+    def stands(self, answer: Answer) -> bool:
+        """Whether its reviewer has not taken it back."""
+        return answer.id in self._items.get(answer.item, {})
+
     def answer(self, id: str) -> Answer | None:
         """The answer with this id, standing or not; None where there is none."""
         found = self._known.get(id)

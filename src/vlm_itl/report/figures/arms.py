@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 
 from vlm_itl.core.runs import DRAWING
-from vlm_itl.metrics.hours import hours_of
+from vlm_itl.metrics.hours import Price, hours_of, price_name
 from vlm_itl.report.figures import SOFT, canvas, nothing, plain, styles
 from vlm_itl.report.points import Point, SweepPoint
 
@@ -94,7 +94,7 @@ class Computing:
 
     seconds: dict[str, float | None]
     price: float
-    decision: float
+    decision: Price
 
 
 def prices(points: list[Point], verify_seconds: list[float], computing: Computing | None = None) -> Figure:
@@ -111,7 +111,9 @@ def prices(points: list[Point], verify_seconds: list[float], computing: Computin
     arms, drawn = by_arm(points)
     look = styles(arms)
 
-    def paid(row: Point, decision: float, *more: tuple[float, float]) -> float:
+    def paid(row: Point, decision: Price, *more: tuple[float, float]) -> float:
+        if decision == "measured":
+            return row.added_human_hours + hours_of(*more)
         return row.added_draw_hours + hours_of((row.human_decisions, decision), *more)
 
     def at(decision: float) -> Callable[[Point], float | None]:
@@ -126,7 +128,7 @@ def prices(points: list[Point], verify_seconds: list[float], computing: Computin
 
     panels = [(f"{v:g} s a decision", at(v)) for v in verify_seconds]
     if computing is not None:
-        title = f"{computing.decision:g} s, and {computing.price:g} h for an hour of computing"
+        title = f"{price_name(computing.decision)}, and {computing.price:g} h for an hour of computing"
         panels.append((title, with_computing(computing)))
     figure, grid = canvas(7.4, 5.4, 2, 2, sharey=True, sharex=False)
     ends = [0.0]
