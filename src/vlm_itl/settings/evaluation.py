@@ -12,7 +12,7 @@ from vlm_itl.core.fields import Fraction, Model, Name, Seed
 class Seconds(Model):
     draw: Annotated[float, Field(ge=0)] = 80
     """Seconds to draw an instance. COCO took 22 worker hours per 1,000 segmentations, which is 79.2 s each."""
-    verify: Annotated[float, Field(ge=0)] | Literal["measured"] = 3
+    verify: Annotated[float, Field(ge=0)] | Literal["measured"] = 3.0
     """Seconds for a decision; no primary source gives this number. `measured`: what the judges in `people` took."""
 
 
