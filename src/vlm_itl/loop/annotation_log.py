@@ -20,19 +20,21 @@ class Entry(Model):
         actor: whose time it took: `human`, `model`, or `none` (a rule).
         purpose: what a drawing is for.
         judge: by whose verdicts.
-        images: drawn or dropped images.
-        instances: drawn instances, without regions to ignore.
+        images: drawn, corrected or dropped images.
+        instances: drawn or corrected instances, without regions to ignore.
         decisions: answered questions.
+        removed: proposals that a human took away while correcting.
     """
 
     run: str
-    action: Literal["draw", "verify", "drop"]
+    action: Literal["draw", "correct", "verify", "drop"]
     actor: str
     purpose: Literal["labels", "validation"] | None = None
     judge: str | None = None
     images: int | None = None
     instances: int | None = None
     decisions: int | None = None
+    removed: int | None = None
 
 
 Log = list[Entry]

@@ -147,6 +147,6 @@ def price_name(seconds: float) -> str:
     return f"{seconds:g} s"
 
 
-def hours_at(cost: dict[str, Any], draw: float, verify: float) -> float:
-    """Human hours of a run by its file of `metrics/cost`, at prices in seconds an instance drawn and a decision."""
-    return hours_of((cost["drawn_instances"], draw), (cost["human_decisions"], verify))
+def hours_at(cost: dict[str, Any], draw: float, verify: float, correct: float) -> float:
+    """Human hours of a run by its file of `metrics/cost`, at prices in seconds an instance drawn, a decision, and an instance corrected."""
+    return hours_of((cost["drawn_instances"], draw), (cost.get("corrected_instances", 0), correct), (cost["human_decisions"], verify))
