@@ -7,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro picture review audit report study dataset readers sweep test test-long fuzz lint format lock clean
+.PHONY: help setup repro picture review export import audit report study dataset readers sweep test test-long fuzz lint format lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
@@ -37,6 +37,14 @@ picture: setup  ## draw README's picture again from the outputs that are there (
 
 review: setup  ## let people decide in a browser (RUN=person-1, REVIEWER=name; without RUN on the proposals of start, for a run to come)
 	@vlm-itl review $(if $(RUN),--run "$(RUN)") $(if $(REVIEWER),--reviewer "$(REVIEWER)")
+
+FORMAT ?= both
+
+export: setup  ## write what waits to be drawn in RUN to artifacts/export, for CVAT and Label Studio (FORMAT=cvat or label-studio: for one)
+	@vlm-itl export --run "$(RUN)" --format "$(FORMAT)"
+
+import: setup  ## take FILE, what people drew in RUN, back (REVIEWER=name; FINISHED=1: also what came back from CVAT as it was is right)
+	@vlm-itl import --run "$(RUN)" $(if $(REVIEWER),--reviewer "$(REVIEWER)") $(if $(FINISHED),--finished) -- "$(FILE)"
 
 N ?= 100
 

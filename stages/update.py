@@ -22,8 +22,10 @@ STAGE = Stage(
         "proposals": File("loop/{prev}/proposals.json", "what was judged"),
         "verdicts": File("loop/{run}/verdicts.jsonl", "what the judge said"),
         "truth": File(
-            "artifacts/split/truth.json", "the pool's ground truth, opened for the policies annotate, correct and ground_truth only"
+            "artifacts/split/truth.json",
+            "the pool's ground truth, opened for the policies annotate, correct and ground_truth only, and never where people draw",
         ),
+        "drawings": File("drawings", "folder of what people drew, a folder a run, for `drawn_by: people`"),
     },
     writes={
         "new_labels": File("loop/{run}/labels.json", "labels of this run"),
@@ -37,14 +39,16 @@ STAGE = Stage(
 
 
 def main(
-    labels: Path, pool: Path, ledger: Path, proposals: Path, verdicts: Path, truth: Path,
+    labels: Path, pool: Path, ledger: Path, proposals: Path, verdicts: Path, truth: Path, drawings: Path,
     new_labels: Path, new_pool: Path, new_ledger: Path, run: str, settings: dict[str, Any],
 ) -> None:  # fmt: skip
     s = settings[f"runs.{run}"]
     policy: Policy = resolve_name(POLICIES[s.policy])()
+    by_people = drawings / run if s.drawn_by == "people" else None
     labelled, left, log = update(
         run, s, policy, read_json(labels), read_json(pool), read_json(proposals), verdict.read(verdicts),
-        read_json(truth) if policy.sees_truth else None, annotation_log.read(ledger), settings["evaluate.judge_iou"],
+        read_json(truth) if policy.sees_truth and by_people is None else None, annotation_log.read(ledger), settings["evaluate.judge_iou"],
+        by_people,
     )  # fmt: skip
     write_json(new_labels, labelled)
     write_json(new_pool, left)

@@ -151,5 +151,5 @@ def test_where_all_find_the_same_nothing_is_said():
 
 def test_hours_of_a_price():
     cost = {"drawn_instances": 90, "human_decisions": 600, "hours": 99}
-    assert [hours_at(cost, 80, v) for v in (0, 3, 9)] == pytest.approx([2, 2.5, 3.5])
+    assert [hours_at(cost, 80, v, 80) for v in (0, 3, 9)] == pytest.approx([2, 2.5, 3.5])
     assert [price_name(v) for v in (1.6, 3.0, 9)] == ["1.6 s", "3 s", "9 s"]

@@ -9,7 +9,7 @@ from pipeline import Clone
 
 FLOORS = [  # from the roof down; what shares a floor is divided by |
     "experiments",
-    "report | review | dataset",
+    "report | review | dataset | drawing",
     "tools | verifier",
     "pipeline",
     "settings",

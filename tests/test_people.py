@@ -137,8 +137,8 @@ def test_a_measured_decision_costs_the_median_of_its_kind(answers, tmp_path):
     assert cost["verify_hours"] == pytest.approx((2 * one + 3 * four) / 3600, abs=1e-6)
     assert cost["hours"] == pytest.approx((2 * one + 3 * four + 180) / 3600, abs=1e-6)
     assert (cost["decisions_like_others"], cost["human_decisions"]) == (1, 5)
-    assert hours_at(cost, 60, "measured") == cost["hours"]
-    assert hours_at(cost, 60, 3) == pytest.approx((180 + 15) / 3600)
+    assert hours_at(cost, 60, "measured", 80) == cost["hours"]
+    assert hours_at(cost, 60, 3, 80) == pytest.approx((180 + 15) / 3600)
     assert [price_name(p) for p in (1.6, "measured")] == ["1.6 s", "measured"]
     with pytest.raises(UserError, match="no decision of the unit 'mask' was measured"):
         measured.seconds("mask", 1)

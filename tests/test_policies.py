@@ -86,7 +86,7 @@ def test_a_policy_is_a_class_and_a_line(project):
             verdict.write(verdicts, rows)
             new = [Path(f"loop/{name}/{what}.json") for what in ("labels", "pool", "ledger")]
             given = {f"runs.{name}": run, "evaluate.judge_iou": 0.6}
-            update.main(*start, verdicts, Path("loop/start/truth.json"), *new, run=name, settings=given)
+            update.main(*start, verdicts, Path("loop/start/truth.json"), Path("drawings"), *new, run=name, settings=given)
             typed.write(Path(f"metrics/judge/{name}.json"), judge_quality(rows, proposals, data, 0.6))
             write_json(Path(f"metrics/asking/{name}.json"), {"questions": 2})
         price = human_cost(annotation_log.read(Path(f"loop/{name}/ledger.json")), settings.evaluate.seconds)

@@ -9,6 +9,8 @@ COMMANDS = {  # name: module with `main(argv)`, and what it does
     "repro": ("experiments.repro", "run the experiment, stages side by side"),
     "report": ("report.summary", "print the table and the answers"),
     "review": ("review.command", "let people decide on proposals in a browser"),
+    "export": ("drawing.exporting", "write what waits to be drawn in a run for CVAT and Label Studio"),
+    "import": ("drawing.importing", "take what people drew back"),
     "page": ("report.page", "write the page of the outputs that are there"),
     "study": ("report.study", "tables of all experiments of a commit, and verdicts over seeds"),
     "audit": ("review.audit", "show people a sample of what a run's judge decided, and count how much is right"),

@@ -20,14 +20,15 @@ class Entry(Model):
         actor: whose time it took: `human`, `model`, or `none` (a rule).
         purpose: what a drawing is for.
         judge: by whose verdicts.
-        images: drawn or dropped images.
-        instances: drawn instances, without regions to ignore.
+        images: drawn, corrected or dropped images.
+        instances: drawn or corrected instances, without regions to ignore.
         decisions: answered questions.
         about: of a person's decisions, how many there are by unit (`image`, `mask`, `missing`) and number of masks shown.
+        removed: proposals that a human took away while correcting.
     """
 
     run: str
-    action: Literal["draw", "verify", "drop"]
+    action: Literal["draw", "correct", "verify", "drop"]
     actor: str
     purpose: Literal["labels", "validation"] | None = None
     judge: str | None = None
@@ -35,6 +36,7 @@ class Entry(Model):
     instances: int | None = None
     decisions: int | None = None
     about: dict[str, dict[str, int]] | None = None
+    removed: int | None = None
 
 
 Log = list[Entry]

@@ -6,8 +6,8 @@ A policy is a class in a file of `vlm_itl.loop.policies` and a line in `vlm_itl.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from vlm_itl.judges.verdict import Verdict
@@ -47,6 +47,13 @@ class Shown:
         return accepted_proposals(self.proposals, self.verdict.accepted)
 
     @property
+    def offered(self) -> list[int]:
+        """Places of the proposals that a person who draws begins with: the accepted ones of a judge of single masks, else all."""
+        decided = None if self.verdict is None else self.verdict.accepted
+        accepted_proposals(self.proposals, decided)  # raises where they do not belong together
+        return [k for k in range(len(self.proposals)) if decided is None or decided[k]]
+
+    @property
     def instances(self) -> Rows:
         """The true annotations, for a policy that sees them.
 
@@ -59,6 +66,23 @@ class Shown:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """What people made of one image, as COCO annotations.
+
+    Attributes:
+        kept: proposals as they were, with their scores.
+        corrected: what became of proposals with another outline or class.
+        added: what no proposal had found.
+        removed: how many proposals are gone.
+    """
+
+    kept: Rows
+    corrected: Rows
+    added: Rows
+    removed: int
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What becomes of one image, and which work of a human the log has to charge.
 
@@ -67,12 +91,18 @@ class Outcome:
         stays: without labels, it stays in the pool. Otherwise it leaves, and the log says so.
         drawn: the annotations that a human drew; those of regions to ignore cost nothing. None: nobody drew on this image.
         looked: a human looked for missing instances, which is one decision.
+        corrected: the annotations that a human made of proposals.
+        removed: how many proposals a human took away.
+        by_people: real people drew, so that no judge has let in what they kept.
     """
 
     labels: Mapping[Source, Rows] | None = None
     stays: bool = False
     drawn: Rows | None = None
     looked: bool = False
+    corrected: Sequence[dict[str, Any]] = field(default_factory=tuple)
+    removed: int = 0
+    by_people: bool = False
 
     @property
     def leaves(self) -> bool:
@@ -83,12 +113,14 @@ class Policy(ABC):
     """What becomes of the images of a round.
 
     Attributes:
-        sees_truth: it may look at the true annotations: a human draws them, or they leak.
+        sees_truth: it may look at the true annotations: a simulated human draws them, or they leak.
+        draws: a human draws on rejected images, so that real people can (`drawn_by: people`), who never see the truth.
         draws_rejected: a human draws every rejected image, all of it. With a judge that rejects everything this is drawing random images.
         by_mask: it makes a difference whether a judge decides on single masks.
     """
 
     sees_truth: ClassVar[bool] = False
+    draws: ClassVar[bool] = False
     draws_rejected: ClassVar[bool] = False
     by_mask: ClassVar[bool] = False
 
@@ -99,3 +131,10 @@ class Policy(ABC):
     @abstractmethod
     def rejected(self, shown: Shown) -> Outcome:
         """What becomes of an image that was rejected, or not asked about."""
+
+    def drawn(self, shown: Shown, people: Drawn) -> Outcome:
+        """What becomes of a rejected image on which real people have drawn, under a policy that `draws`."""
+        by_hand = [*people.corrected, *people.added]
+        return Outcome(
+            {"model": people.kept, "human": by_hand}, drawn=people.added, corrected=people.corrected, removed=people.removed, by_people=True
+        )

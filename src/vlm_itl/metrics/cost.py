@@ -17,14 +17,15 @@ def human_cost(log: Log, seconds: Seconds, measured: Measured | None = None) -> 
 
     Args:
         log: every action since the initial labels.
-        seconds: prices, in seconds of a person, per drawn instance and per decision.
+        seconds: prices, in seconds of a person, per drawn and corrected instance and per decision.
         measured: what decisions took, where `seconds.verify` is `measured`.
 
     Returns:
         `hours` = `draw_hours` + `verify_hours` = (instances drawn x `seconds.draw` + decisions of people x `seconds.verify`) / 3600;
         `validation_hours` apart, since every arm pays them alike; and how often what was done. Decisions of machines cost no human time;
-        they are counted in `machine_decisions`. Where prices are measured, each decision has that of its unit and number of masks, and
-        `decisions_like_others` counts those whose number of masks nobody was measured on.
+        they are counted in `machine_decisions`. Where people have corrected proposals, also `correct_hours` = `corrected_instances` x
+        `seconds.correct` / 3600, which is part of `hours`. Where prices are measured, each decision has that of its unit and number of
+        masks, and `decisions_like_others` counts those whose number of masks nobody was measured on.
     """
 
     def instances(purpose: str) -> int:
@@ -42,8 +43,11 @@ def human_cost(log: Log, seconds: Seconds, measured: Measured | None = None) -> 
         more = {"decisions_like_others": sum(number for number, _, other in found if other)}
     else:
         verifying = [(verified, seconds.verify)]
+    corrected = sum(entry.instances or 0 for entry in log if entry.action == "correct")
+    if corrected:
+        more |= {"corrected_instances": corrected, "correct_hours": round(hours_of((corrected, seconds.correct)), 6)}
     return {
-        "hours": round(hours_of((drawn, seconds.draw), *verifying), 6),
+        "hours": round(hours_of((drawn, seconds.draw), (corrected, seconds.correct), *verifying), 6),
         "draw_hours": round(hours_of((drawn, seconds.draw)), 6),
         "verify_hours": round(hours_of(*verifying), 6),
         "validation_hours": round(hours_of((instances("validation"), seconds.draw)), 6),

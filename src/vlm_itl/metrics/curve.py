@@ -142,11 +142,11 @@ def _hours(x: float) -> float:
     return round(float(x), 4) + 0.0  # no -0.0
 
 
-def hours_at(cost: dict[str, Any], draw: float, verify: Price) -> float:
-    """Human hours of a run by its file of `metrics/cost`, at prices in seconds an instance drawn and a decision.
+def hours_at(cost: dict[str, Any], draw: float, verify: Price, correct: float) -> float:
+    """Human hours of a run by its file of `metrics/cost`, at prices in seconds an instance drawn, a decision, an instance corrected.
 
     A `measured` price is that of the file.
     """
     if verify == "measured":
         return float(cost["hours"])
-    return hours_of((cost["drawn_instances"], draw), (cost["human_decisions"], verify))
+    return hours_of((cost["drawn_instances"], draw), (cost.get("corrected_instances", 0), correct), (cost["human_decisions"], verify))

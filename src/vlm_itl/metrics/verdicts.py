@@ -143,7 +143,7 @@ def against_drawing(
     seeds = nothing.seeds
 
     def hours(run: str, verify: Price) -> np.ndarray:
-        return np.array([hours_at(costs[run][s], seconds.draw, verify) for s in seeds])
+        return np.array([hours_at(costs[run][s], seconds.draw, verify, seconds.correct) for s in seeds])
 
     def ap(run: str) -> np.ndarray:
         return np.vstack([sampled[run].ap, sampled[run].replicates])

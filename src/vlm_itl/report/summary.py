@@ -130,7 +130,7 @@ def summarise(
             mask_AP=ap["mask"]["AP"],
             box_AP=ap["box"]["AP"],
             human_hours=price["hours"],
-            draw_hours=price["draw_hours"],
+            draw_hours=price["draw_hours"] + price.get("correct_hours", 0.0),
             human_decisions=price["human_decisions"],
             images_human=images["human"],
             images_model=images["model"],

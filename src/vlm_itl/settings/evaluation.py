@@ -12,6 +12,8 @@ from vlm_itl.core.fields import Fraction, Model, Name, Seed
 class Seconds(Model):
     draw: Annotated[float, Field(ge=0)] = 80
     """Seconds to draw an instance. COCO took 22 worker hours per 1,000 segmentations, which is 79.2 s each."""
+    correct: Annotated[float, Field(ge=0)] = 80
+    """Seconds to correct the outline or class of a proposal. No source gives this number; as long as drawing anew is an upper bound."""
     verify: Annotated[float, Field(ge=0)] | Literal["measured"] = 3.0
     """Seconds for a decision; no primary source gives this number. `measured`: what the judges in `people` took."""
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from typing import Literal
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from vlm_itl.core.fields import Model, Name, Seed
 from vlm_itl.core.runs import arm_of, chain
 from vlm_itl.judges.vlm.settings import VlmJudge, is_model_of
+from vlm_itl.registry import POLICIES
 from vlm_itl.settings.data import Data, Select, Split
 from vlm_itl.settings.detector import Detector, Predict, Training
 from vlm_itl.settings.evaluation import Compare, Evaluate
@@ -18,6 +20,9 @@ from vlm_itl.settings.probes import Calibration, HoldBack, Probes, Verifier
 from vlm_itl.settings.report import Gallery, Report
 from vlm_itl.settings.runs import Run
 from vlm_itl.settings.teachers import AutoLabel, Results
+
+if TYPE_CHECKING:
+    from vlm_itl.loop.policy import Policy
 
 
 class Settings(Model):
@@ -105,6 +110,9 @@ class Settings(Model):
             judge = self.judges[run.judge]
             if isinstance(judge, VlmJudge) and judge.calibrated and run.judge not in self.calibrations:
                 return f"runs.{name}.judge", f"'{run.judge}' is calibrated, so calibrations needs a line {run.judge}: {{probed: ...}}"
+            policy: type[Policy] = resolve_name(POLICIES[run.policy])
+            if run.drawn_by == "people" and not policy.draws:
+                return f"runs.{name}.drawn_by", f"under the policy '{run.policy}' nobody draws; leave it out, or take policy: annotate"
             if run.prev not in starts and run.prev not in self.runs:
                 return f"runs.{name}.prev", f"no run '{run.prev}' in runs (there are: {', '.join([*starts, *self.runs])})"
         asked = {run.judge: f"runs.{name}.judge" for name, run in self.runs.items()} | dict.fromkeys(self.probed, "probed")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,8 @@ class Run(Model):
     """The run whose model, labels and proposals it continues from; the first one continues from `start` or a name in `autolabels`."""
     policy: Annotated[str, KindOf(POLICIES)] = "pool"
     """What the verdicts of the judge do to images and labels."""
+    drawn_by: Literal["simulated", "people"] = "simulated"
+    """Who draws, under a policy where a human does: labels that are known stand in, or real people draw (docs/guides/drawing.md)."""
     batch: Annotated[int, Field(ge=0)] | None = None
     """Images that this round shows the judge: the first of the pool. null: all of it."""
     arm: Name | None = None

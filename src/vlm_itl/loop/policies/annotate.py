@@ -9,6 +9,7 @@ class Annotate(Policy):
     """A human draws all instances of a rejected image, and is charged for them."""
 
     sees_truth = True
+    draws = True
     draws_rejected = True
 
     def rejected(self, shown: Shown) -> Outcome:

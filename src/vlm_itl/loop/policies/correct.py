@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from vlm_itl.core.matching import missed
-from vlm_itl.loop.policy import Outcome, Policy, Shown
+from vlm_itl.loop.policy import Drawn, Outcome, Policy, Shown
 
 
 class Correct(Policy):
@@ -13,10 +15,19 @@ class Correct(Policy):
     """
 
     sees_truth = True
+    draws = True
     by_mask = True
 
     def rejected(self, shown: Shown) -> Outcome:
-        kept, verdict = shown.accepted, shown.verdict
+        kept = shown.accepted
         drawn = missed(kept, shown.instances, shown.iou)
-        has_looked = verdict is not None and verdict.asked and verdict.actor == "human" and verdict.accepted is not None
-        return Outcome({"model": kept, "human": drawn}, drawn=drawn or None, looked=not has_looked)
+        return Outcome({"model": kept, "human": drawn}, drawn=drawn or None, looked=not has_looked(shown))
+
+    def drawn(self, shown: Shown, people: Drawn) -> Outcome:
+        return replace(super().drawn(shown, people), looked=not has_looked(shown))
+
+
+def has_looked(shown: Shown) -> bool:
+    """Whether the judge was a human who decided on every mask, and so has looked for missing ones."""
+    verdict = shown.verdict
+    return verdict is not None and verdict.asked and verdict.actor == "human" and verdict.accepted is not None
