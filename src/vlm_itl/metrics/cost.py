@@ -34,7 +34,8 @@ def human_cost(log: Log, seconds: Seconds, measured: Measured | None = None) -> 
     def decisions(actor: str) -> int:
         return sum(entry.decisions or 0 for entry in log if entry.action == "verify" and entry.actor == actor)
 
-    drawn, verified, more = instances("labels"), decisions("human"), {}
+    drawn, verified = instances("labels"), decisions("human")
+    more: dict[str, float] = {}
     if seconds.verify == "measured":
         assert measured is not None  # the stage brings it
         found = [(number, *measured.seconds(unit, int(masks))) for entry in log if entry.action == "verify" and entry.actor == "human"
