@@ -163,7 +163,7 @@ def serve(arguments: argparse.Namespace) -> None:
     config = uvicorn.Config(
         app(session, Painter(IMAGES, what.settings.render), what.settings.render, tokens, hosts), log_config=None, log_level="critical",
         access_log=False, server_header=False, lifespan="off", ws="none", timeout_graceful_shutdown=1, limit_concurrency=64,
-        h11_max_incomplete_event_size=2**14,
+        timeout_keep_alive=75, h11_max_incomplete_event_size=2**14,
     )  # fmt: skip
     try:
         uvicorn.Server(config).run(sockets=[listening])
