@@ -38,7 +38,10 @@ READY = "current && current.start !== null && !unsaved && !document.getElementBy
 NEXT = """(async () => {{
   const before = current, begin = performance.now();
   document.dispatchEvent(new KeyboardEvent('keydown', {{key: '{key}'}}));
-  while (current === before || (current && current.start === null) || unsaved) await new Promise((go) => setTimeout(go, 0));
+  while (current === before || (current && current.start === null) || unsaved) {{
+    await new Promise((go) => setTimeout(go, 0));
+    if (performance.now() - begin > 60000) throw new Error("no next picture");
+  }}
   return current ? current.start - begin : -1;
 }})()"""
 
@@ -97,7 +100,7 @@ def photographs(folder: Path, number: int) -> tuple[dict, list[dict]]:
     smooth = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(480, 640, 3)), (6, 6, 0))
     pixels = ((smooth - smooth.min()) / np.ptp(smooth) * 255).astype(np.uint8)
     for i in range(1, number + 1):
-        PIL.Image.fromarray(np.roll(pixels, 7 * i, axis=1)).save(folder / f"{i}.jpg", quality=90)
+        PIL.Image.fromarray(np.roll(pixels, (i // 640, i % 640), (0, 1))).save(folder / f"{i}.jpg", quality=90)
         md5 = hashlib.md5((folder / f"{i}.jpg").read_bytes()).hexdigest()
         pool["images"].append({"id": i, "file_name": f"{i}.jpg", "width": 640, "height": 480, "md5": md5})
     return pool, [{**row, "image_id": i, "category_id": 1} for i in range(1, number + 1) for row in rows]
@@ -131,6 +134,7 @@ def painting(folder: Path, pool: dict, proposals: list[dict], decisions: int, pa
             asked = browser.call(
                 "Runtime.evaluate", expression=NEXT.format(key="y" if k % 3 else "n"), returnByValue=True, awaitPromise=True
             )
+            assert "value" in asked["result"], asked
             took.append(asked["result"]["value"])
         print(f"next picture painted, {pause:g} s after the one before: {quantiles(took)}")
     rows = [json.loads(line) for line in program.file.read_text().splitlines()]

@@ -15,6 +15,7 @@ import shutil
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
@@ -26,6 +27,7 @@ import pytest
 from conftest import ROOT, rectangle
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from people import answer
 from pycocotools import mask as mask_util
 from ruamel.yaml import YAML
 from vlm_server import VlmServer
@@ -36,6 +38,7 @@ from vlm_itl.core.pictures import FORMATS
 from vlm_itl.data.instances import normalise, parse_instances, picture_path, picture_problem, renumbered, to_rle
 from vlm_itl.detectors.mask_rcnn.schedule import optimiser_steps
 from vlm_itl.judges import verdict
+from vlm_itl.judges.person import answers as people
 from vlm_itl.judges.verdict import Verdict
 from vlm_itl.judges.vlm.judging import Asker
 from vlm_itl.judges.vlm.openai_backend import OpenAIBackend
@@ -482,6 +485,21 @@ def test_verdicts(tmp_path_factory, lines):
     rows = ends_well("verdicts", lambda: verdict.read(path))
     for row in rows or []:
         assert isinstance(row, Verdict)
+
+
+@fuzz("answers of people", lines=st.lists(spoiled(asdict(answer(1))), max_size=3))
+def test_answers_of_people(tmp_path_factory, lines):
+    """What is read can be written, and then says the same; whatever the last line is, the next one can be appended."""
+    path = tmp_path_factory.getbasetemp() / "answers.jsonl"
+    path.write_bytes(b"\n".join(lines))
+    file = ends_well("answers of people", lambda: people.Answers(path))
+    if file:
+        for line in file.lines:
+            assert people.parse(people.written(line)) == line
+        file.append(answer(2))
+        file.refresh()
+        assert answer(2) in file.lines
+        assert people.Answers(path).lines == file.lines
 
 
 @fuzz("JSON files", content=st.one_of(spoiled({"threshold": 1.5, "of": {"prompt": "Is it?"}}), st.binary(max_size=60)))

@@ -54,7 +54,7 @@ def serve(session: Session, render: Render, file: Path, host: str, port: int) ->
     config = uvicorn.Config(
         app(session, Painter(IMAGES, render), render, tokens, hosts), log_config=None, log_level="critical",
         access_log=False, server_header=False, lifespan="off", ws="none", timeout_graceful_shutdown=1, limit_concurrency=64,
-        h11_max_incomplete_event_size=2**14,
+        timeout_keep_alive=75, h11_max_incomplete_event_size=2**14,
     )  # fmt: skip
     try:
         uvicorn.Server(config).run(sockets=[listening])

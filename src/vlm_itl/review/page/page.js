@@ -204,10 +204,11 @@ async function show(state) {
     stage.replaceChildren(words);
     current.broken = true;
     enable();
-    if (!error.status) tell(error.message, () => show(state));
+    if (!error.status) tell(error.message, () => show(state), true);
     return;
   }
   if (number !== showing) return;
+  quiet();
   zoom(false);
   stage.replaceChildren(...figures(item, bitmaps));
   describe(item);
