@@ -25,6 +25,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from conftest import ROOT, rectangle
+from drawing_world import Cvat, LabelStudio, people_draw
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from people import answer
@@ -37,6 +38,8 @@ from vlm_itl.core.files import read_json
 from vlm_itl.core.pictures import FORMATS
 from vlm_itl.data.instances import normalise, parse_instances, picture_path, picture_problem, renumbered, to_rle
 from vlm_itl.detectors.mask_rcnn.schedule import optimiser_steps
+from vlm_itl.drawing import brush_rle, exporting, importing
+from vlm_itl.drawing.work import Work, opened
 from vlm_itl.judges import verdict
 from vlm_itl.judges.person import answers as people
 from vlm_itl.judges.verdict import Verdict
@@ -45,6 +48,7 @@ from vlm_itl.judges.vlm.openai_backend import OpenAIBackend
 from vlm_itl.judges.vlm.questions import Answer, Question, asking, fill, sections
 from vlm_itl.judges.vlm.reading import read
 from vlm_itl.judges.vlm.store import Store
+from vlm_itl.loop import drawings
 from vlm_itl.settings import Settings, VlmJudge, check, load
 
 EXAMPLES = int(os.environ.get("VLM_ITL_FUZZ_EXAMPLES", "0"))
@@ -470,6 +474,74 @@ def test_texts_of_answers(parts, line, begun):
         assert "yes" in text.lower()
     if said.outcome == "reject":
         assert "no" in text.lower()
+
+
+# --- what people drew ---
+
+
+@functools.cache
+def drawn_world(folder: Path) -> tuple[Work, dict[str, Any], list[Any], dict[str, Any]]:
+    """Work of a run, and for it an export of each tool and a drawing."""
+    people_draw(folder)
+    here = Path.cwd()
+    os.chdir(folder)
+    try:
+        exporting.main(["--run", "x"])
+        work = opened(load(), "x")
+        studio, cvat = LabelStudio(folder / "artifacts/export/x/label-studio.json"), Cvat(folder / "artifacts/export/x/cvat.zip")
+        studio.submit(2)
+        path = studio.export(folder / "back.json")
+        importing.write(importing.take(path, work, "ana", finished=False), work)
+    finally:
+        os.chdir(here)
+    return work, cvat.content(), studio.tasks, read_json(folder / "drawings/x/000000000002.json")
+
+
+def taken(name: str, tmp_path_factory, content: bytes) -> None:
+    folder = tmp_path_factory.getbasetemp() / "drawn"
+    path = folder / "spoiled.json"
+    work = drawn_world(folder)[0]
+    path.write_bytes(content)
+    found = ends_well(name, lambda: importing.take(path, work, None, finished=True))
+    for drawing in found.drawings.values() if found else ():
+        assert drawing.kept + drawing.corrected + drawing.removed == len(work.images[drawing.image].offered)
+        assert all(check_rle(one.segmentation, (40, 50)).any() for one in drawing.instances)
+
+
+@fuzz("exports of CVAT", data=st.data())
+def test_exports_of_cvat(tmp_path_factory, data):
+    content = drawn_world(tmp_path_factory.getbasetemp() / "drawn")[1]
+    taken("exports of CVAT", tmp_path_factory, data.draw(spoiled(content)))
+
+
+@fuzz("exports of Label Studio", data=st.data())
+def test_exports_of_label_studio(tmp_path_factory, data):
+    content = drawn_world(tmp_path_factory.getbasetemp() / "drawn")[2]
+    taken("exports of Label Studio", tmp_path_factory, data.draw(spoiled(content)))
+
+
+@fuzz("drawings", data=st.data())
+def test_drawings(tmp_path_factory, data):
+    folder = tmp_path_factory.getbasetemp() / "drawn"
+    work, *_, content = drawn_world(folder)
+    shown, path = work.images[2].shown, folder / "drawing.json"
+    path.write_bytes(data.draw(spoiled(content)))
+
+    def reader():
+        return drawings.rows(drawings.read(path), shown, {name: i for i, name in work.names.items()}, str(path))
+
+    found = ends_well("drawings", reader)
+    for row in [*found.kept, *found.corrected, *found.added] if found else ():
+        assert check_rle(row["segmentation"], (40, 50)).any()
+
+
+BRUSH = bytes(brush_rle.encode(np.eye(6, dtype=bool)))
+
+
+@fuzz("brush masks", code=st.one_of(damaged(BRUSH), st.binary(max_size=200).map(lambda tail: BRUSH[:7] + tail), st.binary(max_size=200)))
+def test_brush_masks(code):
+    mask = ends_well("brush masks", lambda: brush_rle.decode(code, 6, 6), (ValueError,))
+    assert mask is None or mask.shape == (6, 6)
 
 
 VERDICT = {

@@ -70,7 +70,7 @@ def decode(code: bytes, height: int, width: int) -> NDArray[np.bool_]:
     return values.reshape(height, width, 4)[..., 3] >= HALF
 
 
-def unpack(code: bytes, number: int) -> NDArray[np.uint8]:
+def unpack(code: bytes, number: int, most_tokens: int = MOST_TOKENS) -> NDArray[np.uint8]:
     """The values in a stream of so many.
 
     Raises:
@@ -91,8 +91,8 @@ def unpack(code: bytes, number: int) -> NDArray[np.uint8]:
     position, done, tokens = HEADER, 0, 0
     while done < number:
         tokens += 1
-        if tokens > MOST_TOKENS:
-            raise ValueError(f"its RLE has more than {MOST_TOKENS:,} parts, which no brush paints")
+        if tokens > most_tokens:
+            raise ValueError(f"its RLE has more than {most_tokens:,} parts, which no brush paints")
         first = position >> 3
         window = int.from_bytes(padded[first : first + 5], "big")  # a token's head and a value are 27 bits at most
         left = 40 - (position & 7)

@@ -40,7 +40,7 @@ def take(path: Path, work: Work, reviewer: str | None, finished: bool) -> Taken:
 
     Args:
         reviewer: who drew, where it is known better than by the tool.
-        finished: images that came back as they were exported have been looked at.
+        finished: images that came back as they were exported have been looked at. They take no drawing's place all the same.
 
     Raises:
         UserError: names the file and what is wrong in it.
@@ -57,9 +57,12 @@ def take(path: Path, work: Work, reviewer: str | None, finished: bool) -> Taken:
         if back.image.id in found:
             raise UserError(f"{back.where}: the picture is there twice")
         drawing = drawing_of(back, back.image, reviewer)
-        if not (back.was_opened or finished or drawing.corrected or drawing.added or drawing.removed):
-            notes["as_exported"] += 1
-            continue
+        if not (back.was_opened or drawing.corrected or drawing.added or drawing.removed):
+            if back.image.drawing is not None:  # by somebody else, or from a later file
+                continue
+            if not finished:
+                notes["as_exported"] += 1
+                continue
         found[back.image.id] = drawing
     return Taken(found, notes)
 
