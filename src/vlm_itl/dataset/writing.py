@@ -124,8 +124,7 @@ def shares(quality: Quality | None) -> dict[str, Any]:
     """How a judge did where the truth is known, in words."""
     if quality is None:
         return {"known": 0, "unknown": "-", **dict.fromkeys(("recall", "specificity", "precision"), "-")}
-    unknown = quality.without_truth if isinstance(quality.without_truth, int) else 0
-    return {"known": quality.asked, "unknown": unknown, **{name: in_words(share) for name, share in quality.shares.items()}}
+    return {"known": quality.asked, "unknown": quality.unknown, **{name: in_words(share) for name, share in quality.shares.items()}}
 
 
 def audited(sample: Sample) -> str:

@@ -27,7 +27,7 @@ def judge_quality(verdicts: list[Verdict], proposals: list[dict[str, Any]], trut
     shown, instances = by_image(proposals), by_image(truth)
     names = {row["id"]: row["name"] for row in truth["categories"]}
     known = {image["id"] for image in truth["images"]}
-    unknown = sum(v.asked and v.image_id not in known for v in verdicts)
+    unknown = [v for v in verdicts if v.asked and v.image_id not in known]
     rows = []
     single: list[tuple[bool, bool | None]] = []
     for v in verdicts:
@@ -45,7 +45,8 @@ def judge_quality(verdicts: list[Verdict], proposals: list[dict[str, Any]], trut
         by_class={name: Confusion(**confusion((a, r) for a, r, c, _ in rows if i in c)) for i, name in names.items()},
         by_instances={b: Confusion(**confusion((a, r) for a, r, _, n in rows if n == b)) for b in ("0", "1", "2", "3-5", "6+")},
         by_proposal=by_proposal(single) if single else UNSET,
-        without_truth=unknown or UNSET,
+        without_truth=len(unknown) or UNSET,
+        approved_without_truth=sum(v.approve for v in unknown) if unknown else UNSET,
     )
 
 

@@ -293,12 +293,27 @@ class Quality(Confusion, _Batch):  # in this order the file begins with `not_ask
         by_instances: by number of true instances in the image.
         by_proposal: of a judge that decides on every proposal; absent of any other.
         without_truth: images that it was asked about and nobody has labelled, which are in no other count; absent where there are none.
+        approved_without_truth: of these.
     """
 
     by_class: dict[str, Confusion]
     by_instances: dict[str, Confusion]
     by_proposal: Proposals | msgspec.UnsetType = msgspec.UNSET
     without_truth: int | msgspec.UnsetType = msgspec.UNSET
+    approved_without_truth: int | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def unknown(self) -> int:
+        """Images that it was asked about and nobody has labelled."""
+        return 0 if self.without_truth is msgspec.UNSET else self.without_truth
+
+    @property
+    def asked_in_all(self) -> int:
+        return self.asked + self.unknown
+
+    @property
+    def approved_in_all(self) -> int:
+        return self.approved + (0 if self.approved_without_truth is msgspec.UNSET else self.approved_without_truth)
 
 
 def read_quality(path: Path) -> Quality:

@@ -69,6 +69,11 @@ def plain(text: str) -> str:
 
 def nothing(axes: Any, why: str) -> None:
     """An empty panel that says why it is empty."""
-    axes.text(0.5, 0.5, why, ha="center", va="center", transform=axes.transAxes, color=SOFT)
-    axes.set_xticks([])
+    unnamed(axes, why)
     axes.set_yticks([])
+
+
+def unnamed(axes: Any, why: str, y: float = 0.5) -> None:
+    """Say why nothing is on the x axis of a panel, whose y axis may be another's, too."""
+    axes.text(0.5, y, why, ha="center", va="center", transform=axes.transAxes, color=SOFT)
+    axes.set_xticks([])

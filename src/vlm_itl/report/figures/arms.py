@@ -15,7 +15,7 @@ from matplotlib.transforms import ScaledTranslation
 
 from vlm_itl.core.runs import DRAWING
 from vlm_itl.metrics.hours import Price, hours_of, price_name
-from vlm_itl.report.figures import SOFT, canvas, nothing, plain, styles
+from vlm_itl.report.figures import SOFT, canvas, plain, styles, unnamed
 from vlm_itl.report.points import Point, SweepPoint
 
 CURVE: dict[str, Any] = {"color": SOFT, "ls": (0, (5, 3)), "lw": 1.3, "marker": ".", "ms": 8}  # looks like no arm
@@ -76,7 +76,7 @@ def hours(points: list[Point]) -> Figure:
         left.axhline(row.mask_AP, **{key: CURVE[key] for key in ("color", "ls", "lw")})
     for axes, names in ((left, free), (right, paid or drawn)):
         if not names:
-            nothing(axes, "no such arm")
+            unnamed(axes, "no such arm", 0.95)
     if paid or drawn:
         right.legend(loc="best")
     return figure
