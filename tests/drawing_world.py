@@ -59,6 +59,7 @@ class Cvat:
         self.names = {row["id"]: row["name"] for row in given["categories"]}
         files = {row["id"]: row["file_name"] for row in given["images"]}
         assert {f"images/default/{name}" for name in files.values()} == set(self.pictures)
+        self.sizes = {row["file_name"]: (row["height"], row["width"]) for row in given["images"]}
         self.shapes: dict[str, list[dict[str, Any]]] = {name: [] for name in files.values()}
         for row in given["annotations"]:
             assert row["iscrowd"] == 0
@@ -86,7 +87,7 @@ class Cvat:
                 annotations.append(row)
         return {
             "licenses": [], "info": {}, "categories": [{"id": k, "name": name, "supercategory": ""} for k, name in enumerate(labels, 1)],
-            "images": [{"id": k, "width": SIZE[1], "height": SIZE[0], "file_name": prefix + name, "license": 0}
+            "images": [{"id": k, "width": self.sizes[name][1], "height": self.sizes[name][0], "file_name": prefix + name, "license": 0}
                        for k, name in enumerate(self.shapes, 7)],
             "annotations": annotations,
         }  # fmt: skip
