@@ -135,7 +135,7 @@ def test_refused_masks_of_a_judge_of_masks_do_not_go_out(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"drawn_by": "simulated"}, "runs.x.drawn_by: it says 'simulated', so nobody would use drawings; write drawn_by: people"),
+        ({"policy": "pool", "drawn_by": "simulated"}, "runs.x.policy: under 'pool' nobody draws; take annotate or correct"),
         ({"policy": "pool"}, "runs.x.drawn_by: under the policy 'pool' nobody draws; leave it out, or take policy: annotate"),
         ({"prev": "human-1"}, "loop/human-1/pool.json: no such file; `dvc repro` makes it"),
     ],
@@ -146,6 +146,15 @@ def test_runs_in_which_nobody_draws(tmp_path, monkeypatch, change, words):
         with pytest.raises(SystemExit) as end:
             command(["--run", "x", *(["--", "some.zip"] if command is importing.main else [])])
         assert words in str(end.value)
+
+
+def test_before_a_run_takes_drawings(tmp_path, monkeypatch, capsys):
+    """One may look at what would be drawn, and draw it; the run says later that it takes that."""
+    monkeypatch.chdir(people_draw(tmp_path / "repository", drawn_by="simulated"))
+    exporting.main(["--run", "x"])
+    cvat = Cvat(Path("artifacts/export/x/cvat.zip"))
+    back(cvat.export(Path("back.zip")), "--finished")
+    assert said(capsys)[-1] == "next: write drawn_by: people into runs.x of params.yaml, then dvc repro"
 
 
 def test_a_run_that_is_not_there(folder):

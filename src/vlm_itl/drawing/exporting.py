@@ -45,7 +45,7 @@ def write(work: Work, target: Path, form: Format) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="vlm-itl export", description=__doc__, epilog="docs/guides/drawing.md shows the clicks.")
-    parser.add_argument("--run", required=True, help="a run of params.yaml with drawn_by: people")
+    parser.add_argument("--run", required=True, help="a run of params.yaml under a policy where a human draws")
     parser.add_argument("--format", choices=("cvat", "label-studio", "both"), default="both", help="for which tool (default %(default)s)")
     parser.add_argument("--to", type=Path, metavar="FOLDER", help=f"a new folder (else {FOLDER}/RUN, which is replaced)")
     arguments = parser.parse_args(argv)
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
         if arguments.to is not None and target.exists():
             raise UserError(f"{target}: is there already; name a folder that is not, or remove it")
         if not work.waiting:
-            say(f"{work.run}: all {len(work.images):,} images are drawn; next: dvc repro")
+            say(f"{work.run}: all {len(work.images):,} images are drawn; next: {work.then}")
             return
         write(work, target, arguments.format)
     except UserError as error:

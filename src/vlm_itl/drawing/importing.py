@@ -126,7 +126,7 @@ def report(taken: Taken, done: Counter[str], work: Work) -> Iterator[str]:
         yield f"of these images {done['replaced']:,} were drawn before and are replaced, and {done['same']:,} are as they were"
     yield from (f"{taken.notes[what]:,} images {words}" for what, words in WHY.items() if taken.notes[what])
     left = len(work.images) - sum(image.drawing is not None or i in taken.drawings for i, image in work.images.items())
-    yield f"{left:,} of {len(work.images):,} images wait to be drawn: make export RUN={work.run}" if left else "next: dvc repro"
+    yield f"{left:,} of {len(work.images):,} images wait to be drawn: make export RUN={work.run}" if left else f"next: {work.then}"
 
 
 def main(argv: list[str] | None = None) -> None:

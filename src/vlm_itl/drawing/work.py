@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from pkgutil import resolve_name
 from typing import Any
 
 from vlm_itl.core.coco import Coco, Rle
@@ -16,8 +17,9 @@ from vlm_itl.data.instances import most_bytes
 from vlm_itl.judges import verdict
 from vlm_itl.loop import drawings
 from vlm_itl.loop.drawings import Drawing
-from vlm_itl.loop.policy import Shown
+from vlm_itl.loop.policy import Policy, Shown
 from vlm_itl.loop.update import shown_in
+from vlm_itl.registry import POLICIES
 from vlm_itl.settings import Settings
 
 IMAGES = Path("artifacts/data/images")
@@ -86,6 +88,7 @@ class Work:
         stale: ids of the images whose drawing was begun with something else than is shown today.
         names: of the classes, by id.
         folder: of the run's drawings.
+        is_used: the run takes drawings (`drawn_by: people`); otherwise a simulated human stands in.
     """
 
     run: str
@@ -94,6 +97,7 @@ class Work:
     stale: list[int]
     names: dict[int, str]
     folder: Path
+    is_used: bool
 
     def find(self, name: str, size: tuple[int, int] | None, where: str) -> Image | None:
         """The image whose picture is called so outside; None where it was exported with something else than is shown today.
@@ -127,6 +131,11 @@ class Work:
         return label
 
     @property
+    def then(self) -> str:
+        """What comes after the last drawing."""
+        return "dvc repro" if self.is_used else f"write drawn_by: people into runs.{self.run} of params.yaml, then dvc repro"
+
+    @property
     def waiting(self) -> list[Image]:
         return [image for image in self.images.values() if image.drawing is None]
 
@@ -140,10 +149,9 @@ def opened(settings: Settings, run: str) -> Work:
     if run not in settings.runs:
         raise UserError(f"params.yaml: runs: no run '{run}' (there are: {', '.join(settings.runs)})")
     line = settings.runs[run]
-    if line.drawn_by != "people":
-        raise UserError(
-            f"params.yaml: runs.{run}.drawn_by: it says '{line.drawn_by}', so nobody would use drawings; write drawn_by: people"
-        )
+    policy: type[Policy] = resolve_name(POLICIES[line.policy])
+    if not policy.draws:
+        raise UserError(f"params.yaml: runs.{run}.policy: under '{line.policy}' nobody draws; take annotate or correct")
     before = Path("loop") / line.prev
     pool: Coco = _made(before / "pool.json", read_json)
     proposals = _made(before / "proposals.json", read_json)
@@ -155,7 +163,7 @@ def opened(settings: Settings, run: str) -> Work:
     found, stale = drawings.fresh(folder, rejected, names)
     images = {one.image["id"]: Image(one, drawings.digest(one, names), found.get(one.image["id"]), names) for one in rejected}
     others = {shown.image["id"] for shown in everything} - images.keys()
-    return Work(run, images, others, stale, names, folder)
+    return Work(run, images, others, stale, names, folder, line.drawn_by == "people")
 
 
 def _made(path: Path, read: Callable[[Path], Any]) -> Any:
