@@ -61,7 +61,7 @@ class Clone:
             ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
         )
         for name in listed.stdout.decode().split("\0"):
-            written = name == "dvc.lock" or name.startswith("metrics/")
+            written = name == "dvc.lock" or (name.startswith("metrics/") and not name.endswith(".gitkeep"))
             if name and (ROOT / name).exists() and not written:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, folder / name)

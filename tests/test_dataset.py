@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from conftest import ROOT, instance
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pipeline import yaml
@@ -31,6 +31,7 @@ from vlm_itl.loop.labels import add
 HOSTILE = "<script>alert(1)</script> | \x1b[31m `x`"
 
 
+@settings(deadline=None, derandomize=True)
 @given(arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9))))
 def test_polygons_fill_to_the_same_mask(mask):
     found = polygons(mask)

@@ -113,7 +113,7 @@ def card(settings: Settings, run: str, data: Coco, masks: Masks, readings: list[
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         run=run, images=len(data["images"]), instances=sum(row["instances"] for row in classes.values()),
         drawn=sum(row["human"] for row in classes.values()), made=sum(row["model"] for row in classes.values()), classes=classes,
-        simulated_drawing=any(row["simulated"] for row in rounds) or settings.data.source == "synthetic", rounds=rounds,
+        simulated=simulated_drawings(settings, run, data), rounds=rounds,
         audit=current(run), audited=audited, hours=read_json(cost)["hours"] if cost.exists() else None, commit=git("rev-parse", "HEAD"),
         dirty=bool(changed()), params=md5(Path("params.yaml")),
         labels=md5(Path("loop", run, "labels.json")), iou=settings.evaluate.judge_iou, masks=masks, readings=readings,
@@ -125,6 +125,15 @@ def shares(quality: Quality | None) -> dict[str, Any]:
     if quality is None:
         return {"known": 0, "unknown": "-", **dict.fromkeys(("recall", "specificity", "precision"), "-")}
     return {"known": quality.asked, "unknown": quality.unknown, **{name: in_words(share) for name, share in quality.shares.items()}}
+
+
+def simulated_drawings(settings: Settings, run: str, data: Coco) -> int:
+    """Instances that no person has drawn though they count so: those of drawn scenes, and of runs in which a simulated human draws."""
+    runs = {name for name in chain(settings.runs, run) if settings.runs[name].drawn_by == "simulated"}
+    runs |= {"start"} if settings.data.source == "synthetic" else set()
+    return sum(
+        row["attributes"]["source"] == "human" and row["attributes"]["run"] in runs and not row["iscrowd"] for row in data["annotations"]
+    )
 
 
 def audited(sample: Sample) -> str:
