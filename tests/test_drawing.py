@@ -252,6 +252,19 @@ def test_importing_twice_changes_nothing_and_a_new_version_replaces(folder, cvat
     assert [row[0] for row in masks(folder, 2)] == ["corrected", "added"]
 
 
+def test_a_drawing_stays_where_another_file_has_the_image_as_it_was_exported(folder, cvat, capsys):
+    before = copy.deepcopy(cvat.shapes)
+    edited(cvat.of(2))
+    back(cvat.export(folder / "back.zip"))
+    file = folder / "drawings/x/000000000002.json"
+    content = file.read_bytes()
+    cvat.shapes = before
+    said(capsys)
+    back(cvat.export(folder / "back.zip"), "--finished")
+    assert file.read_bytes() == content
+    assert said(capsys)[1].startswith("1 images came back as they were exported, though somebody has drawn on them; that stays")
+
+
 def test_several_people_import_different_images(folder, cvat):
     """A file an image: git merges what they commit."""
     shapes = copy.deepcopy(cvat.shapes)

@@ -28,7 +28,7 @@ class Taken:
 
     Attributes:
         drawings: to write, by image id.
-        notes: how many images are not taken, by why: `stale`, `skipped`, `untouched`, `as_exported`.
+        notes: how many images are not taken, by why: `stale`, `skipped`, `untouched`, `as_exported`, `drawn`.
     """
 
     drawings: dict[int, Drawing]
@@ -59,6 +59,7 @@ def take(path: Path, work: Work, reviewer: str | None, finished: bool) -> Taken:
         drawing = drawing_of(back, back.image, reviewer)
         if not (back.was_opened or drawing.corrected or drawing.added or drawing.removed):
             if back.image.drawing is not None:  # by somebody else, or from a later file
+                notes["drawn"] += bool(back.image.drawing.corrected or back.image.drawing.added or back.image.drawing.removed)
                 continue
             if not finished:
                 notes["as_exported"] += 1
@@ -110,6 +111,7 @@ WHY = {
     "stale": "were exported with other proposals, or are other pictures by now, and are not taken: export them again",
     "skipped": "were skipped by who should draw, and still wait",
     "untouched": "nobody has worked on, and still wait",
+    "drawn": "came back as they were exported, though somebody has drawn on them; that stays (remove its file in drawings/ to take them)",
     "as_exported": "came back as they were exported, and CVAT does not say whether somebody has looked; if so, say it: --finished "
     "(make import ... FINISHED=1)",
 }  # fmt: skip
