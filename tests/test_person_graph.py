@@ -100,10 +100,3 @@ def test_another_answer_runs_no_training_again(work):
 
 def test_stages_open_only_what_they_declare(work):
     assert work.undeclared() == []
-
-
-def test_a_price_that_nobody_was_measured_for(work):
-    work.settings(lambda p: p["people"].clear())
-    done = work.run(sys.executable, "-m", "vlm_itl.settings.reading", check=False, PYTHONPATH="src")
-    assert "evaluate.seconds.verify: measured, but people names nobody" in done.stdout
-    work.run("git", "checkout", "-q", "params.yaml")

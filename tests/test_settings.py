@@ -99,6 +99,8 @@ WRONG = {
     ),
     "runs.human-1.arm: 'calibrated-1' and 'human-1' would both": lambda p: p["runs"]["calibrated-1"].update(arm="human"),
     "runs.human-1.arm: .*pattern": lambda p: p["runs"]["human-1"].update(arm="a b"),
+    "people: no judge 'human' of kind person": lambda p: p.update(people=["human"]),
+    "evaluate.seconds.verify: measured, but people names nobody": lambda p: p["evaluate"]["seconds"].update(verify="measured"),
     "autolabels.g: .*'grounded-sam2', 'sam3'": lambda p: p.update(autolabels={"g": {"kind": "sam2"}}),
     "autolabels.g.box_treshold: unknown key": lambda p: p.update(autolabels={"g": {"kind": "grounded-sam2", "box_treshold": 0.3}}),
     "autolabels.g.captions: no class 'cat', 'dog' in": lambda p: p.update(
