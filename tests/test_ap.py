@@ -172,7 +172,8 @@ def test_matches_know_their_models_labels_and_those_of_earlier_commits_do_not(tm
     for path, content in zip(paths, (truth, results, own, [])):
         write_json(path, content)
     out = [tmp_path / name for name in ("detection.json", "matches.npz", "cost.json")]
-    main(*paths, *out, settings={"evaluate.seconds": Seconds(), "evaluate.judge_iou": 0.6})
+    settings = {"evaluate.seconds": Seconds(), "evaluate.judge_iou": 0.6, "people": []}
+    main(*paths, tmp_path / "people", *out, settings=settings)
     assert load(out[1]).labels == fingerprint(own) != fingerprint({**own, "annotations": []})
     with np.load(out[1]) as arrays:
         np.savez(tmp_path / "old.npz", **{name: arrays[name] for name in arrays if name != "labels"})
