@@ -19,7 +19,7 @@ STAGE = Stage(
     },
     writes={"metrics": File("metrics/people/{judge}.json", "seconds by unit and number of masks, agreement, with intervals")},
     options={"judge": "the judge's name in params.yaml"},
-    params=("judges.{judge}", "probed", "evaluate.judge_iou"),
+    params=("probed", "evaluate.judge_iou"),
 )
 
 

@@ -126,6 +126,7 @@ def everything(params: dict) -> None:
     params["autolabels"] = {"gsam2": {"kind": "grounded-sam2"}, "sam3": {"kind": "sam3"}}
     params["verifiers"] = {"verifier": {"base": "vlm"}}
     params["probed"] = ["vlm", "verifier", "vlm-sim"]
+    params["people"] = ["person"]
     params["calibrations"] = {"calibrated": {"probed": "vlm"}, "bands": {"probed": "verifier"}}
     params["runs"] = {
         "human-1": {"judge": "human", "prev": "start"}, "human-2": {"judge": "human", "prev": "human-1"},

@@ -162,7 +162,7 @@ def test_confusion_by_hand():
 
 
 def test_quality_by_class_and_number():
-    truth = {"annotations": [instance(BOX, 1, 1), instance(BOX, 2, 2), instance(FAR, 2, 2)],
+    truth = {"images": [{"id": 1}, {"id": 2}], "annotations": [instance(BOX, 1, 1), instance(BOX, 2, 2), instance(FAR, 2, 2)],
              "categories": [{"id": 1, "name": "bird"}, {"id": 2, "name": "book"}, {"id": 3, "name": "zebra"}]}  # fmt: skip
     proposals = [instance(BOX, 1, 1), instance(BOX, 2, 2)]
     verdicts = [Verdict(i, 1, True, "model", True) for i in (1, 2)]
@@ -176,7 +176,7 @@ def test_quality_by_class_and_number():
 def test_proposals_on_ignored_regions_are_neither_right_nor_wrong():
     """One right accepted, one wrong refused, one on a region accepted and one refused: the last two count nowhere but as ignored."""
     region = instance((25, 0, 25, 40), iscrowd=1)
-    truth = {"annotations": [instance((1, 1, 10, 10)), region], "categories": [{"id": 1, "name": "bird"}]}
+    truth = {"images": [{"id": 1}], "annotations": [instance((1, 1, 10, 10)), region], "categories": [{"id": 1, "name": "bird"}]}
     boxes = [(1, 1, 10, 10), (1, 20, 10, 10), (30, 5, 8, 8), (30, 20, 8, 8)]
     verdicts = [Verdict(1, 4, True, "model", True, accepted=[True, False, True, False])]
     found = judge_quality(verdicts, [instance(box) for box in boxes], truth, 0.6).by_proposal
