@@ -11,6 +11,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that looks for a model on
 
 import numpy as np
 import pytest
+from browser import PROGRAM, Browser
 from PIL import Image
 
 from vlm_itl.core.coco import encode
@@ -91,3 +92,14 @@ def raw_coco(tmp_path: Path) -> tuple[Path, Path, dict]:
     path = tmp_path / "instances.json"
     path.write_text(json.dumps(data))
     return path, images, data
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """One that also hears what pages write to its console."""
+    if not PROGRAM:
+        pytest.skip("no Chromium here (apt-get install chromium)")
+    with Browser(tmp_path_factory.mktemp("profile")) as running:
+        running.call("Log.enable")
+        running.call("Runtime.enable")
+        yield running

@@ -19,9 +19,10 @@ from pipeline import yaml
 from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 
-from vlm_itl.core.coco import decode
+from vlm_itl.core.coco import decode, encode
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import write_json
+from vlm_itl.dataset.content import instances
 from vlm_itl.dataset.outlines import loops, polygons
 from vlm_itl.dataset.readers import PYTHON, compared, read_again
 from vlm_itl.dataset.writing import main
@@ -151,20 +152,21 @@ def test_links_share_the_pictures_and_copies_do_not(loop):
 @pytest.mark.skipif(not (PYTHON.parents[1] / ".ready").exists(), reason="supervision and datumaro are not installed: make readers")
 def test_other_programs_read_the_same(loop):
     main(["--run", "sure-1"])
-    rows = {row.program: row for row in read_again(Path("artifacts/dataset"))}
+    labelled = instances(json.loads(Path("loop/sure-1/labels.json").read_text()))
+    rows = {row.program: row for row in read_again(Path("artifacts/dataset"), labelled)}
     assert set(rows) == {"pycocotools", "supervision", "datumaro"}
     assert [(row.images, row.instances, row.iou) for row in rows.values()] == [(4, 4, 1.0)] * 3
     main(["--run", "sure-1", "--to", "outlines", "--masks", "polygons"])
-    rows = {row.program: row for row in read_again(Path("outlines"))}
+    rows = {row.program: row for row in read_again(Path("outlines"), labelled)}
     assert (rows["datumaro"].iou, rows["pycocotools"].iou) == (1.0, 1.0)
     assert rows["supervision"].iou > 0.7  # it fills an outline a pixel wider
 
 
 def test_a_program_that_reads_something_else_is_an_error():
-    mask = np.ones((3, 3), bool)
+    mask = encode(np.ones((3, 3), bool))
     wanted = {"1.png": [("bird", mask)], "2.png": []}
     for found in ({"1.png": [("bird", mask)]}, {"1.png": [("book", mask)], "2.png": []}, {"1.png": [("bird", mask)] * 2, "2.png": []}):
         with pytest.raises(UserError, match="reads other images or classes than were written"):
             compared(wanted, "pycocotools", lambda _, found=found: found, Path("x"))
-    half = mask & (np.arange(3) < 1)
+    half = encode(np.ones((3, 3), bool) & (np.arange(3) < 1))
     assert compared(wanted, "pycocotools", lambda _: {"1.png": [("bird", half)], "2.png": []}, Path("x")).iou == 0.3333

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from browser import PROGRAM, Browser
 from conftest import ROOT, instance
 from scipy.special import logit
 
@@ -329,14 +328,6 @@ def test_the_stage_gives_equal_bytes_anywhere_and_no_paths(tmp_path):
     assert "cut: ?" in pages[0]
     assert str(tmp_path) not in pages[0]
     assert not re.search(r"\b20\d\d-\d\d", re.sub('base64,[^"]*', "", pages[0]))
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    if not PROGRAM:
-        pytest.skip("no Chromium here (apt-get install chromium)")
-    with Browser(tmp_path_factory.mktemp("profile")) as running:
-        yield running
 
 
 @pytest.mark.timeout(120)

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import PIL.Image
 import pytest
-from browser import PROGRAM, Browser
 from conftest import ROOT
 from ruamel.yaml import YAML
 
@@ -517,16 +516,6 @@ def test_the_template_needs_nothing_from_elsewhere():
     assert not re.findall(r"(?:src|href)=\"(?!#|\{\{)[^\"]*", text)
     assert "url(" not in text
     assert "@import" not in text
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    if not PROGRAM:
-        pytest.skip("no Chromium here (apt-get install chromium)")
-    with Browser(tmp_path_factory.mktemp("profile")) as running:
-        running.call("Log.enable")
-        running.call("Runtime.enable")
-        yield running
 
 
 @pytest.mark.timeout(120)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import PIL.Image
 import pytest
-from browser import PROGRAM, Browser
+from browser import Browser
 from people import PAGE, A, B, C, Program
 
 from vlm_itl.core.errors import UserError
@@ -215,20 +215,10 @@ def test_a_name_of_nobody_is_that_of_the_login(monkeypatch):
 # ---- the page
 
 
-@pytest.fixture(scope="module")
-def one_browser(tmp_path_factory):
-    if not PROGRAM:
-        pytest.skip("no Chromium here (apt-get install chromium)")
-    with Browser(tmp_path_factory.mktemp("profile")) as running:
-        running.call("Log.enable")
-        running.call("Runtime.enable")
-        yield running
-
-
 @pytest.fixture
-def browser(one_browser):
-    one_browser.open("about:blank")  # a page before may still ask its program, which has ended
-    return one_browser
+def browser(browser):
+    browser.open("about:blank")  # a page before may still ask its program, which has ended
+    return browser
 
 
 def item_of(browser: Browser) -> str:

@@ -13,7 +13,8 @@ from pydantic_core.core_schema import no_info_before_validator_function
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]  # becomes a folder and a DVC stage name
+NAME = "[A-Za-z0-9][A-Za-z0-9_-]*"
+Name = Annotated[str, Field(pattern=f"^{NAME}$")]  # becomes a folder and a DVC stage name
 Steps = Annotated[int, Field(ge=1, le=10**9)]  # of an optimiser
 Seed = Annotated[int, Field(ge=0, lt=2**63)]  # torch takes no larger one
 MAX_PIXELS = 100_000_000  # of a picture, unless `data.max_pixels` says otherwise

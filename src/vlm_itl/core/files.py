@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import secrets
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +51,19 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(target: Path) -> Iterator[Path]:
+    """Give an empty folder to fill; on success it takes the place of `target`, on an error it is removed and `target` stays as it is."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
+        folder = Path(temporary, "new")
+        folder.mkdir()
+        yield folder
+        if target.exists():
+            target.rename(Path(temporary, "old"))
+        folder.rename(target)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -126,13 +140,25 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     with path.open("rb") as stream:
         for number, line in enumerate(stream, 1):
             try:
-                row = json.loads(line.decode("utf-8"))
-            except (ValueError, RecursionError) as error:
-                raise UserError(f"{path}:{number}: not a JSON line: {error}") from None
-            if not isinstance(row, dict):
-                raise UserError(f"{path}:{number}: a JSON object is expected, not {type(row).__name__}")
-            rows.append(row)
+                rows.append(json_object(line))
+            except ValueError as error:
+                raise UserError(f"{path}:{number}: {error}") from None
     return rows
+
+
+def json_object(line: bytes) -> dict[str, Any]:
+    """The JSON object in a line.
+
+    Raises:
+        ValueError: it holds none; the message is one line.
+    """
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not a JSON line: {error}") from None
+    if not isinstance(row, dict):
+        raise ValueError(f"a JSON object is expected, not {type(row).__name__}")
+    return row
 
 
 def feed(digest: hashlib._Hash, path: Path) -> hashlib._Hash:

@@ -24,6 +24,7 @@ from vlm_itl.core.errors import UserError
 
 PIL.Image.MAX_IMAGE_PIXELS = None  # `decode` has a limit of its own, which a setting lifts
 
+IMAGES = Path("artifacts/data/images")  # where `download` leaves them, for commands; a stage is told
 Pixels = NDArray[np.uint8]  # height x width x 3, RGB
 
 # opened by name: Pillow knows forty more formats, some of them text, and some start other programs

@@ -6,11 +6,23 @@ from collections.abc import Mapping
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
+from vlm_itl.core.errors import UserError
 from vlm_itl.registry import POLICIES
 
 if TYPE_CHECKING:
     from vlm_itl.loop.policy import Policy
     from vlm_itl.settings import Judge, Run
+
+
+def line_of(runs: Mapping[str, Run], name: str) -> Run:
+    """The line of a run that somebody names.
+
+    Raises:
+        UserError: there is no such run.
+    """
+    if name not in runs:
+        raise UserError(f"params.yaml: runs: no run '{name}' (there are: {', '.join(runs)})")
+    return runs[name]
 
 
 def called(name: str, is_simulated: bool) -> str:

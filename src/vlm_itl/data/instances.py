@@ -267,9 +267,13 @@ def picture_path(folder: Path, name: str, where: str) -> Path:
 
 
 def most_bytes(image: dict[str, Any]) -> int:
-    """How large the file of a picture of that size may be: 16 bytes a pixel, and 16 MiB for what else is in it."""
-    height, width = int(image["height"]), int(image["width"])
-    return 16 * height * width + 2**24
+    """How large the file of a picture of that size may be."""
+    return most_bytes_of(int(image["height"]) * int(image["width"]))
+
+
+def most_bytes_of(pixels: int) -> int:
+    """How large the file of a picture of so many pixels may be: 16 bytes each, and 16 MiB for what else is in it."""
+    return 16 * pixels + 2**24
 
 
 def picture_problem(picture: bytes, image: dict[str, Any], max_pixels: int = MAX_PIXELS) -> str | None:

@@ -17,6 +17,7 @@ from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import read_regular
 from vlm_itl.core.pictures import UnreadablePictureError, decode, suffix
 from vlm_itl.core.redact import say
+from vlm_itl.data.instances import most_bytes_of
 
 ENDINGS = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}  # of what `core.pictures` reads
 NAMED = 3  # pictures left out that are named, each with its reason
@@ -56,7 +57,7 @@ def gather(
         if most is not None and len(kept) == most:
             break
         try:
-            content = read_regular(path, 16 * max_pixels + 2**24)
+            content = read_regular(path, most_bytes_of(max_pixels))
             height, width = decode(BytesIO(content), max_pixels).shape[:2]
         except (OSError, UnreadablePictureError) as error:
             notes["unreadable_pictures"] += 1

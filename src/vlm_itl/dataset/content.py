@@ -8,7 +8,6 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
 from vlm_itl.core.coco import Coco, Rle, by_image, decode
-from vlm_itl.core.runs import chain
 from vlm_itl.dataset.outlines import polygons
 from vlm_itl.judges.verdict import Verdict
 
@@ -17,22 +16,24 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 Masks = Literal["rle", "polygons"]
+Said = Mapping[str, list[Verdict]]  # by run, the first one first
 Sure = dict[tuple[int, int, str], Row]  # by image id, category id and RLE counts of a proposal: p_approve, p_mask
 
 
-def certainty(runs: Mapping[str, Run], run: str, verdicts: Callable[[str], list[Verdict]], proposals: Callable[[str], list[Row]]) -> Sure:
+def certainty(runs: Mapping[str, Run], said: Said, proposals: Callable[[str], list[Row]]) -> Sure:
     """How sure the judges of a run and of those before it were of what they let in.
 
     Args:
-        verdicts, proposals: read a run's files by its name.
+        said: their verdicts.
+        proposals: reads those of a run.
 
     Returns:
         For each proposal `p_approve` of its image and `p_mask` of the mask, where the judge gives them.
     """
     sure: Sure = {}
-    for name in chain(runs, run):
+    for name, verdicts in said.items():
         shown = by_image(proposals(runs[name].prev))
-        for verdict in verdicts(name):
+        for verdict in verdicts:
             numbers = {} if verdict.p_approve is None else {"p_approve": verdict.p_approve}
             for k, row in enumerate(shown.get(verdict.image_id, [])):
                 single = verdict.p_mask[k] if verdict.p_mask else None
@@ -72,6 +73,17 @@ def content(labels: Coco, sure: Sure, masks: Masks) -> Coco:
     categories = [{"id": classes[row["id"]], "name": row["name"], "supercategory": row.get("supercategory", "")}
                   for row in labels["categories"]]  # fmt: skip
     return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def instances(labels: Coco) -> dict[str, list[tuple[str, Rle]]]:
+    """(class, mask) of the labels that are no regions to ignore, by the name of their picture in the data set."""
+    names, rows = {row["id"]: row["name"] for row in labels["categories"]}, by_image(labels)
+    return {
+        file_name(number, image): [
+            (names[row["category_id"]], row["segmentation"]) for row in rows.get(image["id"], []) if not row["iscrowd"]
+        ]
+        for number, image in enumerate(labels["images"], 1)
+    }
 
 
 def file_name(number: int, image: Row) -> str:

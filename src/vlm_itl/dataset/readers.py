@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 
+from vlm_itl.core.coco import Rle, encode
 from vlm_itl.core.errors import UserError
 
-Mask = NDArray[np.bool_]
-Instances = dict[str, list[tuple[str, Mask]]]  # by file name: (class, mask) of each instance that is no region to ignore
+Instances = dict[str, list[tuple[str, Rle]]]  # by file name: (class, mask) of each instance that is no region to ignore
 ROOT = Path(__file__).resolve().parents[3]
 PYTHON = ROOT / ".venv-readers/bin/python"
 ANNOTATIONS, IMAGES = Path("annotations/instances_default.json"), Path("images/default")  # where COCO's readers look
@@ -47,13 +47,16 @@ class Reading:
     iou: float | None = None
 
 
-def read_again(folder: Path) -> list[Reading]:
-    """Read a data set with each program that is there and compare with its file.
+def read_again(folder: Path, wanted: Instances) -> list[Reading]:
+    """Read a data set with each program that is there and compare.
+
+    Args:
+        wanted: what it holds. pycocotools is held against it, and the others against pycocotools.
 
     Raises:
         UserError: a program finds other images, classes or numbers of instances.
     """
-    own = compared(by_pycocotools(folder), "pycocotools", by_pycocotools, folder)
+    own = compared(wanted, "pycocotools", by_pycocotools, folder)
     if not PYTHON.exists():
         return [own, *(Reading(program, None) for program in READERS)]
     done = subprocess.run(
@@ -76,13 +79,9 @@ def compared(wanted: Instances, program: str, read: Callable[[Path], Instances],
     least = 1.0
     for name, rows in wanted.items():
         for label, mask in rows:
-            least = min(least, max(iou(mask, other) for theirs, other in found[name] if theirs == label))
+            of_class = [other for theirs, other in found[name] if theirs == label]
+            least = min(least, float(mask_util.iou([mask], of_class, [0] * len(of_class)).max()))
     return Reading(program, installed, len(found), sum(map(len, found.values())), round(least, 4))
-
-
-def iou(one: Mask, other: Mask) -> float:
-    together = np.count_nonzero(one | other)
-    return np.count_nonzero(one & other) / together if together else 1.0
 
 
 def by_pycocotools(folder: Path) -> Instances:
@@ -91,7 +90,7 @@ def by_pycocotools(folder: Path) -> Instances:
     found: Instances = {}
     for image in data.dataset["images"]:
         rows = data.loadAnns(data.getAnnIds(imgIds=[image["id"]], iscrowd=False))
-        found[image["file_name"]] = [(data.cats[row["category_id"]]["name"], data.annToMask(row).astype(bool)) for row in rows]
+        found[image["file_name"]] = [(data.cats[row["category_id"]]["name"], data.annToRLE(row)) for row in rows]
     return found
 
 
@@ -104,7 +103,7 @@ def by_supervision(folder: Path) -> Instances:
         crowd = detections.data.get("iscrowd", np.zeros(len(detections)))
         masks = detections.mask if detections.mask is not None else []
         found[Path(path).name] = [
-            (read.classes[k], mask) for k, mask, ignored in zip(detections.class_id, masks, crowd, strict=True) if not ignored
+            (read.classes[k], encode(mask)) for k, mask, ignored in zip(detections.class_id, masks, crowd, strict=True) if not ignored
         ]
     return found
 
@@ -112,7 +111,6 @@ def by_supervision(folder: Path) -> Instances:
 def by_datumaro(folder: Path) -> Instances:
     os.environ.setdefault("DATUMARO_TELEMETRY", "0")
     import datumaro
-    from pycocotools import mask as mask_util
 
     read: Any = datumaro.Dataset.import_from(str(folder), "coco_instances")
     names = [label.name for label in read.categories()[datumaro.AnnotationType.label].items]
@@ -120,17 +118,16 @@ def by_datumaro(folder: Path) -> Instances:
     found: Instances = {}
     for item in read:
         name = Path(item.media.path).name
-        parts: dict[int, tuple[str, Mask]] = {}  # a mask of several polygons is a group of annotations
+        parts: dict[int, tuple[str, list[Rle]]] = {}  # a mask of several polygons is a group of annotations
         for row in item.annotations:
             if row.attributes.get("is_crowd") or row.type == datumaro.AnnotationType.bbox:  # which it makes beside each mask
                 continue
             if row.type == datumaro.AnnotationType.polygon:
-                mask = mask_util.decode(mask_util.merge(mask_util.frPyObjects([row.points], *sizes[name]))).astype(bool)
+                rles = mask_util.frPyObjects([row.points], *sizes[name])
             else:
-                mask = np.asarray(row.image).astype(bool)
-            before = parts.get(row.group)
-            parts[row.group] = (names[row.label], mask if before is None else before[1] | mask)
-        found[name] = list(parts.values())
+                rles = [encode(np.asarray(row.image).astype(bool))]
+            parts.setdefault(row.group, (names[row.label], []))[1].extend(rles)
+        found[name] = [(label, mask_util.merge(rles)) for label, rles in parts.values()]
     return found
 
 

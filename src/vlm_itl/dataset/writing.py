@@ -8,8 +8,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,19 +15,21 @@ from typing import Any
 import jinja2
 from tqdm import tqdm
 
+from vlm_itl.core import pictures
 from vlm_itl.core.coco import Coco
+from vlm_itl.core.command import errors_in_one_line
 from vlm_itl.core.errors import UserError
-from vlm_itl.core.files import read_json, write_json, write_text
+from vlm_itl.core.files import read_json, replacing_folder, write_json, write_text
 from vlm_itl.core.git import changed, git
-from vlm_itl.core.redact import line, printable, say
+from vlm_itl.core.redact import printable, say
 from vlm_itl.core.runs import chain
 from vlm_itl.core.timing import md5
-from vlm_itl.dataset.content import Masks, certainty, content, counted, file_name
+from vlm_itl.dataset.content import Masks, Said, certainty, content, counted, file_name, instances
 from vlm_itl.dataset.readers import ANNOTATIONS, IMAGES, Reading, read_again
 from vlm_itl.judges import verdict
-from vlm_itl.metrics.audit import Sample, current
-from vlm_itl.metrics.intervals import wilson
-from vlm_itl.metrics.rows import Quality, Share, read_quality
+from vlm_itl.metrics.audit import current
+from vlm_itl.metrics.intervals import estimated
+from vlm_itl.metrics.rows import Quality, read_quality
 from vlm_itl.settings import Settings, load
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
@@ -52,24 +52,17 @@ def write(settings: Settings, run: str, target: Path, masks: Masks, link: bool) 
     if run != "start" and run not in settings.runs:
         raise UserError(f"params.yaml: runs: no run '{run}' (there are: start, {', '.join(settings.runs)})")
     labels = made(run, "labels.json", read_json)
-    sure = certainty(
-        settings.runs, run, lambda name: made(name, "verdicts.jsonl", verdict.read), lambda name: made(name, "proposals.json", read_json)
-    )
-    data = content(labels, sure, masks)
+    said = {name: made(name, "verdicts.jsonl", verdict.read) for name in chain(settings.runs, run)}
+    data = content(labels, certainty(settings.runs, said, lambda name: made(name, "proposals.json", read_json)), masks)
     if not data["images"]:
         raise UserError(f"loop/{run}/labels.json: no image is labelled yet, so there is no data set")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
-        folder = Path(temporary, "new")
+    with replacing_folder(target) as folder:
         (folder / IMAGES).mkdir(parents=True)
         for number, image in enumerate(tqdm(labels["images"], desc="pictures", unit="image"), 1):
-            place(Path("artifacts/data/images", image["file_name"]), folder / IMAGES / file_name(number, image), link)
+            place(pictures.IMAGES / image["file_name"], folder / IMAGES / file_name(number, image), link)
         write_json(folder / ANNOTATIONS, data)
-        readings = read_again(folder)
-        write_text(folder / CARD, card(settings, run, data, masks, readings))
-        if target.exists():
-            target.rename(Path(temporary, "old"))
-        folder.rename(target)
+        readings = read_again(folder, instances(labels))
+        write_text(folder / CARD, card(settings, run, said, data, masks, readings))
     return data, readings
 
 
@@ -96,15 +89,14 @@ def place(source: Path, target: Path, link: bool) -> None:
     shutil.copyfile(source, target)
 
 
-def card(settings: Settings, run: str, data: Coco, masks: Masks, readings: list[Reading]) -> str:
+def card(settings: Settings, run: str, said: Said, data: Coco, masks: Masks, readings: list[Reading]) -> str:
     """The data set's card, in Markdown."""
     rounds = []
-    for name in chain(settings.runs, run):
+    for name, verdicts in said.items():
         judge, path = settings.judges[settings.runs[name].judge], Path(f"metrics/judge/{name}.json")
-        said = verdict.read(Path("loop", name, "verdicts.jsonl"))
         rounds.append({
             "run": name, "judge": settings.runs[name].judge, "kind": judge.label, "simulated": judge.simulated,
-            "policy": settings.runs[name].policy, "asked": sum(v.asked for v in said), "approved": sum(v.approve for v in said),
+            "policy": settings.runs[name].policy, "asked": sum(v.asked for v in verdicts), "approved": sum(v.approve for v in verdicts),
             **shares(read_quality(path) if path.exists() else None),
         })  # fmt: skip
     classes = counted(data)
@@ -114,7 +106,7 @@ def card(settings: Settings, run: str, data: Coco, masks: Masks, readings: list[
         run=run, images=len(data["images"]), instances=sum(row["instances"] for row in classes.values()),
         drawn=sum(row["human"] for row in classes.values()), made=sum(row["model"] for row in classes.values()), classes=classes,
         simulated=simulated_drawings(settings, run, data), rounds=rounds,
-        audit=current(run), audited=audited, hours=read_json(cost)["hours"] if cost.exists() else None, commit=git("rev-parse", "HEAD"),
+        audit=current(run), hours=read_json(cost)["hours"] if cost.exists() else None, commit=git("rev-parse", "HEAD"),
         dirty=bool(changed()), params=md5(Path("params.yaml")),
         labels=md5(Path("loop", run, "labels.json")), iou=settings.evaluate.judge_iou, masks=masks, readings=readings,
     ) + "\n"  # fmt: skip
@@ -124,7 +116,7 @@ def shares(quality: Quality | None) -> dict[str, Any]:
     """How a judge did where the truth is known, in words."""
     if quality is None:
         return {"known": 0, "unknown": "-", **dict.fromkeys(("recall", "specificity", "precision"), "-")}
-    return {"known": quality.asked, "unknown": quality.unknown, **{name: in_words(share) for name, share in quality.shares.items()}}
+    return {"known": quality.asked, "unknown": quality.unknown, **{name: estimated(share).words for name, share in quality.shares.items()}}
 
 
 def simulated_drawings(settings: Settings, run: str, data: Coco) -> int:
@@ -134,17 +126,6 @@ def simulated_drawings(settings: Settings, run: str, data: Coco) -> int:
     return sum(
         row["attributes"]["source"] == "human" and row["attributes"]["run"] in runs and not row["iscrowd"] for row in data["annotations"]
     )
-
-
-def audited(sample: Sample) -> str:
-    return in_words(Share(sample.right, sample.looked_at))
-
-
-def in_words(share: Share) -> str:
-    if not share.whole:
-        return "-"
-    low, high = wilson(share)
-    return f"{share.part / share.whole:.2f} ({low:.2f} to {high:.2f})"
 
 
 def plain(value: Any) -> Any:
@@ -164,14 +145,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--masks", choices=("rle", "polygons"), default="rle", help="form of the masks; both lose nothing (default rle)")
     parser.add_argument("--copy", action="store_true", help="copy the pictures instead of linking them")
     arguments = parser.parse_args(argv)
-    try:
+    with errors_in_one_line(arguments.to):
         if arguments.to != FOLDER and arguments.to.exists():
             raise UserError(f"{arguments.to}: is there already; name a folder that is not, or remove it")
         data, readings = write(load(), arguments.run, arguments.to, arguments.masks, not arguments.copy)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        sys.exit(line(f"error: {error.filename or arguments.to}: {error.strerror}"))
     say(f"{arguments.to}: {len(data['images']):,} images, {len(data['annotations']):,} annotations, {CARD}")
     for row in readings:
         say(f"read again by {row.program} {row.version}: the same, least mask IoU {row.iou:g}" if row.version

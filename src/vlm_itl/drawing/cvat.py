@@ -10,8 +10,8 @@ By its documentation (docs.cvat.ai, "COCO"), and what its importer and exporter 
 - An RLE with a list of counts becomes a mask, on which people paint, and loses nothing. Polygons become polygons, a shape each part.
 - Masks come back as RLE with `iscrowd: 1`, polygons with 0. So `iscrowd` means nothing here.
 - A box comes back with an empty `segmentation`. It is refused, since a box is no outline. An empty mask was rubbed out.
-- All pictures of a task come back, whoever has looked at them, and nobody's time. So one that is as it was exported counts as not looked
-  at, unless the user says so.
+- All pictures of a task come back, also those that nobody opened, and CVAT records no times. So a picture that comes back as it was
+  exported counts as not looked at, unless the user says otherwise.
 """
 
 from __future__ import annotations

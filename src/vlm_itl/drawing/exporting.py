@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
-import tempfile
 from pathlib import Path
 from typing import Literal
 
+from vlm_itl.core.command import errors_in_one_line
 from vlm_itl.core.errors import UserError
-from vlm_itl.core.files import write_json, write_text
-from vlm_itl.core.redact import line, say
+from vlm_itl.core.files import replacing_folder, write_json, write_text
+from vlm_itl.core.redact import say
 from vlm_itl.drawing import cvat, label_studio
 from vlm_itl.drawing.work import Work, opened
 from vlm_itl.settings import load
@@ -25,10 +24,7 @@ def write(work: Work, target: Path, form: Format) -> None:
     Raises:
         UserError: a picture is not there, or a tool cannot take a class.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
-        folder = Path(temporary, "new")
-        folder.mkdir()
+    with replacing_folder(target) as folder:
         if form != "label-studio":
             cvat.write(folder / "cvat.zip", work.waiting, work.names)
             write_json(folder / "cvat-labels.json", cvat.labels(work))
@@ -38,9 +34,6 @@ def write(work: Work, target: Path, form: Format) -> None:
             (folder / "images").mkdir()
             for image in work.waiting:
                 (folder / "images" / image.name).write_bytes(image.picture())
-        if target.exists():
-            target.rename(Path(temporary, "old"))
-        folder.rename(target)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -50,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--to", type=Path, metavar="FOLDER", help=f"a new folder (else {FOLDER}/RUN, which is replaced)")
     arguments = parser.parse_args(argv)
     target = arguments.to or FOLDER / arguments.run
-    try:
+    with errors_in_one_line(target):
         work = opened(load(), arguments.run)
         if arguments.to is not None and target.exists():
             raise UserError(f"{target}: is there already; name a folder that is not, or remove it")
@@ -58,10 +51,6 @@ def main(argv: list[str] | None = None) -> None:
             say(f"{work.run}: all {len(work.images):,} images are drawn; next: {work.then}")
             return
         write(work, target, arguments.format)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        sys.exit(line(f"error: {error.filename or target}: {error.strerror}"))
     offered = sum(len(image.offered) for image in work.waiting)
     if work.stale:
         say(f"{work.folder}: {len(work.stale):,} drawings are of another picture or of other proposals than today's; they are drawn anew")

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
 
+from vlm_itl.core.command import errors_in_one_line
 from vlm_itl.core.errors import UserError
+from vlm_itl.core.fields import NAME
 from vlm_itl.core.files import read_regular
-from vlm_itl.core.redact import line, say
+from vlm_itl.core.redact import say
 from vlm_itl.drawing import cvat, label_studio
 from vlm_itl.drawing.returned import Returned, drawing_of
 from vlm_itl.drawing.work import Work, opened
@@ -140,17 +141,14 @@ def main(argv: list[str] | None = None) -> None:
         "--finished", action="store_true", help="of CVAT: images that came back as they were exported have been looked at, and are right"
     )
     arguments = parser.parse_args(argv)
-    try:
-        if arguments.reviewer is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", arguments.reviewer):
+    with errors_in_one_line(arguments.file):
+        who = arguments.reviewer
+        if who is not None and not (re.fullmatch(NAME, who) and len(who) <= drawings.LONGEST_NAME):
             raise UserError("--reviewer: letters, digits, - and _ are expected; it stands in the file")
         work = opened(load(), arguments.run)
-        taken = take(arguments.file, work, arguments.reviewer, arguments.finished)
+        taken = take(arguments.file, work, who, arguments.finished)
         for words in report(taken, write(taken, work), work):
             say(words)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        sys.exit(line(f"error: {error.filename or arguments.file}: {error.strerror}"))
 
 
 if __name__ == "__main__":

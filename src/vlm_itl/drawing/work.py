@@ -13,6 +13,8 @@ from typing import Any
 from vlm_itl.core.coco import Coco, Rle
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import read_json, read_regular
+from vlm_itl.core.pictures import IMAGES
+from vlm_itl.core.runs import line_of
 from vlm_itl.data.instances import most_bytes
 from vlm_itl.judges import verdict
 from vlm_itl.loop import drawings
@@ -22,7 +24,6 @@ from vlm_itl.loop.update import shown_in
 from vlm_itl.registry import POLICIES
 from vlm_itl.settings import Settings
 
-IMAGES = Path("artifacts/data/images")
 NAME = re.compile(r"(\d{12})-([0-9a-f]{16})(\.[A-Za-z0-9]{1,5})?")  # of a picture outside
 
 
@@ -146,9 +147,7 @@ def opened(settings: Settings, run: str) -> Work:
     Raises:
         UserError: there is no such run, nobody draws in it, or its judge has not decided yet.
     """
-    if run not in settings.runs:
-        raise UserError(f"params.yaml: runs: no run '{run}' (there are: {', '.join(settings.runs)})")
-    line = settings.runs[run]
+    line = line_of(settings.runs, run)
     policy: type[Policy] = resolve_name(POLICIES[line.policy])
     if not policy.draws:
         raise UserError(f"params.yaml: runs.{run}.policy: under '{line.policy}' nobody draws; take annotate or correct")

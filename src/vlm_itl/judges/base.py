@@ -143,5 +143,5 @@ class Judge(Model):
         """
         truth = task.known() if self.simulated else empty_like(task.pool)
         verdicts = self.verdicts(task.pool, task.proposals, truth, task.seed)
-        questions = sum(1 if v.questions is None else v.questions for v in verdicts if v.asked)
+        questions = sum(v.decisions for v in verdicts if v.asked)
         return Judged(verdicts, self.model_dump(), {"questions": questions})

@@ -56,6 +56,11 @@ class Verdict:
     questions: int | None = None
 
     @property
+    def decisions(self) -> int:
+        """Answered questions behind it, if it was asked about."""
+        return 1 if self.questions is None else self.questions
+
+    @property
     def p_approve(self) -> float | None:
         """P(approve) for people to read, to four digits."""
         return probability(self.log_odds)

@@ -17,6 +17,7 @@ from pycocotools import mask as mask_util
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from vlm_itl.core.errors import UserError
+from vlm_itl.core.fields import Name
 from vlm_itl.core.files import read_regular, write_json
 from vlm_itl.data.instances import to_rle
 from vlm_itl.loop.policy import Drawn, Shown
@@ -29,6 +30,8 @@ MOST_BYTES = 2**28  # of a file; ours have some kilobytes an instance
 MOST_INSTANCES = 10_000  # of an image
 VERSION = 1  # of what a digest is made of
 
+LONGEST_NAME = 64  # characters
+Reviewer = Annotated[Name, Field(max_length=LONGEST_NAME)]
 Count = Annotated[int, Field(ge=0, le=MOST_INSTANCES)]
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
@@ -73,7 +76,7 @@ class Drawing:
     md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None
     shown: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     tool: Literal["cvat", "label-studio"]
-    reviewer: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)] | None
+    reviewer: Reviewer | None
     drawn_at: Annotated[str, Field(pattern=r"^[0-9T:.Z+ -]{10,40}$")] | None
     seconds: Annotated[float, Field(ge=0, le=10**7)] | None
     kept: Count

@@ -116,13 +116,11 @@ class Policy(ABC):
         sees_truth: it may look at the true annotations: a simulated human draws them, or they leak.
         draws: a human draws on rejected images, so that real people can (`drawn_by: people`), who never see the truth.
         draws_rejected: a human draws every rejected image, all of it. With a judge that rejects everything this is drawing random images.
-        by_mask: it makes a difference whether a judge decides on single masks.
     """
 
     sees_truth: ClassVar[bool] = False
     draws: ClassVar[bool] = False
     draws_rejected: ClassVar[bool] = False
-    by_mask: ClassVar[bool] = False
 
     def approved(self, shown: Shown) -> Outcome:
         """What becomes of an approved image: by default its accepted proposals become labels."""

@@ -132,7 +132,7 @@ def charged(run: str, judge: str, verdicts: Sequence[Verdict], outcomes: Sequenc
     looks = [outcome for outcome in outcomes if outcome.looked]  # whether anything is missing: also where nothing is
     entries = []
     if asked:
-        actor, number = asked[0].actor, sum(1 if v.questions is None else v.questions for v in asked)
+        actor, number = asked[0].actor, sum(v.decisions for v in asked)
         about = counted(unit for v in asked for unit in units(v)) if actor == "human" else None
         entries.append(Entry(run=run, action="verify", actor=actor, judge=judge, decisions=number, about=about))
     for kind, sizes in (
@@ -160,9 +160,9 @@ def units(verdict: Verdict) -> list[tuple[str, int]]:
     """(unit, number of masks shown) of each decision behind a person's verdict. Two equal masks of an image are one question."""
     if verdict.accepted is None:
         return [("image", verdict.proposals)]
-    kept, questions = sum(verdict.accepted), verdict.questions or 0
-    missing = kept > 0 or questions > len(verdict.accepted)
-    return [("mask", 1)] * (questions - missing) + ([("missing", kept)] if missing else [])
+    kept = sum(verdict.accepted)
+    missing = kept > 0 or verdict.decisions > len(verdict.accepted)
+    return [("mask", 1)] * (verdict.decisions - missing) + ([("missing", kept)] if missing else [])
 
 
 def counted(decisions: Iterable[tuple[str, int]]) -> dict[str, dict[str, int]]:

@@ -11,7 +11,7 @@ from vlm_itl.core import typed
 from vlm_itl.core.redact import say
 from vlm_itl.core.timing import md5
 from vlm_itl.judges.person.answers import Answer
-from vlm_itl.metrics.intervals import wilson
+from vlm_itl.metrics.intervals import Estimated, estimated
 from vlm_itl.metrics.rows import Share
 
 
@@ -36,6 +36,10 @@ class Sample:
     high: float | None
     reasons: dict[str, int]
 
+    @property
+    def estimate(self) -> Estimated:
+        return Estimated(self.share, self.low, self.high)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
@@ -58,11 +62,9 @@ class Audit:
 def sample(images: int, answers: Iterable[Answer]) -> Sample:
     """Count the answers to a sample of so many images."""
     said = list(answers)
-    share = Share(sum(answer.decision == "yes" for answer in said), len(said))
-    low, high = wilson(share) if share.whole else (None, None)
+    right = Share(sum(answer.decision == "yes" for answer in said), len(said))
     return Sample(
-        images=images, looked_at=share.whole, right=share.part, share=round(share.part / share.whole, 6) if share.whole else None,
-        low=None if low is None else round(low, 6), high=None if high is None else round(high, 6),
+        images=images, looked_at=right.whole, right=right.part, **estimated(right)._asdict(),
         reasons=dict(sorted(Counter(answer.reason for answer in said if answer.reason).items())),
     )  # fmt: skip
 

@@ -43,7 +43,7 @@ def judge_quality(verdicts: list[Verdict], proposals: list[dict[str, Any]], trut
         not_asked=sum(not v.asked for v in verdicts),
         **confusion((a, r) for a, r, _, _ in rows),
         by_class={name: Confusion(**confusion((a, r) for a, r, c, _ in rows if i in c)) for i, name in names.items()},
-        by_instances={b: Confusion(**confusion((a, r) for a, r, _, n in rows if n == b)) for b in ("0", "1", "2", "3-5", "6+")},
+        by_instances={b: Confusion(**confusion((a, r) for a, r, _, n in rows if n == b)) for b in BINS},
         by_proposal=by_proposal(single) if single else UNSET,
         without_truth=len(unknown) or UNSET,
         approved_without_truth=sum(v.approve for v in unknown) if unknown else UNSET,
@@ -56,7 +56,11 @@ def by_proposal(pairs: list[tuple[bool, bool | None]]) -> Proposals:
     return Proposals(**confusion(counted), ignored=len(pairs) - len(counted))
 
 
+BINS = ("0", "1", "2", "3-5", "6+")
+
+
 def size_bin(n: int) -> str:
+    """Of `BINS` that of so many instances."""
     return str(n) if n <= 2 else "3-5" if n <= 5 else "6+"
 
 

@@ -16,8 +16,8 @@ from vlm_itl.core.coco import Coco
 from vlm_itl.core.errors import UserError
 from vlm_itl.judges.person.answers import Answer, Answers, Undo
 from vlm_itl.judges.verdict import Verdict
-from vlm_itl.metrics.intervals import wilson
-from vlm_itl.metrics.judges import cohen_kappa, judge_quality, size_bin
+from vlm_itl.metrics.intervals import Estimated, estimated
+from vlm_itl.metrics.judges import BINS, cohen_kappa, judge_quality, size_bin
 from vlm_itl.metrics.rows import Confusion, Share
 
 IDLE = 10  # times the median of its unit from which on a decision is flagged as idle
@@ -52,6 +52,10 @@ class Agreement:
     low: float | None
     high: float | None
     kappa: float | None
+
+    @property
+    def estimate(self) -> Estimated:
+        return Estimated(self.share, self.low, self.high)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,12 +143,8 @@ def median(seconds: Iterable[float]) -> Median:
 def agreement(pairs: Iterable[tuple[bool, bool]]) -> Agreement:
     """Of pairs of decisions."""
     some = list(pairs)
-    share = Share(sum(one == other for one, other in some), len(some))
-    low, high = wilson(share, LEVEL) if some else (None, None)
-    return Agreement(
-        pairs=share.whole, same=share.part, share=round(share.part / share.whole, 6) if some else None,
-        low=None if low is None else round(low, 6), high=None if high is None else round(high, 6), kappa=cohen_kappa(some),
-    )  # fmt: skip
+    same = Share(sum(one == other for one, other in some), len(some))
+    return Agreement(pairs=same.whole, same=same.part, **estimated(same)._asdict(), kappa=cohen_kappa(some))
 
 
 def _firsts(said: Sequence[Answer]) -> dict[str, dict[str, list[Answer]]]:
@@ -196,12 +196,9 @@ class Measured:
                 "name a person in people who has decided so, or give seconds"
             )
         size = size_bin(masks)
-        nearest = min(table, key=lambda other: (abs(SIZES.index(other) - SIZES.index(size)), SIZES.index(other)))
+        nearest = min(table, key=lambda other: (abs(BINS.index(other) - BINS.index(size)), BINS.index(other)))
         rows = table[nearest]
         return sum(row.seconds * row.decisions for row in rows) / sum(row.decisions for row in rows), nearest != size
-
-
-SIZES = ["0", "1", "2", "3-5", "6+"]  # of `size_bin`, in order
 
 
 def read_measured(path: Path) -> People:

@@ -12,7 +12,6 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +28,7 @@ from vlm_itl.core.code import LISTS, ROOT
 from vlm_itl.core.code import check as check_code
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import outer_repository, scratch, write_text
+from vlm_itl.core.git import git
 from vlm_itl.core.redact import line, say
 
 STARTED_NS = time.time_ns()  # this module is the first of the project that a stage imports
@@ -235,8 +235,7 @@ def refuse_a_shallow_clone() -> None:
         fetches no commit from there.
     """
     outer = outer_repository()
-    words = ["git", "rev-parse", "--is-shallow-repository"]
-    if outer and subprocess.run(words, cwd=outer, capture_output=True, text=True).stdout.strip() == "true":
+    if outer and git("rev-parse", "--is-shallow-repository", repository=outer) == "true":
         raise UserError(f"{outer}: a shallow clone loses the results of queued experiments; fetch the rest first: git fetch --unshallow")
 
 

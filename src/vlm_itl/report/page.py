@@ -298,7 +298,6 @@ def collect(settings: Settings, study_csv: Path | None = None, pooled_json: Path
 def render(content: Row) -> str:
     """The page. Everything that goes into the template is escaped."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["sample"] = lambda s: "-" if s.share is None else f"{s.share:.2f} ({s.low:.2f} to {s.high:.2f})"
     environment.filters["points"] = lambda ap: f"{100 * ap:+.1f}".replace("-", "\u2212")
     environment.filters["hours"] = lambda hours: f"{hours:+.1f}".replace("-", "\u2212")
     environment.filters["ap"] = lambda ap: "-" if ap is None else f"{ap:.3f}"

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vlm_itl.core import typed
 from vlm_itl.core.coco import Coco, by_image
+from vlm_itl.core.command import errors_in_one_line
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import read_json
-from vlm_itl.core.redact import line, say
+from vlm_itl.core.pictures import IMAGES
+from vlm_itl.core.redact import say
+from vlm_itl.core.runs import line_of
 from vlm_itl.core.timing import md5
 from vlm_itl.judges import verdict
 from vlm_itl.judges.person.answers import FILE, Answers
@@ -28,26 +29,20 @@ from vlm_itl.judges.verdict import Verdict
 from vlm_itl.loop.accepted import accepted_proposals
 from vlm_itl.metrics.audit import Audit, file_of, sample
 from vlm_itl.review.command import named
-from vlm_itl.review.serving import IMAGES, add_options, serve
+from vlm_itl.review.serving import add_options, serve
 from vlm_itl.review.session import Session
 from vlm_itl.settings import Settings, load
 
 FOLDER = Path("audits")
+Groups = tuple[list[Case], list[Case]]  # approved, rejected
 REVIEWER = PersonJudge(kind="person", probes=0, repeats=0, overlap=0)  # asks about images as a whole, and mixes nothing in
 
 
-@dataclass(frozen=True)
-class Decided:
-    """Images that the judge decided one way, in a seeded order: a larger sample contains a smaller one."""
+def decided(run: str, pool: Coco, proposals: list[dict[str, Any]], verdicts: Sequence[Verdict], seed: int) -> Groups:
+    """(approved, rejected) images that the judge was asked about. What is shown of an approved one is what became labels.
 
-    cases: list[Case]
-
-    def first(self, number: int) -> list[Case]:
-        return self.cases[:number]
-
-
-def decided(run: str, pool: Coco, proposals: list[dict[str, Any]], verdicts: Sequence[Verdict], seed: int) -> tuple[Decided, Decided]:
-    """(approved, rejected) images that the judge was asked about. What is shown of an approved one is what became labels."""
+    Their order is seeded, so that a larger sample, the first ones, contains a smaller one.
+    """
     shown, said = by_image(proposals), {v.image_id: v for v in verdicts if v.asked}
 
     def order(images: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -58,29 +53,27 @@ def decided(run: str, pool: Coco, proposals: list[dict[str, Any]], verdicts: Seq
         images = order([image for image in pool["images"] if image["id"] in said and said[image["id"]].approve == approved])
         rows = [row for image in images
                 for row in accepted_proposals(shown.get(image["id"], []), said[image["id"]].accepted if approved else None)]  # fmt: skip
-        found.append(Decided(list(cases({**pool, "images": images}, rows, IMAGES, REVIEWER))))
+        found.append(list(cases({**pool, "images": images}, rows, IMAGES, REVIEWER)))
     return found[0], found[1]
 
 
-def opened(settings: Settings, run: str, seed: int) -> tuple[Decided, Decided]:
+def opened(settings: Settings, run: str, seed: int) -> Groups:
     """What a run's judge approved and rejected.
 
     Raises:
         UserError: there is no such run, or its stages have not run.
     """
-    if run not in settings.runs:
-        raise UserError(f"params.yaml: runs: no run '{run}' (there are: {', '.join(settings.runs)})")
-    prev, verdicts = Path("loop", settings.runs[run].prev), Path("loop", run, "verdicts.jsonl")
+    prev, verdicts = Path("loop", line_of(settings.runs, run).prev), Path("loop", run, "verdicts.jsonl")
     for path in (prev / "pool.json", prev / "proposals.json", verdicts):
         if not path.exists():
             raise UserError(f"{path}: no such file; `dvc repro judge@{run}` makes it")
     return decided(run, read_json(prev / "pool.json"), read_json(prev / "proposals.json"), verdict.read(verdicts), seed)
 
 
-def counted(run: str, groups: tuple[Decided, Decided], answers: Answers) -> Audit:
+def counted(run: str, groups: Groups, answers: Answers) -> Audit:
     """What people have said so far of images that are still shown so."""
-    said = [[answer for case in group.cases if (answer := answers.standing.verdict(case.keys[0]))] for group in groups]
-    approved, rejected = (sample(len(group.cases), some) for group, some in zip(groups, said))
+    said = [[answer for case in group if (answer := answers.standing.verdict(case.keys[0]))] for group in groups]
+    approved, rejected = (sample(len(group), some) for group, some in zip(groups, said))
     return Audit(
         run=run, verdicts=md5(Path("loop", run, "verdicts.jsonl")), reviewers=sorted({answer.reviewer for some in said for answer in some}),
         approved=approved, rejected=rejected,
@@ -91,7 +84,7 @@ def in_words(audit: Audit) -> list[str]:
     """Lines for people."""
     lines = []
     for name, part in (("approved", audit.approved), ("rejected", audit.rejected)):
-        share = "" if part.share is None else f": {part.share:.2f} ({part.low:.2f} to {part.high:.2f})"
+        share = "" if part.share is None else f": {part.estimate.words}"
         lines.append(f"{audit.run}: {part.right:,} of {part.looked_at:,} {name} images are right{share}, a sample of {part.images:,}")
     return lines
 
@@ -108,7 +101,7 @@ def audit(arguments: argparse.Namespace) -> None:
     groups = opened(load(), run, arguments.seed)
     answers = Answers(path)
     if not arguments.count:
-        batch = [case for group in groups for case in group.first(arguments.n)]
+        batch = [case for group in groups for case in group[: arguments.n]]
         if not batch:
             raise UserError(f"loop/{run}/verdicts.jsonl: the judge was asked about no image, so there is nothing to audit")
         batch.sort(key=lambda case: hashlib.sha256(case.keys[0].encode()).digest())  # approved and rejected ones mixed
@@ -132,14 +125,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--count", action="store_true", help="ask nobody, only count what was answered")
     add_options(parser)
     arguments = parser.parse_args(argv)
-    try:
+    with errors_in_one_line(FOLDER):
         audit(arguments)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        sys.exit(line(f"error: {error.filename or FOLDER}: {error.strerror}"))
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -5,25 +5,26 @@ from __future__ import annotations
 import argparse
 import getpass
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vlm_itl.core.coco import Coco, first
+from vlm_itl.core.command import errors_in_one_line
 from vlm_itl.core.errors import UserError
+from vlm_itl.core.fields import NAME
 from vlm_itl.core.files import read_json
+from vlm_itl.core.pictures import IMAGES
 from vlm_itl.core.redact import say
 from vlm_itl.judges.person.answers import FILE, Answers
 from vlm_itl.judges.person.items import cases
 from vlm_itl.judges.person.judge import PersonJudge
-from vlm_itl.review.serving import IMAGES, add_options, serve
+from vlm_itl.review.serving import add_options, serve
 from vlm_itl.review.session import Session
 from vlm_itl.settings import Settings, load
 
 PROBES = Path("artifacts/probes")
-NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"  # the pattern of `fields.Name`
 
 
 @dataclass(frozen=True)
@@ -120,12 +121,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--prev", help="without a run: whose proposals are shown (else those of start)")
     add_options(parser)
     arguments = parser.parse_args(argv)
-    try:
+    with errors_in_one_line(Path("judges")):
         review(arguments)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 def review(arguments: argparse.Namespace) -> None:

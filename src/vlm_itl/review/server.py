@@ -1,6 +1,6 @@
 """The server of the page: what a browser may ask of it, and what it answers.
 
-Whoever knows a reviewer's token is that reviewer. Pages of other sites can reach a server on this machine too. So every request has to
+A request with a reviewer's token is that reviewer's. Pages of other sites can reach a server on this machine too. So every request has to
 bring the token and the name of a host that is ours, and what changes something comes from our origin. Nothing in a request becomes a path.
 """
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlm_itl.core.errors import UserError
+from vlm_itl.core.pictures import IMAGES
 from vlm_itl.core.redact import say
 
 if TYPE_CHECKING:
     from vlm_itl.judges.vlm.settings import Render
     from vlm_itl.review.session import Session
 
-IMAGES = Path("artifacts/data/images")
 PORT = 8765
 
 
@@ -48,7 +48,7 @@ def serve(session: Session, render: Render, file: Path, host: str, port: int) ->
     for name, token in tokens.items():
         say(f"{name}: http://{shown}:{listening.getsockname()[1]}/{token}/")
     if host not in ("127.0.0.1", "localhost", "::1"):
-        say("whoever can listen on this network can read these addresses on their way; use it among people you trust")
+        say("these addresses are sent unencrypted, so others on this network can read them; use it among people you trust")
     say("Ctrl-C stops")
     hosts = frozenset({"127.0.0.1", "localhost", "::1", host.lower()})
     config = uvicorn.Config(

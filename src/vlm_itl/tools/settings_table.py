@@ -14,14 +14,14 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
 from vlm_itl.core.errors import UserError
-from vlm_itl.core.fields import Model
+from vlm_itl.core.fields import NAME, Model
 from vlm_itl.core.files import write_text
 from vlm_itl.core.redact import say
 from vlm_itl.settings import Settings
 
 PAGE = Path("docs/settings.md")
 KEYS = "the keys below"
-NAMES = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"  # the pattern of `fields.Name`
+NAMES = f"^{NAME}$"  # the pattern of `fields.Name`
 HEAD = """# Settings
 
 Every key of `params.yaml`, section by section. `vlm-itl settings --write` makes this page from the types and docstrings in

@@ -20,6 +20,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.fields import Name
+from vlm_itl.core.files import json_object
 from vlm_itl.core.redact import say
 
 FILE = "answers.jsonl"  # in the judge's folder
@@ -52,7 +53,7 @@ class Answer:
         decision: `yes` approves, `no` rejects, `skip` is no answer.
         reason: why not, where the person said so.
         reviewer: who.
-        order: the how-manieth decision of this reviewer's session it is, from 1.
+        order: number of the decision within this reviewer's session, from 1.
         attempt: how often this reviewer has answered this item before, and 1.
         shown, answered: by the server's clock, UTC.
         seconds: from paint to key, without those in which the page was hidden.
@@ -106,12 +107,7 @@ def parse(text: bytes) -> Line:
     Raises:
         ValueError: it is none as this version writes it; the message is one line.
     """
-    try:
-        row = json.loads(text.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"not a JSON line: {error}") from None
-    if not isinstance(row, dict):
-        raise ValueError(f"a JSON object is expected, not {type(row).__name__}")
+    row = json_object(text)
     try:
         found: Line = (_UNDO if "undoes" in row else _ANSWER).validate_json(text)
     except ValidationError as error:

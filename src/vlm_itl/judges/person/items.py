@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlm_itl.core.coco import Coco, by_image
 from vlm_itl.core.errors import UserError
-from vlm_itl.core.files import feed
+from vlm_itl.core.timing import md5
 from vlm_itl.judges.vlm.rendering import Kind as Kind
 
 if TYPE_CHECKING:
@@ -125,6 +125,6 @@ def cases(pool: Coco, proposals: list[Row], images: Path, judge: PersonJudge) ->
 
 def _md5(path: Path) -> str:
     try:
-        return feed(hashlib.md5(), path).hexdigest()
+        return md5(path)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; `dvc repro` brings the picture back (stage download)") from None

@@ -62,7 +62,7 @@ class PersonJudge(Judge):
             for i in sorted(image["id"] for image in task.pool["images"])
         ]
         identity = {**self.model_dump(), "question": VERSION}
-        return Judged(verdicts, identity, {"questions": sum(v.questions or 1 for v in verdicts if v.asked)})
+        return Judged(verdicts, identity, {"questions": sum(v.decisions for v in verdicts if v.asked)})
 
 
 def decided(case: Case, standing: Standing) -> Verdict | None:

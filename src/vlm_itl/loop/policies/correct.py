@@ -16,7 +16,6 @@ class Correct(Policy):
 
     sees_truth = True
     draws = True
-    by_mask = True
 
     def rejected(self, shown: Shown) -> Outcome:
         kept = shown.accepted

@@ -18,7 +18,7 @@ from pycocotools import mask as mask_util
 from vlm_itl.core.coco import by_image
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import read_json, write_json
-from vlm_itl.core.pictures import Pixels, read_picture
+from vlm_itl.core.pictures import IMAGES, Pixels, read_picture
 from vlm_itl.core.redact import say
 from vlm_itl.core.runs import DRAWING, drawing_runs
 from vlm_itl.judges.verdict import Verdict, read
@@ -117,7 +117,7 @@ def draw(root: Path, answers: list[Row], target: Path) -> None:
     """Draw the committed answers and numbers of the repository at `root`; pictures are those of `artifacts/data`."""
     settings = load(root / "params.yaml")
     images = {i["id"]: i["file_name"] for i in read_json(root / "artifacts/data/train.json")["images"]}
-    shown = [(row, read_picture(root / "artifacts/data/images" / images[row["image_id"]])) for row in answers]
+    shown = [(row, read_picture(root / IMAGES / images[row["image_id"]])) for row in answers]
     names = report.labels(settings.runs, settings.judges)
     numbers = report.read_summary(root / "metrics/summary.json"), read_comparison(root / "metrics/comparison.json")
     save(overview(shown, *numbers, names, drawing_runs(settings.runs, settings.judges)), target)
