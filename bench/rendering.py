@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
 from vlm_itl.core.coco import encode
-from vlm_itl.judges.vlm import rendering
+from vlm_itl.judges import rendering
 from vlm_itl.settings import Render
 
 

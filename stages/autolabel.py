@@ -7,7 +7,8 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from vlm_itl.core import processor
-from vlm_itl.core.files import read_json, write_json
+from vlm_itl.core.coco import read_instances
+from vlm_itl.core.files import write_json
 from vlm_itl.core.redact import say
 from vlm_itl.detectors.untrained import write_untrained
 from vlm_itl.loop import annotation_log
@@ -46,7 +47,7 @@ def main(
     identity: Path, name: str, settings: dict[str, Any],
 ) -> None:  # fmt: skip
     processor.choose(settings["processor"])
-    everything, s = read_json(unlabelled), settings[f"autolabels.{name}"]
+    everything, s = read_instances(unlabelled), settings[f"autolabels.{name}"]
     teacher: type[Teacher] = resolve_name(TEACHERS[s.kind])
     rows, who = teacher.label(s, everything, images, root)
     no_labels, whole_pool, log = without_labels(everything, annotation_log.read(start_ledger))

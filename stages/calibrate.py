@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from vlm_itl.core.coco import read_instances, read_results
 from vlm_itl.core.files import read_json, write_json
 from vlm_itl.core.redact import say
 from vlm_itl.judges import verdict
@@ -34,7 +35,7 @@ def main(
     pool: Path, proposals: Path, truth: Path, verdicts: Path, identity: Path, calibration: Path, probed: str, settings: dict[str, Any]
 ) -> None:  # fmt: skip
     probes = observations(
-        read_json(pool), read_json(proposals), read_json(truth), verdict.read(verdicts), settings["evaluate.judge_iou"]
+        read_instances(pool), read_results(proposals), read_instances(truth), verdict.read(verdicts), settings["evaluate.judge_iou"]
     )  # fmt: skip
     found = calibrate(probes, settings["probes.prices"], probed)
     write_json(calibration, {**found, "of": read_json(identity)})

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from vlm_itl.core import processor
-from vlm_itl.core.files import read_json, scratch, write_json
+from vlm_itl.core.coco import read_instances, read_results
+from vlm_itl.core.files import scratch, write_json
 from vlm_itl.judges.vlm.judging import question
 from vlm_itl.judges.vlm.settings import VlmJudge
 from vlm_itl.judges.vlm.store import Store
@@ -38,7 +39,7 @@ def main(pool: Path, proposals: Path, images: Path, folder: Path, metrics: Path,
     numbers = consistency.NOTHING
     if isinstance(s, VlmJudge):
         (text, _), store = question(folder, s), Store(scratch() / "answers")
-        numbers = consistency.measure(read_json(pool), read_json(proposals), images, text, s, store, number, seed)
+        numbers = consistency.measure(read_instances(pool), read_results(proposals), images, text, s, store, number, seed)
     write_json(metrics, numbers)
 
 

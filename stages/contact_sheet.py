@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl.core.files import read_json, replacing
+from vlm_itl.core.coco import read_instances, read_results
+from vlm_itl.core.files import replacing
 from vlm_itl.pipeline.stage import File, Stage
 from vlm_itl.report.contact_sheet import draw
 
@@ -22,7 +23,7 @@ STAGE = Stage(
 
 
 def main(proposals: Path, truth: Path, images: Path, picture: Path, settings: dict[str, Any]) -> None:
-    drawn = draw(read_json(proposals), read_json(truth), images, settings["evaluate.judge_iou"], settings["gallery"])
+    drawn = draw(read_results(proposals), read_instances(truth), images, settings["evaluate.judge_iou"], settings["gallery"])
     with replacing(picture) as temporary:
         drawn.save(temporary, "JPEG", quality=88, subsampling=0)
 

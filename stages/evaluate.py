@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from vlm_itl.core import typed
-from vlm_itl.core.files import read_json, write_json
+from vlm_itl.core.coco import read_instances, read_results
+from vlm_itl.core.files import write_json
 from vlm_itl.judges import verdict
 from vlm_itl.loop import annotation_log
 from vlm_itl.loop.labels import counts, fingerprint
@@ -45,7 +46,7 @@ def main(
     settings: dict[str, Any],
     verdicts: Path | None = None, proposals: Path | None = None, truth: Path | None = None, judge_metrics: Path | None = None,
 ) -> None:  # fmt: skip
-    evaluations, own = evaluate(read_json(test), read_json(predictions)), read_json(labels)
+    evaluations, own = evaluate(read_instances(test), read_results(predictions)), read_instances(labels)
     write_json(detection, numbers(evaluations))
     save(from_coco(evaluations["mask"], fingerprint(own)), matches)
     seconds = settings["evaluate.seconds"]
@@ -54,7 +55,7 @@ def main(
     )
     write_json(cost, {**human_cost(annotation_log.read(ledger), seconds, measured), "labels": counts(own)})
     if verdicts and proposals and truth and judge_metrics:
-        quality = judge_quality(verdict.read(verdicts), read_json(proposals), read_json(truth), settings["evaluate.judge_iou"])
+        quality = judge_quality(verdict.read(verdicts), read_results(proposals), read_instances(truth), settings["evaluate.judge_iou"])
         typed.write(judge_metrics, quality)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl.core.files import read_json, write_json
+from vlm_itl.core.coco import read_instances, read_results
+from vlm_itl.core.files import write_json
 from vlm_itl.metrics.pseudo_labels import quality
 from vlm_itl.pipeline.stage import File, Stage
 
@@ -25,7 +26,7 @@ STAGE = Stage(
 
 
 def main(proposals: Path, truth: Path, metrics: Path, settings: dict[str, Any]) -> None:
-    write_json(metrics, quality(read_json(proposals), read_json(truth), settings["evaluate.judge_iou"]))
+    write_json(metrics, quality(read_results(proposals), read_instances(truth), settings["evaluate.judge_iou"]))
 
 
 if __name__ == "__main__":

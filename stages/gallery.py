@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl.core.files import read_json, write_json, write_text
+from vlm_itl.core.coco import read_instances, read_results
+from vlm_itl.core.files import write_json, write_text
 from vlm_itl.core.redact import say
 from vlm_itl.judges import verdict
 from vlm_itl.pipeline.stage import File, Stage
@@ -35,7 +36,7 @@ def main(
     run: str, judge: str, settings: dict[str, Any],
 ) -> None:  # fmt: skip
     content = gallery.collect(
-        verdict.read(verdicts), read_json(proposals), read_json(pool), read_json(truth), images,
+        verdict.read(verdicts), read_results(proposals), read_instances(pool), read_instances(truth), images,
         settings[f"judges.{judge}"], settings["evaluate.judge_iou"], settings["gallery"],
     )  # fmt: skip
     write_text(page, gallery.render(template.read_text(encoding="utf-8"), run, judge, content))

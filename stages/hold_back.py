@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl.core.files import read_json, write_json
+from vlm_itl.core.coco import read_instances
+from vlm_itl.core.files import write_json
 from vlm_itl.core.redact import say
 from vlm_itl.pipeline.stage import File, Stage
 from vlm_itl.verifier.held_back import divide, together
@@ -23,7 +24,7 @@ STAGE = Stage(
 
 
 def main(labels: Path, detector: Path, unseen: Path, fit: Path, held_out: Path, settings: dict[str, Any]) -> None:
-    first, second, third = divide(read_json(labels), settings["hold_back"])
+    first, second, third = divide(read_instances(labels), settings["hold_back"])
     write_json(detector, first)
     write_json(unseen, {**together(second, third), "annotations": []})
     write_json(fit, together(first, second))

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from vlm_itl.core import processor, timing
-from vlm_itl.core.coco import first
-from vlm_itl.core.files import read_json, scratch, write_json
+from vlm_itl.core.coco import first, read_instances, read_results
+from vlm_itl.core.files import scratch, write_json
 from vlm_itl.core.redact import say
 from vlm_itl.judges import verdict
 from vlm_itl.judges.base import Task
@@ -44,9 +44,9 @@ def main(
 ) -> None:  # fmt: skip
     processor.choose(settings["processor"])
     s = settings[f"judges.{judge}"]
-    batch = first(read_json(pool), settings[f"runs.{run}"].batch if run else None)
+    batch = first(read_instances(pool), settings[f"runs.{run}"].batch if run else None)
     answers = scratch() / "answers"
-    done = s.judge(Task(batch, read_json(proposals), images, partial(read_json, truth), folder, answers, settings["seed"], run))
+    done = s.judge(Task(batch, read_results(proposals), images, partial(read_instances, truth), folder, answers, settings["seed"], run))
     rows, took = done.verdicts, dict(done.took)
     seconds, machines = took.pop("seconds", None), took.pop("machines", 1)
     verdict.write(verdicts, rows)

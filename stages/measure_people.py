@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_itl.core import typed
-from vlm_itl.core.files import read_json
+from vlm_itl.core.coco import read_instances, read_results
 from vlm_itl.judges import verdict
 from vlm_itl.judges.person.answers import FILE, Answers
 from vlm_itl.metrics.people import measure
@@ -26,7 +26,7 @@ STAGE = Stage(
 def main(folder: Path, probes: Path, metrics: Path, judge: str, settings: dict[str, Any]) -> None:
     probed = {name: verdict.read(probes / name / "verdicts.jsonl") for name in settings["probed"]}
     found = measure(
-        Answers(folder / FILE), judge, probed, read_json(probes / "proposals.json"), read_json(probes / "truth.json"),
+        Answers(folder / FILE), judge, probed, read_results(probes / "proposals.json"), read_instances(probes / "truth.json"),
         settings["evaluate.judge_iou"],
     )  # fmt: skip
     typed.write(metrics, found)

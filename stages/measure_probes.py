@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl.core.files import read_json, write_json
+from vlm_itl.core.coco import read_instances, read_results
+from vlm_itl.core.files import write_json
 from vlm_itl.judges import verdict
 from vlm_itl.pipeline.stage import File, Stage
 from vlm_itl.probes.metrics import measure
@@ -40,9 +41,9 @@ def main(
     settings: dict[str, Any],
 ) -> None:
     results = measure(
-        read_json(pool),
-        read_json(proposals),
-        read_json(truth),
+        read_instances(pool),
+        read_results(proposals),
+        read_instances(truth),
         verdict.read(verdicts),
         settings["evaluate.judge_iou"],
         settings["probes.prices"],

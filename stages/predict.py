@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_itl.core import processor
-from vlm_itl.core.files import read_json
+from vlm_itl.core.coco import read_instances
 from vlm_itl.core.redact import say
 from vlm_itl.detectors import ToPredict, detector
 from vlm_itl.pipeline.stage import File, Stage
@@ -34,10 +34,10 @@ def main(
 ) -> None:  # fmt: skip
     processor.choose(settings["processor"])
     s = settings["predict"]
-    sets = [ToPredict(read_json(pool), s.score_threshold, "predicting the pool", proposals)]
+    sets = [ToPredict(read_instances(pool), s.score_threshold, "predicting the pool", proposals)]
     if test is not None and predictions is not None:
         # the test images' ground truth is not looked at
-        unlabelled = {**read_json(test), "annotations": []}
+        unlabelled = {**read_instances(test), "annotations": []}
         sets.append(ToPredict(unlabelled, s.test_score_threshold, "predicting test images", predictions))
     nothing = detector(settings["detector"]).predict(model, images, sets, s)
     if nothing:

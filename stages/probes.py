@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl.core.files import read_json, write_json
+from vlm_itl.core.coco import read_instances
+from vlm_itl.core.files import write_json
 from vlm_itl.core.redact import say
 from vlm_itl.pipeline.stage import File, Stage
 from vlm_itl.probes.making import make_probes
@@ -22,7 +23,7 @@ STAGE = Stage(
 
 
 def main(labels: Path, pool: Path, proposals: Path, truth: Path, settings: dict[str, Any]) -> None:
-    made = make_probes(read_json(labels), settings["probes.per_kind"], settings["probes.seed"])
+    made = make_probes(read_instances(labels), settings["probes.per_kind"], settings["probes.seed"])
     for path, value in zip((pool, proposals, truth), made):
         write_json(path, value)
     say(f"{len(made[0]['images'])} probes")

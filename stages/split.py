@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlm_itl.core.coco import subset
-from vlm_itl.core.files import read_json, write_json
+from vlm_itl.core.coco import read_instances, subset
+from vlm_itl.core.files import write_json
 from vlm_itl.data.splitting import queue, split, statistics, table
 from vlm_itl.loop import annotation_log, start
 from vlm_itl.pipeline.stage import File, Stage
@@ -41,12 +41,12 @@ def main(
     test_split: Path, metrics: Path, plot: Path, settings: dict[str, Any],
 ) -> None:  # fmt: skip
     s = settings["split"]
-    training, testing = read_json(train), read_json(test)
+    training, testing = read_instances(train), read_instances(test)
     initial_ids, pool_ids, validation_ids = split(training, s)
     first_labels, first_pool, first_log = start.initial(training, initial_ids, pool_ids, validation_ids)
     parts = {"initial": initial_ids, "pool": pool_ids, "validation": validation_ids}
     data = {name: subset(training, ids) for name, ids in parts.items()} | {"test": testing}
-    nobody_labelled = read_json(without_labels)["images"]
+    nobody_labelled = read_instances(without_labels)["images"]
     write_json(labels, first_labels)
     write_json(pool, queue({**first_pool, "images": first_pool["images"] + nobody_labelled}, s.seed))
     annotation_log.write(ledger, first_log)

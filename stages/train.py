@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from vlm_itl.core import processor
-from vlm_itl.core.files import read_json, write_json
+from vlm_itl.core.coco import read_instances
+from vlm_itl.core.files import write_json
 from vlm_itl.detectors import detector
 from vlm_itl.detectors.untrained import is_untrained
 from vlm_itl.pipeline.stage import File, Stage
@@ -51,7 +52,9 @@ def main(
     first = previous if s.start == "continue" else None
     if previous is not None and untrained is not None and is_untrained(previous):
         s, first = settings[untrained], None
-    done = detector(settings["detector"]).train(read_json(labels), images, model, s, settings["seed"], first, read_json(validation))
+    done = detector(settings["detector"]).train(
+        read_instances(labels), images, model, s, settings["seed"], first, read_instances(validation)
+    )
     if done is not None:  # the first process of torchrun, or the only one
         write_json(curve, done.curve)
         write_json(metrics, done.numbers)

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from vlm_itl.core import processor, timing
+from vlm_itl.core.coco import read_instances, read_results
 from vlm_itl.core.errors import UserError
-from vlm_itl.core.files import read_json, write_json
+from vlm_itl.core.files import write_json
 from vlm_itl.core.redact import say
 from vlm_itl.judges.vlm.settings import VlmJudge
 from vlm_itl.pipeline.stage import File, Stage
@@ -47,7 +48,7 @@ def main(
     if not isinstance(learner, VlmJudge) or not isinstance(teacher, VlmJudge):
         raise UserError(f"params.yaml: verifiers: {judge} and {base} have to be judges of kind vlm")
     done = train(
-        read_json(fit), read_json(held_out), read_json(proposals), images, learner.prompt, learner, teacher,
+        read_instances(fit), read_instances(held_out), read_results(proposals), images, learner.prompt, learner, teacher,
         settings[f"verifiers.{judge}"], settings["evaluate.judge_iou"], model,
     )  # fmt: skip
     if done is None:  # another process writes

@@ -6,7 +6,8 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-from vlm_itl.core.files import read_json, write_json
+from vlm_itl.core.coco import read_instances, read_results
+from vlm_itl.core.files import write_json
 from vlm_itl.judges import verdict
 from vlm_itl.loop import annotation_log
 from vlm_itl.loop.policy import Policy
@@ -46,9 +47,9 @@ def main(
     policy: Policy = resolve_name(POLICIES[s.policy])()
     by_people = drawings / run if s.drawn_by == "people" else None
     labelled, left, log = update(
-        run, s, policy, read_json(labels), read_json(pool), read_json(proposals), verdict.read(verdicts),
-        read_json(truth) if policy.sees_truth and by_people is None else None, annotation_log.read(ledger), settings["evaluate.judge_iou"],
-        by_people,
+        run, s, policy, read_instances(labels), read_instances(pool), read_results(proposals), verdict.read(verdicts),
+        read_instances(truth) if policy.sees_truth and by_people is None else None, annotation_log.read(ledger),
+        settings["evaluate.judge_iou"], by_people,
     )  # fmt: skip
     write_json(new_labels, labelled)
     write_json(new_pool, left)

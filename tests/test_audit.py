@@ -89,7 +89,7 @@ def test_a_round_over_http_is_counted(program, monkeypatch, capsys):
     assert (found.approved.looked_at, found.approved.right, found.approved.images) == (3, 2, 4)
     assert (found.rejected.looked_at, found.rejected.right, found.rejected.images) == (2, wanted["rejected"], 2)
     assert (found.approved.reasons, found.reviewers) == ({"boundary": 1}, ["ana"])
-    # other verdicts: it is said and left out; counted again, what is shown as before counts
+    # other verdicts: it is said and left out; the answers count again once today's sample is complete, since it is another one
     rows = verdict.read(Path("loop/person-1/verdicts.jsonl"))
     verdict.write(
         Path("loop/person-1/verdicts.jsonl"),
@@ -97,16 +97,25 @@ def test_a_round_over_http_is_counted(program, monkeypatch, capsys):
     )
     assert current("person-1") is None
     assert "the verdicts are others since" in capsys.readouterr().out
-    audit.main(["--run", "person-1", "--count"])
+    open_now = {case.image["id"] for group in groups(program, monkeypatch) for case in group} - {
+        case.image["id"] for case in [*approved[:3], *rejected]
+    } | {4}  # image 4 is shown otherwise
+    with pytest.raises(SystemExit, match=rf"of today's sample {len(open_now)} images are open: make audit RUN=person-1 N=100$"):
+        audit.main(["--run", "person-1", "--count"])
+    assert current("person-1") is None
+    program.start(command=("audit", "--run", "person-1"))
+    item, number = program.post("/api/start")[1]["item"], 20
+    while item:
+        item, number = program.decide(item["item"], number, decision="yes")[1]["item"], number + 1
+    assert number - 20 == len(open_now)
+    program.stop()
     again = current("person-1")
-    assert again.approved.images == 3
-    assert again.rejected.looked_at == 2  # image 4 was shown otherwise
-    assert again.approved.looked_at == sum(case.image["id"] != 4 for case in approved[:3])
+    assert (again.approved.images, again.approved.looked_at, again.rejected.images, again.rejected.looked_at) == (3, 3, 3, 3)
 
 
 @pytest.mark.parametrize(("words", "message"), [
     (["--run", "x"], r"^error: params.yaml: runs: no run 'x' \(there are: .*person-1\)$"),
-    (["--run", "human-1"], r"^error: loop/human-1/verdicts.jsonl: no such file; `dvc repro judge@human-1` makes it$"),
+    (["--run", "human-1"], r"^error: loop/human-1/verdicts.jsonl: no such file; `dvc repro` makes it "),
     (["--run", "person-1", "-n", "0"], r"^error: -n: at least one image$"),
 ])  # fmt: skip
 def test_bad_words_are_one_line(program, monkeypatch, words, message):

@@ -473,7 +473,7 @@ def test_quality_of_pseudo_labels_by_hand():
 
 
 def test_sheet_shows_each_class_and_gives_pairs_one_colour(tmp_path):
-    from vlm_itl.judges.vlm.rendering import colour
+    from vlm_itl.judges.rendering import colour
     from vlm_itl.report.contact_sheet import WIDTH, choose, draw
     from vlm_itl.settings import Gallery
 

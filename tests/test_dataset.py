@@ -25,7 +25,7 @@ from vlm_itl.core.files import write_json
 from vlm_itl.dataset.content import instances
 from vlm_itl.dataset.outlines import loops, polygons
 from vlm_itl.dataset.readers import PYTHON, compared, read_again
-from vlm_itl.dataset.writing import main
+from vlm_itl.dataset.writing import main, plain
 from vlm_itl.judges import verdict
 from vlm_itl.loop.labels import add
 
@@ -41,6 +41,15 @@ def test_polygons_fill_to_the_same_mask(mask):
         return
     height, width = mask.shape
     filled = mask_util.decode(mask_util.merge(mask_util.frPyObjects(found, height, width))).astype(bool)
+    np.testing.assert_array_equal(filled, mask)
+
+
+@pytest.mark.parametrize("size", [(1200, 5), (81, 81)])
+def test_many_holes(size):
+    """One under the other, and in a grid."""
+    mask = np.ones(size, bool)
+    mask[1:-1:2, 1:-1:2] = False
+    filled = mask_util.decode(mask_util.merge(mask_util.frPyObjects(polygons(mask), *size))).astype(bool)
     np.testing.assert_array_equal(filled, mask)
 
 
@@ -114,6 +123,23 @@ def test_what_is_written_is_what_was_labelled(loop, masks, capsys):
     assert "artifacts/dataset: 4 images, 5 annotations" in capsys.readouterr().out
 
 
+def test_names_mean_nothing_to_markdown_and_html():
+    assert plain("<b> & c | `x`_") == r"&lt;b&gt; &amp; c \| \`x\`\_"
+    assert "\x1b" not in plain("\x1b")
+    assert plain(3) == 3
+
+
+def test_how_sure_a_judge_was_is_said_of_what_it_let_in_alone(loop):
+    """A mask that a person who drew has kept was rejected."""
+    labels = json.loads(Path("loop/sure-1/labels.json").read_text())
+    labels["annotations"][2]["judge"] = None
+    Path("loop/sure-1/labels.json").write_text(json.dumps(labels))
+    main(["--run", "sure-1"])
+    rows = [row["attributes"] for row in annotations(Path("artifacts/dataset"))["annotations"]]
+    assert rows[2] == {"source": "model", "run": "sure-1", "score": 0.9}
+    assert rows[4]["p_approve"] == 0.6225
+
+
 def test_the_card_says_how_it_came_to_be_and_obeys_no_name(loop):
     main(["--run", "sure-1"])
     card = Path("artifacts/dataset/README.md").read_text()
@@ -131,7 +157,7 @@ def test_nothing_changes_where_something_is_wrong(loop, capsys):
     Path("artifacts/data/images/train/12.png").unlink()
     with pytest.raises(SystemExit, match=r"^error: artifacts/data/images/train/12.png: No such file"):
         main(["--run", "sure-1"])
-    with pytest.raises(SystemExit, match=r"^error: params.yaml: runs: no run 'other' \(there are: start, sure-1\)"):
+    with pytest.raises(SystemExit, match=r"^error: params.yaml: runs: no run 'other' \(there are: sure-1\)"):
         main(["--run", "other"])
     with pytest.raises(SystemExit, match=r"^error: loop/start/labels.json: no such file; `dvc repro` makes it"):
         main(["--run", "start"])

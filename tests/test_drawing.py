@@ -344,6 +344,8 @@ def test_what_was_exported_with_other_proposals_is_not_taken(folder, cvat, studi
     back(files[0])
     proposals = read_json(Path("loop/start/proposals.json"))
     write_json(Path("loop/start/proposals.json"), [row for row in proposals if row["image_id"] != 2] + proposals[2:4])
+    verdicts = verdict.read(Path("loop/x/verdicts.jsonl"))
+    verdict.write(Path("loop/x/verdicts.jsonl"), [verdicts[0], Verdict(2, 2, True, "model", False), *verdicts[2:]])
     for path in files:
         said(capsys)
         back(path)
@@ -354,7 +356,7 @@ def test_what_was_exported_with_other_proposals_is_not_taken(folder, cvat, studi
     exporting.main(["--run", "x"])
     assert said(capsys)[0] == ("drawings/x: 1 drawings are of another picture or of other proposals than today's; they are drawn anew")
     write_json(Path("loop/start/proposals.json"), proposals)
-    verdict.write(Path("loop/x/verdicts.jsonl"), [Verdict(i, 2, True, "model", True) for i in (1, 2)])
+    verdict.write(Path("loop/x/verdicts.jsonl"), [Verdict(1, 2, True, "model", True), Verdict(2, 3, True, "model", True), *verdicts[2:]])
     back(files[0])
     assert "1 images were exported with other proposals" in "\n".join(said(capsys))
 

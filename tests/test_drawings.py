@@ -162,7 +162,8 @@ def test_stale_drawings_are_said_and_not_used(tmp_path, capsys):
     """Another picture, other proposals, another verdict on single masks."""
     folder = draw(tmp_path, TWO, THREE)
     others = [
-        {"proposals": PROPOSALS[:3]}, {"proposals": [*PROPOSALS[:3], {**PROPOSALS[3], "category_id": 2}]},
+        {"proposals": PROPOSALS[:3], "verdicts": [VERDICTS[0], Verdict(2, 2, True, "model", False), VERDICTS[2]]},
+        {"proposals": [*PROPOSALS[:3], {**PROPOSALS[3], "category_id": 2}]},
         {"proposals": [*PROPOSALS[:3], instance((3, 22, 12, 12), 1, 2, score=0.6)]},
         {"verdicts": [VERDICTS[0], Verdict(2, 3, True, "model", False, accepted=[True, True, False]), VERDICTS[2]]},
     ]  # fmt: skip

@@ -294,9 +294,15 @@ def test_large_photographs_do_not_make_the_page_large():
     assert (picture.width, picture.height) == (gallery.LONGEST, gallery.LONGEST * 2 // 3)
 
 
-@pytest.mark.parametrize("change", [{"image_id": 9}, {"proposals": 2}])
-def test_verdicts_about_something_else_are_refused(tmp_path, change):
-    with pytest.raises(UserError, match=r"image \d: the verdict is not about this pool and these proposals"):
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"image_id": 9}, "image 9: a verdict on 1 proposals, and 0 are there"),
+        ({"proposals": 2}, "image 1: a verdict on 2 proposals, and 1 are there"),
+    ],
+)
+def test_verdicts_about_something_else_are_refused(tmp_path, change, why):
+    with pytest.raises(UserError, match=why):
         made(tmp_path, [replace(verdict(1, True), **change)], [instance(A, score=0.9)], scene([1]), VLM)
 
 

@@ -7,6 +7,7 @@ from pkgutil import resolve_name
 import pytest
 from conftest import instance
 
+from vlm_itl.core.coco import by_image, first
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import read_json, write_json
 from vlm_itl.judges.verdict import Verdict
@@ -31,8 +32,15 @@ def start():
 
 def update(name, run, old, pool, proposals, verdicts, truth, log, iou):
     policy = resolve_name(POLICIES[run.policy])()
-    said = [one if isinstance(one, Verdict) else Verdict(**({"proposals": 1} | one)) for one in verdicts]
-    return update_by(name, run, policy, old, pool, proposals, said, truth, log, iou)
+    shown = by_image(proposals)
+
+    def whole(one):
+        return one if isinstance(one, Verdict) else Verdict(**({"proposals": len(shown.get(one["image_id"], ()))} | one))
+
+    said = {one.image_id: one for one in map(whole, verdicts)}
+    for image in first(pool, run.batch)["images"]:  # nobody was asked about the others
+        said.setdefault(image["id"], whole(verdict(image["id"], False, asked=False)))
+    return update_by(name, run, policy, old, pool, proposals, list(said.values()), truth, log, iou)
 
 
 def verdict(image_id, approve, asked=True, actor="human"):
@@ -186,16 +194,22 @@ def test_a_round_concerns_its_batch(start):
 
 def test_a_verdict_on_other_proposals_is_an_error_line(start):
     old, pool, ledger, data = start
-    shown = [{"image_id": pool["images"][0]["id"], "score": 0.9}]
-    said = [{"image_id": shown[0]["image_id"], "asked": True, "approve": True, "actor": "model", "accepted": [True, False]}]
+    shown = [{"image_id": 2, "score": 0.9}]
     for policy in ("pool", "annotate", "correct"):
-        with pytest.raises(UserError, match="a verdict on 2 masks of an image with 1 proposals"):
-            update("a", Run(judge="vlm", prev="start", policy=policy), old, pool, shown, said, data, ledger, 0.6)
+        for said, why in (
+            (Verdict(2, 2, True, "model", True, accepted=[True, False]), "image 2: a verdict on 2 proposals, and 1 are there"),
+            (Verdict(4, 1, True, "model", True), "image 4: a verdict on 1 proposals, and 0 are there"),
+            (Verdict(9, 0, False, "model", False), "image 9: a verdict, but it is not in this batch"),
+        ):
+            with pytest.raises(UserError, match=why):
+                update("a", Run(judge="vlm", prev="start", policy=policy), old, pool, shown, [said], data, ledger, 0.6)
 
 
-def test_an_approval_of_nothing_is_an_error_line(start):
-    with pytest.raises(UserError, match="an approval of image 4, which has no proposals"):
-        after(start, "pool", [verdict(4, True)])
+def test_an_image_without_a_verdict_is_an_error_line(start):
+    old, pool, ledger, _ = start
+    said = [Verdict(i, 0, False, "model", False) for i in (2, 4)]
+    with pytest.raises(UserError, match="image 3: it is in this batch, without a verdict; `dvc repro` makes the verdicts again"):
+        update_by("a", Run(judge="vlm", prev="start"), resolve_name(POLICIES["pool"])(), old, pool, [], said, None, ledger, 0.6)
 
 
 def test_a_start_without_labels_takes_over_the_validation_images(start):

@@ -20,7 +20,7 @@ from ruamel.yaml import YAML
 
 from vlm_itl.core import timing
 from vlm_itl.core.errors import UserError
-from vlm_itl.core.files import read_json, write_json
+from vlm_itl.core.files import md5, read_json, write_json
 from vlm_itl.metrics.rows import read_comparison
 from vlm_itl.report import figures, page, study
 from vlm_itl.report.figures import arms
@@ -429,7 +429,7 @@ def test_a_disk_without_room_is_one_line(project):
 def test_it_names_the_revision_and_what_differs_from_it(project):
     assert "none: not in a git repository" in words(made())
     outs = [
-        {"path": "metrics/summary.json", "md5": timing.md5(Path("metrics/summary.json"))},
+        {"path": "metrics/summary.json", "md5": md5(Path("metrics/summary.json"))},
         {"path": "metrics/comparison.json", "md5": "0" * 32},
     ]
     Path("dvc.lock").write_text(json.dumps({"stages": {"report": {"outs": outs}}}))
@@ -440,7 +440,7 @@ def test_it_names_the_revision_and_what_differs_from_it(project):
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
     assert f"git checkout {commit}" in said
     assert "as committed" in said
-    assert f"params.yaml md5 {timing.md5(Path('params.yaml'))}" in said
+    assert f"params.yaml md5 {md5(Path('params.yaml'))}" in said
     state = page.provenance([Path("metrics/summary.json"), Path("metrics/comparison.json")])
     assert (state.checked, state.other) == (2, ["metrics/comparison.json"])
     assert made() == made()  # no clock in it

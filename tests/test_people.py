@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from vlm_itl.loop.update import counted, units, update
 from vlm_itl.metrics.cost import human_cost
 from vlm_itl.metrics.curve import hours_at
 from vlm_itl.metrics.hours import price_name
-from vlm_itl.metrics.people import Measured, agreement, measure, median, read_measured
+from vlm_itl.metrics.people import Measured, Median, agreement, measure, median, read_measured
 from vlm_itl.settings import Run, Seconds
 
 NONE = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "bird"}]}
@@ -62,6 +62,27 @@ def answers(tmp_path) -> Answers:
     return found
 
 
+def test_a_second_look_has_no_part_in_the_medians(tmp_path):
+    """Neither where the first decision was taken back, nor where the item was skipped first."""
+    found = Answers(tmp_path / FILE)
+    found.append(answer(1, ITEMS[0], seconds=8.0))
+    found.append(Undo(f"{2:032x}", f"{1:032x}", "ana", "2026-01-01T00:00:02.000Z"))
+    found.append(answer(3, ITEMS[0], "no", seconds=0.4))
+    found.append(answer(4, ITEMS[1], "skip", seconds=9.0))
+    found.append(answer(5, ITEMS[1], seconds=0.5))
+    found.append(answer(6, ITEMS[2], seconds=7.0))
+    found.refresh()
+    measured = measure(found, "person", {}, [], NONE, 0.6)
+    assert (measured.decisions, measured.again, measured.seconds["image"]["1"].decisions) == (3, 2, 1)
+    assert measured.seconds["image"]["1"].seconds == 7.0
+
+
+def test_decisions_that_do_not_say_what_they_were_about_have_no_price(answers):
+    measured = Measured({"person": measure(answers, "person", {}, [], NONE, 0.6)})
+    with pytest.raises(UserError, match="the decisions of x-1 do not say what they were about; `dvc repro`"):
+        human_cost([Entry(run="x-1", action="verify", actor="human", decisions=5)], Seconds(verify="measured"), measured)
+
+
 def test_what_is_counted_of_answers(answers):
     probes = [{**instance((1, 1, 9, 9), 1, i), "score": 0.9} for i in (1, 2, 3)]
     truth = {
@@ -72,13 +93,13 @@ def test_what_is_counted_of_answers(answers):
     own = [Verdict(1, 1, True, "human", True), Verdict(2, 1, True, "human", False), Verdict(3, 1, False, "human", False)]
     vlm = [Verdict(1, 1, True, "model", True), Verdict(2, 1, True, "model", True), Verdict(3, 1, True, "model", True)]
     found = measure(answers, "person", {"person": own, "vlm": vlm}, probes, truth, 0.6)
-    assert (found.decisions, found.skipped, found.taken_back) == (11, 1, 1)
+    assert (found.decisions, found.again, found.skipped, found.taken_back) == (11, 1, 1, 1)
     assert (found.with_themselves.pairs, found.with_themselves.same) == (1, 0)
     assert (found.with_each_other.pairs, found.with_each_other.same) == (2, 1)
-    assert found.seconds["image"]["1"].seconds == round(statistics.median([2, 2.1, 2.2, 2.3, 2.4, 2.5, 2.6, 400, 1, 3]), 3)
+    assert found.seconds["image"]["1"].seconds == round(statistics.median([2, 2.1, 2.2, 2.3, 2.4, 2.5, 2.6, 400, 3]), 3)  # no second look
     assert (found.seconds["image"]["3-5"].decisions, found.seconds["image"]["3-5"].seconds) == (1, 5)
     assert (found.idle.decisions, found.idle.seconds) == (1, 400.0)  # flagged, and in the median all the same
-    assert {who: row.decisions for who, row in found.by_reviewer.items()} == {"ana": 9, "ben": 2}
+    assert {who: row.decisions for who, row in found.by_reviewer.items()} == {"ana": 8, "ben": 2}
     assert (found.on_probes["person"].recall, found.on_probes["person"].specificity) == (1, 1)
     assert (found.on_probes["vlm"].asked, found.on_probes["vlm"].specificity) == (2, 0)  # the third a person has not answered
     assert (found.with_judges["vlm"].pairs, found.with_judges["vlm"].same) == (2, 1)
@@ -146,6 +167,9 @@ def test_a_measured_decision_costs_the_median_of_its_kind(answers, tmp_path):
 
 def test_two_judges_are_pooled_by_their_decisions(answers):
     found = measure(answers, "person", {}, [], NONE, 0.6)
-    pooled = Measured({"a": found, "b": found})
-    assert pooled.seconds("image", 4)[0] == 5.0
-    assert Path(answers.path).name == FILE
+    table = {"image": {"1": Median(decisions=27, seconds=1.0, low=None, high=None)}}
+    pooled = Measured({"a": found, "b": replace(found, seconds=table)})
+    one = found.seconds["image"]["1"]
+    assert one.decisions == 9
+    assert pooled.seconds("image", 1)[0] == pytest.approx((one.seconds + 3 * 1.0) / 4)
+    assert pooled.seconds("image", 4)[0] == 5.0  # the other has not decided on so many

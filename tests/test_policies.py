@@ -157,10 +157,12 @@ def test_a_policy_that_does_not_say_that_it_sees_the_truth_does_not():
         def rejected(self, shown: Shown) -> Outcome:
             return Outcome({"human": shown.instances})
 
+    from vlm_itl.judges.verdict import Verdict
     from vlm_itl.loop.update import update as of
     from vlm_itl.settings import Run
 
     pool = {"images": [{"id": 1}], "annotations": [], "categories": []}
     truth = {**pool, "annotations": [instance(BOX, 1, 1)]}
+    unasked = Verdict(1, 0, False, "none", False)
     with pytest.raises(TypeError, match="sees_truth = True"):
-        of("a", Run(judge="human", prev="start"), Peeps(), {**pool, "images": []}, pool, [], [], truth, [], 0.6)
+        of("a", Run(judge="human", prev="start"), Peeps(), {**pool, "images": []}, pool, [], [unasked], truth, [], 0.6)

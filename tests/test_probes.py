@@ -135,10 +135,17 @@ def test_the_human_judge_is_right_about_all_of_them(probes):
     assert sum(row["probes"] for row in curve) == sum(i["kind"] in GRADED for i in pool["images"])
 
 
+def masks_of(proposals, image) -> int:
+    return sum(row["image_id"] == image["id"] for row in proposals)
+
+
 def test_probabilities_are_measured(probes):
     """A judge whose P is the IoU of the worst mask: perfect order where only masks change."""
     pool, proposals, truth = probes
-    verdicts = [Verdict(i["id"], 1, True, "model", i.get("iou", 0) >= 0.6, finite_log_odds(i.get("iou", 0.0))) for i in pool["images"]]
+    verdicts = [
+        Verdict(i["id"], masks_of(proposals, i), True, "model", i.get("iou", 0) >= 0.6, finite_log_odds(i.get("iou", 0.0)))
+        for i in pool["images"]
+    ]
     numbers, curve, reliability = measure(pool, proposals, truth, verdicts, 0.6, Prices())
     assert numbers["auroc"] == 1
     assert numbers["accuracy"] == 1
@@ -341,4 +348,4 @@ def test_what_cannot_be_calibrated_says_why(probes):
     with pytest.raises(UserError, match=rf"accepted {len(proposals)} of {len(proposals)} masks, but no answer about what is missing"):
         run(told(probes, lambda row: 4.0, lambda kind: None))
     with pytest.raises(UserError, match=r"judge mine gave no P\(approve\) of single masks \(0 asked about\); it needs unit: instance"):
-        run([Verdict(i["id"], 1, True, "model", True, 1.0) for i in pool["images"]])
+        run([Verdict(i["id"], masks_of(proposals, i), True, "model", True, 1.0) for i in pool["images"]])

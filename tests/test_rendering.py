@@ -8,7 +8,7 @@ from conftest import instance
 from scipy import ndimage
 
 from vlm_itl.core.coco import encode
-from vlm_itl.judges.vlm import rendering
+from vlm_itl.judges import rendering
 from vlm_itl.settings import Render
 
 PLAIN = np.full((40, 50, 3), 100, dtype=np.uint8)

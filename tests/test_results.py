@@ -13,7 +13,7 @@ from conftest import ROOT, rectangle
 from vlm_itl.core.coco import decode
 from vlm_itl.core.errors import UserError
 from vlm_itl.settings import Results
-from vlm_itl.teachers.results import ResultsTeacher
+from vlm_itl.teachers.results import Found, Places, ResultsTeacher
 
 POOL = {
     "images": [
@@ -87,12 +87,16 @@ GOOD = {"image_id": "y", "category_id": 16, "segmentation": SMALL, "score": 0.5}
         ([{"image_id": "y", "category_id": 16}], r"not COCO results: Object missing required field `score` - at `\$\[0\]`"),
         ([GOOD, {**GOOD, "score": 7.5}], "row 1: its score is 7.5; a probability from 0 to 1 is expected"),
         ('[{"image_id": "y", "category_id": 16, "segmentation": [], "score": NaN}]', "not COCO results: Expected `float`, got `null`"),
-        ([{**GOOD, "image_id": "x"}], "row 0: 2 pictures of the pool end in 'x'; give more of the path"),
+        ([{**GOOD, "image_id": "x"}], "row 0: 'x' is 2 pictures of the pool; give more of the path"),
         ([{**GOOD, "image_id": None}], "row 0: it has neither image_id nor file_name"),
         ([{**GOOD, "segmentation": RLE}], "row 0: .*size"),
         ([{**GOOD, "segmentation": {"size": [30, 20], "counts": [-1, 601]}}], "row 0: .*negative"),
         ([{**GOOD, "segmentation": [[1e300, 1, 2, 2, 3, 3]]}], "row 0: "),
         ([{**GOOD, "segmentation": "import os"}], "row 0: .*no certain meaning"),
+        (
+            '[{"image_id": "y", "category_id": 16, "score": 0.5, "segmentation": [[1e999, 1, 2, 2, 3, 3]]}]',
+            "row 0: its segmentation cannot",
+        ),
         ([], "none of its 0 rows is a mask on an image of the pool: it is empty"),
         ([{**GOOD, "image_id": "../../etc/passwd"}], "none of its 1 rows is a mask on an image of the pool: 1 on images that are not"),
     ],
@@ -101,6 +105,17 @@ def test_bad_rows_are_one_line(tmp_path, rows, message):
     with pytest.raises(UserError, match=message) as error:
         label(tmp_path, rows)
     assert "\n" not in str(error.value)
+
+
+def test_a_number_is_a_name_too(tmp_path):
+    """Unless it means two pictures: the id of one, and the name of another."""
+    more = [{"id": 7 + k, "file_name": f"pool/{k}.jpg", "height": 30, "width": 20, "original_name": name}
+            for k, name in enumerate(("new/000042.jpg", "new/0700.jpg"))]  # fmt: skip
+    places = Places([*POOL["images"], *more], None)
+    assert [places.image(Found(0.5, image_id=i), "row 0") for i in (42, 43)] == [7, None]
+    with pytest.raises(UserError, match="row 0: 700 is 2 pictures of the pool; give its file_name, or what the ids mean: images"):
+        places.image(Found(0.5, image_id=700), "row 0")
+    assert places.image(Found(0.5, file_name="0700.jpg", image_id=700), "row 0") == 8
 
 
 def test_a_file_elsewhere_is_refused(tmp_path):

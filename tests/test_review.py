@@ -160,7 +160,7 @@ def test_a_picture_that_has_changed_is_not_shown(tmp_path):
         shutil.copy(tmp_path / "artifacts/data/images/2.png", tmp_path / "artifacts/data/images/1.png")
         status, _, body = program.ask("GET", f"/api/picture/{item}/0")
         assert status == 500
-        assert "1.png: another picture than the one that was proposed on; `dvc repro`" in json.loads(body)["error"]
+        assert "1.png: it is no longer the picture that was judged; `dvc repro`" in json.loads(body)["error"]
         assert program.decide(item)[0] == 500  # nobody can have seen it
         assert program.decide(item, decision="skip")[0] == 200
     assert [a.rendering for a in Answers(program.file).lines] == [""]
@@ -184,7 +184,7 @@ def test_a_full_disk_reaches_the_page(tmp_path):
         (["--judge", "human"], "params.yaml: judges: no person 'human' (there are: person)"),
         (["--prev", "human-9"], "params.yaml: no start or run 'human-9'"),
         (["--prev", "human-1"], "loop/human-1/pool.json: no such file; `dvc repro` makes it"),
-        (["--reviewer", "../x"], "--reviewer ../x: letters, digits"),
+        (["--reviewer", "../x"], "--reviewer ../x: at most 64 letters, digits"),
         (["--reviewer", "a", "--reviewer", "a"], "--reviewer: a name stands twice"),
         (["--port", "99999"], "127.0.0.1:99999: "),
         (["--host", "no such host"], "no such host:8765: "),

@@ -10,6 +10,7 @@ from conftest import ROOT
 from ruamel.yaml import YAML
 
 from vlm_itl.core import timing
+from vlm_itl.core.files import md5
 from vlm_itl.report import study
 
 
@@ -19,7 +20,7 @@ def test_machine_seconds_by_hand(tmp_path, monkeypatch):
     first.write_text("{}\n")
     second.write_text("{ }\n")
     timing.record(first, 2.5, 3)
-    assert timing.machine_seconds(timing.md5(first)) == timing.of_output("first.jsonl") == 7.5
+    assert timing.machine_seconds(md5(first)) == timing.of_output("first.jsonl") == 7.5
     assert timing.of_output("second.jsonl") is None
     assert timing.of_output("none.jsonl") is None
     second.write_text("{}\n")  # as DVC restores it
@@ -53,7 +54,7 @@ def test_a_study_shows_what_was_measured_here_of_a_commit(tmp_path, monkeypatch)
     timing.record(made, 30, 1)
     timing.record(asked, 2, 3)
     outs = {"artifacts/probes/vlm/verdicts.jsonl": made, "loop/sure-1/verdicts.jsonl": asked}
-    stages = {f"s{k}": {"outs": [{"path": path, "md5": timing.md5(file)}]} for k, (path, file) in enumerate(outs.items())}
+    stages = {f"s{k}": {"outs": [{"path": path, "md5": md5(file)}]} for k, (path, file) in enumerate(outs.items())}
     for name, content in (("params.yaml", params), ("dvc.lock", {"stages": stages})):
         with open(name, "w") as stream:
             YAML(typ="safe").dump(content, stream)

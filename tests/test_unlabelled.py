@@ -151,8 +151,8 @@ def test_a_policy_that_looks_at_the_truth_refuses():
     labels, left, _ = update("x-1", run, Pool(), empty, POOL, PROPOSALS, VERDICTS, None, [], 0.6)
     assert [row["id"] for row in labels["images"]] == [1]
     assert [row["id"] for row in left["images"]] == [2]
-    first = update("x-1", Run(judge="x", prev="start", policy="annotate", batch=1), Annotate(), empty, POOL, PROPOSALS, VERDICTS, TRUTH, [],
-                   0.6)  # fmt: skip
+    one = run.model_copy(update={"batch": 1})
+    first = update("x-1", one, Annotate(), empty, POOL, PROPOSALS, VERDICTS[:1], TRUTH, [], 0.6)
     assert [row["id"] for row in first[0]["images"]] == [1]
 
 

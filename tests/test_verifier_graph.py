@@ -7,7 +7,7 @@ import json
 import pytest
 from pipeline import Clone, shrink, stages_of
 
-from vlm_itl.core import timing
+from vlm_itl.core.files import md5
 from vlm_itl.settings import load
 
 pytestmark = pytest.mark.pipeline
@@ -47,7 +47,7 @@ def test_it_learns_and_judges(clone):
     assert clone.json("loop/bands-1/judge.json")["calibration"] == calibration
     assert calibration["of"]["revision"] == trained
     assert calibration["of"]["prompt"] == load(clone.folder / "params.yaml").judges["verifier"].prompt
-    took = json.loads((clone.folder / "scratch/timing" / f"{timing.md5(clone.folder / held_out)}.json").read_text())
+    took = json.loads((clone.folder / "scratch/timing" / f"{md5(clone.folder / held_out)}.json").read_text())
     assert took["seconds"] > 0
     assert took["machines"] == 1
     assert "seconds" not in numbers

@@ -5,14 +5,97 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as mask_util
 
+from vlm_itl.core.errors import UserError
+from vlm_itl.core.files import read_json
+
 Rle = dict[str, Any]  # {"size": [height, width], "counts": str}
 Coco = dict[str, Any]  # {"images": [...], "annotations": [...], "categories": [...]}
+T = TypeVar("T")
+
+
+_Pixels = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class _Mask(msgspec.Struct):
+    size: tuple[_Pixels, _Pixels]
+    counts: str
+
+
+class _Image(msgspec.Struct):
+    id: int
+    file_name: str
+    width: _Pixels
+    height: _Pixels
+
+
+class _Category(msgspec.Struct):
+    id: int
+    name: str
+
+
+class _Annotation(msgspec.Struct):
+    image_id: int
+    category_id: int
+    segmentation: _Mask
+    iscrowd: int = 0
+
+
+class _Result(_Annotation, kw_only=True):
+    score: float
+
+
+class _Instances(msgspec.Struct):
+    images: list[_Image]
+    annotations: list[_Annotation]
+    categories: list[_Category]
+
+
+def read_instances(path: Path) -> Coco:
+    """COCO instances as a stage has written them. Strangers' files are `vlm_itl.data.instances`'.
+
+    Raises:
+        UserError: there is no such file, it has another form, or it contradicts itself.
+    """
+    data: Coco = read_json(path)
+    found = _in_form(path, data, _Instances)
+    sizes = {image.id: (image.height, image.width) for image in found.images}
+    classes = {category.id for category in found.categories}
+    if len(sizes) < len(found.images) or len(classes) < len(found.categories):
+        raise _torn(path, "two images or two classes have one id")
+    for k, row in enumerate(found.annotations):
+        if row.category_id not in classes or sizes.get(row.image_id) != row.segmentation.size:
+            raise _torn(path, f"annotations[{k}]: there is no such image of this size, or no such class")
+    return data
+
+
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """COCO results as a stage has written them.
+
+    Raises:
+        UserError: there is no such file, or it has another form.
+    """
+    rows: list[dict[str, Any]] = read_json(path)
+    _in_form(path, rows, list[_Result])
+    return rows
+
+
+def _in_form(path: Path, content: Any, form: type[T]) -> T:
+    try:
+        return msgspec.convert(content, form)
+    except msgspec.ValidationError as error:
+        raise _torn(path, str(error)) from None
+
+
+def _torn(path: Path, why: str) -> UserError:
+    return UserError(f"{path}: {why}; `dvc repro` makes it again once it is gone")
 
 
 def encode(mask: NDArray[np.bool_]) -> Rle:

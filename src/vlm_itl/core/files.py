@@ -18,6 +18,8 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
+import msgspec
+
 from vlm_itl.core.errors import UserError
 
 
@@ -113,10 +115,11 @@ def read_json(path: Path) -> Any:
     """Parse a JSON file.
 
     Raises:
-        UserError: the file is missing, unreadable or not JSON.
+        UserError: the file is missing, unreadable or not JSON. NaN, infinity and halves of surrogate pairs, which Python's `json` takes,
+            are not.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return msgspec.json.decode(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -167,3 +170,8 @@ def feed(digest: hashlib._Hash, path: Path) -> hashlib._Hash:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest
+
+
+def md5(path: Path) -> str:
+    """Of a file's content, as DVC records it."""
+    return feed(hashlib.md5(), path).hexdigest()

@@ -29,6 +29,7 @@ Pixels = NDArray[np.uint8]  # height x width x 3, RGB
 
 # opened by name: Pillow knows forty more formats, some of them text, and some start other programs
 FORMATS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "TIFF": ".tif", "BMP": ".bmp", "GIF": ".gif"}
+ENDINGS = {*FORMATS.values(), ".jpeg", ".jfif", ".tiff"}  # of files that may hold one
 EIGHT_BITS = {"1", "L", "P", "PA", "LA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
 TWELVE_BITS, SIXTEEN_BITS = 4095, 65535
 ORIENTATION = 0x0112  # EXIF tag; JEITA CP-3451, "Orientation"

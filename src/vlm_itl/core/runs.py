@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from vlm_itl.core.errors import UserError
 from vlm_itl.registry import POLICIES
@@ -12,6 +13,8 @@ from vlm_itl.registry import POLICIES
 if TYPE_CHECKING:
     from vlm_itl.loop.policy import Policy
     from vlm_itl.settings import Judge, Run
+
+T = TypeVar("T")
 
 
 def line_of(runs: Mapping[str, Run], name: str) -> Run:
@@ -23,6 +26,18 @@ def line_of(runs: Mapping[str, Run], name: str) -> Run:
     if name not in runs:
         raise UserError(f"params.yaml: runs: no run '{name}' (there are: {', '.join(runs)})")
     return runs[name]
+
+
+def made(run: str, name: str, read: Callable[[Path], T]) -> T:
+    """A file that the stages of a run have written.
+
+    Raises:
+        UserError: it is not there.
+    """
+    path = Path("loop", run, name)
+    if not path.exists():
+        raise UserError(f"{path}: no such file; `dvc repro` makes it (or `dvc pull`, where somebody else has made it)")
+    return read(path)
 
 
 def called(name: str, is_simulated: bool) -> str:

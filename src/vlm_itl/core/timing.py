@@ -6,12 +6,11 @@ made the output, and never shown for another version of it. On a machine that di
 
 from __future__ import annotations
 
-import hashlib
 import math
 from pathlib import Path
 
 from vlm_itl.core.errors import UserError
-from vlm_itl.core.files import feed, read_json, scratch, write_json
+from vlm_itl.core.files import md5, read_json, scratch, write_json
 from vlm_itl.core.redact import say
 
 
@@ -43,11 +42,6 @@ def machine_seconds(digest: str) -> float | None:
 def of_output(path: str) -> float | None:
     """`machine_seconds` of an output as it lies in the working tree; None, too, where it does not."""
     return machine_seconds(md5(Path(path))) if Path(path).is_file() else None
-
-
-def md5(path: Path) -> str:
-    """As DVC records it."""
-    return feed(hashlib.md5(), path).hexdigest()
 
 
 def _file(digest: str) -> Path:

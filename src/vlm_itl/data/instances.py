@@ -6,6 +6,7 @@ After `normalise` every annotation has a compressed RLE mask of the image's size
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from io import BytesIO
@@ -188,10 +189,7 @@ def normalise(data: Instances, categories: set[int], where: str, max_pixels: int
                 f"{where}: image {row.image_id}: {width} x {height} pixels are more than data.max_pixels of params.yaml allows "
                 f"({max_pixels:,})"
             )
-        try:
-            outline = msgspec.json.decode(row.segmentation)
-        except (ValueError, RecursionError, msgspec.MsgspecError) as error:
-            raise UserError(f"{where}: annotation {row.id}: its segmentation cannot be read: {error}") from None
+        outline = segmentation_of(row.segmentation, f"{where}: annotation {row.id}")
         rle = to_rle(outline, (height, width), f"{where}: annotation {row.id}", relative)
         area = float(mask_util.area(rle)) if rle else 0.0
         if rle is None or area == 0:
@@ -276,6 +274,25 @@ def most_bytes_of(pixels: int) -> int:
     return 16 * pixels + 2**24
 
 
+def recorded_picture(folder: Path, image: dict[str, Any]) -> bytes:
+    """The file of a picture, the very one that was judged.
+
+    Args:
+        image: its row; the `md5` of drawn pictures may be absent.
+
+    Raises:
+        UserError: it is not there, or another one.
+    """
+    path = folder / image["file_name"]
+    try:
+        content = read_regular(path, most_bytes(image))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; `dvc repro` brings the picture back (stage download)") from None
+    if image.get("md5") not in (None, hashlib.md5(content).hexdigest()):
+        raise UserError(f"{path}: it is no longer the picture that was judged; `dvc repro` brings that back (stage download)")
+    return content
+
+
 def picture_problem(picture: bytes, image: dict[str, Any], max_pixels: int = MAX_PIXELS) -> str | None:
     """Why these bytes are not the picture of an `images` row, or None: they must decode to the end and have the row's size."""
     try:
@@ -285,6 +302,18 @@ def picture_problem(picture: bytes, image: dict[str, Any], max_pixels: int = MAX
     if (image["height"], image["width"]) != (height, width):
         return f"{width} x {height} pixels, the annotation says {image['width']} x {image['height']}"
     return None
+
+
+def segmentation_of(raw: msgspec.Raw, where: str) -> Any:
+    """A segmentation that was left undecoded, for `to_rle`.
+
+    Raises:
+        UserError: it is no JSON.
+    """
+    try:
+        return msgspec.json.decode(raw)
+    except (ValueError, RecursionError, msgspec.MsgspecError) as error:
+        raise UserError(f"{where}: its segmentation cannot be read: {error}") from None
 
 
 def to_rle(segmentation: Any, size: tuple[int, int], where: str, relative: bool = False) -> Rle | None:

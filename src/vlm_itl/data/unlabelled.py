@@ -15,11 +15,10 @@ from tqdm import tqdm
 
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import read_regular
-from vlm_itl.core.pictures import UnreadablePictureError, decode, suffix
+from vlm_itl.core.pictures import ENDINGS, UnreadablePictureError, decode, suffix
 from vlm_itl.core.redact import say
 from vlm_itl.data.instances import most_bytes_of
 
-ENDINGS = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}  # of what `core.pictures` reads
 NAMED = 3  # pictures left out that are named, each with its reason
 
 

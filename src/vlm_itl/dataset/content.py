@@ -98,17 +98,18 @@ def outline(rle: Rle, masks: Masks) -> Rle | list[list[float]]:
 def provenance(row: Row, sure: Sure) -> Row:
     """Where an annotation comes from; what is not known is left out."""
     known = {name: row[name] for name in ("source", "run", "judge", "score") if row.get(name) is not None}
-    return known | (sure.get(key(row), {}) if row["source"] == "model" else {})
+    return known | (sure.get(key(row), {}) if "judge" in known else {})  # what a person who drew has kept, a judge had rejected
 
 
 def counted(data: Coco) -> dict[str, Row]:
-    """By class: `images` that show it, `instances`, and of these how many were drawn by a `human` or a `model`."""
+    """By class: `images` that show it, `instances`, and how many of these by source: `human`, `model`, `ground_truth`."""
     single: Sequence[Row] = [row for row in data["annotations"] if not row["iscrowd"]]
     table = {}
     for category in data["categories"]:
         own = [row for row in single if row["category_id"] == category["id"]]
         sources = Counter(row["attributes"]["source"] for row in own)
         table[category["name"]] = {
-            "images": len({row["image_id"] for row in own}), "instances": len(own), "human": sources["human"], "model": sources["model"],
+            "images": len({row["image_id"] for row in own}), "instances": len(own),
+            **{source: sources[source] for source in ("human", "model", "ground_truth")},
         }  # fmt: skip
     return table

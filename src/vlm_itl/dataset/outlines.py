@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,17 +13,18 @@ Corner = tuple[int, int]  # x, y of a corner of the pixel grid
 def polygons(mask: NDArray[np.bool_]) -> list[list[float]]:
     """COCO polygons, [x1, y1, x2, y2, ...] each, of a mask of shape (height, width); none of an empty one.
 
-    Parts that touch at a corner alone are polygons of their own. COCO's polygons cannot have holes, so a part with a hole is cut in two
-    through the hole. `pycocotools` fills them to the same mask.
+    Parts that touch at a corner alone are polygons of their own. COCO's polygons cannot have holes, so the mask is cut into bands of rows
+    that leave no hole whole. `pycocotools` fills them to the same mask.
     """
     outer, holes = loops(mask)
-    if not holes:
-        return [[float(n) for corner in loop for n in corner] for loop in outer]
-    rows = [y for _, y in holes[0]]
-    middle = (min(rows) + max(rows) + 1) // 2  # below the hole's first row and not below its last
-    upper, lower = mask.copy(), mask.copy()
-    upper[middle:], lower[:middle] = False, False
-    return polygons(upper) + polygons(lower)
+    cuts = [0]  # the fewest: a hole is cut as late as possible, and only if no cut for another one has met it
+    for first, last in sorted(((min(y for _, y in hole), max(y for _, y in hole)) for hole in holes), key=lambda rows: rows[1]):
+        if cuts[-1] <= first:
+            cuts.append(last)
+    if holes:
+        bands = pairwise([*cuts, len(mask)])
+        outer = [[(x, y + begin) for x, y in loop] for begin, end in bands for loop in loops(mask[begin:end])[0]]
+    return [[float(n) for corner in loop for n in corner] for loop in outer]
 
 
 def loops(mask: NDArray[np.bool_]) -> tuple[list[list[Corner]], list[list[Corner]]]:

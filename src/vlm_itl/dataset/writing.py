@@ -6,9 +6,10 @@ It is no stage: it names the commit, and it is made when it is wanted.
 from __future__ import annotations
 
 import argparse
+import html
 import os
+import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,13 @@ import jinja2
 from tqdm import tqdm
 
 from vlm_itl.core import pictures
-from vlm_itl.core.coco import Coco
+from vlm_itl.core.coco import Coco, read_instances, read_results
 from vlm_itl.core.command import errors_in_one_line
 from vlm_itl.core.errors import UserError
-from vlm_itl.core.files import read_json, replacing_folder, write_json, write_text
+from vlm_itl.core.files import md5, read_json, replacing_folder, write_json, write_text
 from vlm_itl.core.git import changed, git
 from vlm_itl.core.redact import printable, say
-from vlm_itl.core.runs import chain
-from vlm_itl.core.timing import md5
+from vlm_itl.core.runs import chain, line_of, made
 from vlm_itl.dataset.content import Masks, Said, certainty, content, counted, file_name, instances
 from vlm_itl.dataset.readers import ANNOTATIONS, IMAGES, Reading, read_again
 from vlm_itl.judges import verdict
@@ -49,11 +49,11 @@ def write(settings: Settings, run: str, target: Path, masks: Masks, link: bool) 
     Raises:
         UserError: there is no such run, it has no labels yet, or a program reads something else than was written.
     """
-    if run != "start" and run not in settings.runs:
-        raise UserError(f"params.yaml: runs: no run '{run}' (there are: start, {', '.join(settings.runs)})")
-    labels = made(run, "labels.json", read_json)
+    if run != "start":
+        line_of(settings.runs, run)
+    labels = made(run, "labels.json", read_instances)
     said = {name: made(name, "verdicts.jsonl", verdict.read) for name in chain(settings.runs, run)}
-    data = content(labels, certainty(settings.runs, said, lambda name: made(name, "proposals.json", read_json)), masks)
+    data = content(labels, certainty(settings.runs, said, lambda name: made(name, "proposals.json", read_results)), masks)
     if not data["images"]:
         raise UserError(f"loop/{run}/labels.json: no image is labelled yet, so there is no data set")
     with replacing_folder(target) as folder:
@@ -64,18 +64,6 @@ def write(settings: Settings, run: str, target: Path, masks: Masks, link: bool) 
         readings = read_again(folder, instances(labels))
         write_text(folder / CARD, card(settings, run, said, data, masks, readings))
     return data, readings
-
-
-def made(run: str, name: str, read: Callable[[Path], Any]) -> Any:
-    """A file of a run.
-
-    Raises:
-        UserError: it is not there.
-    """
-    path = Path("loop", run, name)
-    if not path.exists():
-        raise UserError(f"{path}: no such file; `dvc repro` makes it (or `dvc pull`, where somebody else has made it)")
-    return read(path)
 
 
 def place(source: Path, target: Path, link: bool) -> None:
@@ -104,7 +92,8 @@ def card(settings: Settings, run: str, said: Said, data: Coco, masks: Masks, rea
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=plain)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         run=run, images=len(data["images"]), instances=sum(row["instances"] for row in classes.values()),
-        drawn=sum(row["human"] for row in classes.values()), made=sum(row["model"] for row in classes.values()), classes=classes,
+        drawn=sum(row["human"] for row in classes.values()), kept=sum(row["model"] for row in classes.values()),
+        known=sum(row["ground_truth"] for row in classes.values()), classes=classes,
         simulated=simulated_drawings(settings, run, data), rounds=rounds,
         audit=current(run), hours=read_json(cost)["hours"] if cost.exists() else None, commit=git("rev-parse", "HEAD"),
         dirty=bool(changed()), params=md5(Path("params.yaml")),
@@ -130,12 +119,7 @@ def simulated_drawings(settings: Settings, run: str, data: Coco) -> int:
 
 def plain(value: Any) -> Any:
     """A text that means nothing to Markdown, HTML or a terminal: class names are strangers' words."""
-    if not isinstance(value, str):
-        return value
-    escaped = printable(value)
-    for sign in "\\`*_{}[]<>#|!&":
-        escaped = escaped.replace(sign, f"\\{sign}" if sign not in "<>&" else {"<": "&lt;", ">": "&gt;", "&": "&amp;"}[sign])
-    return escaped
+    return re.sub(r"([\\`*_{}\[\]#|!])", r"\\\1", html.escape(printable(value), quote=False)) if isinstance(value, str) else value
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -28,7 +28,7 @@ from pycocotools import mask as mask_util
 
 from vlm_itl.core.coco import Rle, decode
 from vlm_itl.core.errors import UserError
-from vlm_itl.data.instances import Annotation, parse_instances, parsed, to_rle
+from vlm_itl.data.instances import Annotation, parse_instances, parsed, segmentation_of, to_rle
 from vlm_itl.drawing.brush_rle import run_lengths
 from vlm_itl.drawing.returned import Given, Returned
 from vlm_itl.drawing.work import Image, Work
@@ -113,14 +113,12 @@ def unzipped(path: Path) -> Iterator[tuple[bytes, str]]:
                 if len(text) > MOST_BYTES:
                     raise UserError(f"{where}: more than {MOST_BYTES:,} bytes; export fewer images at a time")
                 yield text, where
-    except (OSError, ValueError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile) as error:
+    except UserError:
+        raise
+    except Exception as error:  # zipfile, zlib, lzma and bz2 have errors of their own
         if isinstance(error, OSError) and error.strerror:
             raise UserError(f"{path}: {error.strerror}") from None
-        raise UserError(f"{path}: no whole zip: {error}") from None
-    except Exception as error:  # zlib, lzma and bz2 have errors of their own
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path}: no whole zip: {type(error).__name__}: {error}") from None
+        raise UserError(f"{path}: no whole zip: {error or type(error).__name__}") from None
 
 
 def _check_directory(read: Any, seek: Any, path: Path) -> None:
@@ -151,8 +149,6 @@ def read(text: bytes, where: str, work: Work) -> Iterator[Returned]:
     Raises:
         UserError: it is no COCO file, has other pictures, sizes or classes, or an instance without an outline.
     """
-    if len(text) > MOST_BYTES:
-        raise UserError(f"{where}: more than {MOST_BYTES:,} bytes; export fewer images at a time")
     data = parse_instances(text, where)
     hints = {row.id: row.attributes for row in parsed(text, _AttributedFile, where, "COCO instances").annotations}
     names = {row.id: row.name for row in data.categories}
@@ -177,10 +173,7 @@ def outline(row: Annotation, size: tuple[int, int], where: str) -> Rle | None:
     Raises:
         UserError: it never had one, or what it has means nothing certain.
     """
-    try:
-        segmentation = msgspec.json.decode(row.segmentation)
-    except (ValueError, RecursionError, msgspec.MsgspecError) as error:
-        raise UserError(f"{where}: its segmentation cannot be read: {error}") from None
+    segmentation = segmentation_of(row.segmentation, where)
     if not segmentation or segmentation == [[]]:
         raise UserError(f"{where}: it is a box without an outline; draw it as a mask or a polygon")
     rle = to_rle(segmentation, size, where)

@@ -12,7 +12,7 @@ from stat import S_ISREG
 
 from vlm_itl.core.command import errors_in_one_line
 from vlm_itl.core.errors import UserError
-from vlm_itl.core.fields import NAME
+from vlm_itl.core.fields import LONGEST_NAME, NAME
 from vlm_itl.core.files import read_regular
 from vlm_itl.core.redact import say
 from vlm_itl.drawing import cvat, label_studio
@@ -143,7 +143,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     with errors_in_one_line(arguments.file):
         who = arguments.reviewer
-        if who is not None and not (re.fullmatch(NAME, who) and len(who) <= drawings.LONGEST_NAME):
+        if who is not None and not (re.fullmatch(NAME, who) and len(who) <= LONGEST_NAME):
             raise UserError("--reviewer: letters, digits, - and _ are expected; it stands in the file")
         work = opened(load(), arguments.run)
         taken = take(arguments.file, work, who, arguments.finished)

@@ -120,7 +120,6 @@ class _Annotation(msgspec.Struct):
 class _Data(msgspec.Struct):
     picture: str | None = None
     md5: str | None = None
-    run: str | None = None
 
 
 class _Task(msgspec.Struct):
@@ -152,12 +151,15 @@ def read(text: bytes, where: str, work: Work) -> Iterator[Returned | str]:
         image = work.find(task.data.picture, None, place)
         if image is not None and task.data.md5 not in (None, image.shown.image.get("md5")):
             raise UserError(f"{place}: its data.md5 is not that of the picture")
+        if image is None:
+            yield Returned(None, [], "label-studio", True, place)
+            continue
         done = [one for one in task.annotations if not one.was_cancelled]
         if not done:
             yield "skipped" if task.annotations else "untouched"
             continue
         last = max(done, key=lambda one: one.updated_at or one.created_at or "")
-        given = [one for region in last.result if image for one in _given(region, image, work, place)]
+        given = [one for region in last.result for one in _given(region, image, work, place)]
         seconds = last.lead_time if last.lead_time is not None and 0 <= last.lead_time <= 10**7 else None
         yield Returned(image, given, "label-studio", True, place, _person(last.completed_by), _moment(last.created_at), seconds)
 

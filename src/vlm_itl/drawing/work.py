@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from pkgutil import resolve_name
 from typing import Any
 
-from vlm_itl.core.coco import Coco, Rle
+from vlm_itl.core.coco import Rle, read_instances, read_results
 from vlm_itl.core.errors import UserError
-from vlm_itl.core.files import read_json, read_regular
 from vlm_itl.core.pictures import IMAGES
-from vlm_itl.core.runs import line_of
-from vlm_itl.data.instances import most_bytes
+from vlm_itl.core.runs import line_of, made
+from vlm_itl.data.instances import recorded_picture
 from vlm_itl.judges import verdict
 from vlm_itl.loop import drawings
 from vlm_itl.loop.drawings import Drawing
@@ -65,18 +62,8 @@ class Image:
         return [(k, row, row["segmentation"]) for k, row in rows]
 
     def picture(self) -> bytes:
-        """
-        Raises:
-            UserError: it is not there, or not the picture that its row says.
-        """
-        row, path = self.shown.image, IMAGES / self.shown.image["file_name"]
-        try:
-            content = read_regular(path, most_bytes(row))
-        except OSError as error:
-            raise UserError(f"{path}: {error.strerror}; `dvc repro` brings the picture back (stage download)") from None
-        if row.get("md5") not in (None, hashlib.md5(content).hexdigest()):
-            raise UserError(f"{path}: it is no longer the picture that was judged; `dvc repro` brings it back (stage download)")
-        return content
+        """See `recorded_picture`."""
+        return recorded_picture(IMAGES, self.shown.image)
 
 
 @dataclass(frozen=True)
@@ -151,10 +138,8 @@ def opened(settings: Settings, run: str) -> Work:
     policy: type[Policy] = resolve_name(POLICIES[line.policy])
     if not policy.draws:
         raise UserError(f"params.yaml: runs.{run}.policy: under '{line.policy}' nobody draws; take annotate or correct")
-    before = Path("loop") / line.prev
-    pool: Coco = _made(before / "pool.json", read_json)
-    proposals = _made(before / "proposals.json", read_json)
-    verdicts = _made(Path("loop") / run / "verdicts.jsonl", verdict.read)
+    pool, proposals = made(line.prev, "pool.json", read_instances), made(line.prev, "proposals.json", read_results)
+    verdicts = made(run, "verdicts.jsonl", verdict.read)
     names: dict[int, str] = {row["id"]: row["name"] for row in pool["categories"]}
     folder = drawings.FOLDER / run
     everything = shown_in(line, pool, proposals, verdicts, None, settings.evaluate.judge_iou)
@@ -163,9 +148,3 @@ def opened(settings: Settings, run: str) -> Work:
     images = {one.image["id"]: Image(one, drawings.digest(one, names), found.get(one.image["id"]), names) for one in rejected}
     others = {shown.image["id"] for shown in everything} - images.keys()
     return Work(run, images, others, stale, names, folder, line.drawn_by == "people")
-
-
-def _made(path: Path, read: Callable[[Path], Any]) -> Any:
-    if not path.exists():
-        raise UserError(f"{path}: no such file; `dvc repro` makes it, and ends where images wait to be drawn")
-    return read(path)

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import inf
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.special import expit, logit
+
+from vlm_itl.core import typed
+from vlm_itl.core.errors import UserError
 
 EDGE = 2.0**-53  # P(approve) of exactly 0 or 1, of a judge that gives no log-odds, is taken to be so far from it
 
@@ -21,6 +25,10 @@ class Fitted:
 
     scale: float = 1.0  # 1 / temperature
     shift: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.scale <= 0:
+            raise ValueError("a scale is above 0: it must not turn the order around")
 
     def __call__(self, log_odds: Any) -> Any:
         """Log-odds after the calibration; a number or an array."""
@@ -39,11 +47,31 @@ class Calibrated:
     of: dict[str, Any] = field(default_factory=dict)  # identity of the judge whose answers taught it
 
     @classmethod
-    def read(cls, row: dict[str, Any]) -> Calibrated:
-        """From `calibration.json`, where a threshold that nothing reaches is null."""
-        mask, missing = (Fitted(row[k]["scale"], row[k]["shift"]) for k in ("mask", "missing"))
-        bounds = {k: inf if row[k] is None else row[k] for k in ("threshold", "reject", "approve")}
-        return cls(mask, missing, **bounds, of=row["of"])
+    def read(cls, row: Any, where: Path) -> Calibrated:
+        """From the content of `calibration.json`, where a threshold that nothing reaches is null.
+
+        Raises:
+            UserError: it is no calibration.
+        """
+        found = typed.convert(row, _File)
+        if found is None or not isinstance(found.of.get("prompt"), str):
+            raise UserError(f"{where}: not a calibration as this version writes it; `dvc repro` makes it (stage calibrate)")
+        bounds = {k: inf if (bound := getattr(found, k)) is None else bound for k in ("threshold", "reject", "approve")}
+        return cls(found.mask, found.missing, **bounds, of=found.of)
+
+
+@dataclass(frozen=True)
+class _File:
+    mask: Fitted
+    missing: Fitted
+    threshold: float | None
+    reject: float | None
+    approve: float | None
+    of: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        if self.approve is not None and (self.reject is None or self.reject > self.approve):
+            raise ValueError("rejected and approved at once")
 
 
 def finite_log_odds(p: float) -> float:

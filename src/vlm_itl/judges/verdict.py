@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from vlm_itl.core.errors import UserError
+from vlm_itl.core.fields import first_problem
 from vlm_itl.core.files import read_jsonl, write_jsonl
 from vlm_itl.judges.calibration import probability
+
+Count = Annotated[int, Field(ge=0)]
+Unit = Literal["image", "mask", "missing"]  # of a question: all proposals as a whole; one alone; whether others are missing
 
 
 @dataclass(frozen=True)
@@ -39,21 +43,35 @@ class Verdict:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)  # of a line in the file
 
     image_id: int
-    proposals: int
+    proposals: Count
     asked: bool
-    actor: str
+    actor: Literal["human", "model", "none"]
     approve: bool
     log_odds: float | None = None
     answer: str | None = None
-    outcome: str | None = None
+    outcome: Literal["approve", "reject", "unparsed"] | None = None
     reason: str = ""
     option_mass: float | None = None
     person: bool | None = None
-    unparsed: int | None = None
+    unparsed: Count | None = None
     accepted: list[bool] | None = None
     log_odds_mask: list[float | None] | None = None
     log_odds_missing: float | None = None
-    questions: int | None = None
+    questions: Count | None = None
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            ValueError: it contradicts itself.
+        """
+        if not self.asked and (self.approve or any(self.accepted or [])):
+            raise ValueError("approved without a question")
+        for name in ("accepted", "log_odds_mask"):
+            given = getattr(self, name)
+            if given is not None and len(given) != self.proposals:
+                raise ValueError(f"{name}: {len(given)} for {self.proposals} proposals")
+        if self.questions is not None and self.questions > self.proposals + 1:  # one a mask, one for completeness
+            raise ValueError(f"questions: {self.questions} about {self.proposals} proposals")
 
     @property
     def decisions(self) -> int:
@@ -96,18 +114,46 @@ def read(path: Path) -> list[Verdict]:
     """The verdicts in a file.
 
     Raises:
-        UserError: a line is no JSON object, or no verdict as this version writes it.
+        UserError: a line is no JSON object, no verdict as this version writes it, or the second one of an image.
     """
-    verdicts = []
+    verdicts: dict[int, Verdict] = {}
     for number, row in enumerate(read_jsonl(path), 1):
         given = {key: _whole(value) for key, value in row.items() if key not in DERIVED}
         try:
-            verdicts.append(_ROW.validate_json(json.dumps(given)))
+            verdict = _ROW.validate_json(json.dumps(given))
         except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"])
-            raise UserError(f"{path}:{number}: {key}: {first['msg']}; `dvc repro` makes the file again (stage judge)") from None
-    return verdicts
+            raise _torn(f"{path}:{number}", first_problem(error)) from None
+        if verdict.image_id in verdicts:
+            raise _torn(f"{path}:{number}", f"a second verdict on image {verdict.image_id}")
+        verdicts[verdict.image_id] = verdict
+    return list(verdicts.values())
+
+
+def _torn(where: str, why: str) -> UserError:
+    return UserError(f"{where}: {why}; `dvc repro` makes the verdicts again (stage judge)")
+
+
+def check_about(
+    verdicts: Iterable[Verdict], proposals: Mapping[int, Sequence[Any]], images: Iterable[Mapping[str, Any]] | None = None
+) -> None:
+    """Hold verdicts against what they are about: what is approved becomes labels, and every decision is charged.
+
+    Args:
+        proposals: by image id; images without any are absent.
+        images: COCO rows of the judged batch; None where it is not at hand.
+
+    Raises:
+        UserError: a verdict is about another number of proposals, or verdicts and images are not one to one.
+    """
+    said = set()
+    for verdict in verdicts:
+        there = len(proposals.get(verdict.image_id, ()))
+        if verdict.proposals != there:
+            raise _torn(f"image {verdict.image_id}", f"a verdict on {verdict.proposals} proposals, and {there} are there")
+        said.add(verdict.image_id)
+    if images is not None and (apart := said ^ {image["id"] for image in images}):
+        i = min(apart)
+        raise _torn(f"image {i}", "a verdict, but it is not in this batch" if i in said else "it is in this batch, without a verdict")
 
 
 def _whole(value: Any) -> Any:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from vlm_itl.core.errors import UserError
-from vlm_itl.core.fields import Model
+from vlm_itl.core.fields import Model, first_problem
 from vlm_itl.core.files import read_json, write_json
+from vlm_itl.judges.verdict import Unit
+
+Count = Annotated[int, Field(ge=0, lt=2**53)]  # which any program that reads JSON can hold
 
 
 class Entry(Model):
@@ -29,14 +32,14 @@ class Entry(Model):
 
     run: str
     action: Literal["draw", "correct", "verify", "drop"]
-    actor: str
+    actor: Literal["human", "model", "none"]
     purpose: Literal["labels", "validation"] | None = None
     judge: str | None = None
-    images: int | None = None
-    instances: int | None = None
-    decisions: int | None = None
-    about: dict[str, dict[str, int]] | None = None
-    removed: int | None = None
+    images: Count | None = None
+    instances: Count | None = None
+    decisions: Count | None = None
+    about: dict[Unit, dict[Annotated[str, Field(pattern="^[0-9]{1,9}$")], Count]] | None = None
+    removed: Count | None = None
 
 
 Log = list[Entry]
@@ -58,9 +61,7 @@ def read(path: Path) -> Log:
     try:
         return FORM.validate_python(read_json(path))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: no annotation log: {f'{place}: ' if place else ''}{first['msg']}; `dvc repro` writes it anew") from None
+        raise UserError(f"{path}: no annotation log: {first_problem(error)}; `dvc repro` writes it anew") from None
 
 
 def write(path: Path, log: Log) -> None:

@@ -17,7 +17,7 @@ from pycocotools import mask as mask_util
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from vlm_itl.core.errors import UserError
-from vlm_itl.core.fields import Name
+from vlm_itl.core.fields import Reviewer, first_problem
 from vlm_itl.core.files import read_regular, write_json
 from vlm_itl.data.instances import to_rle
 from vlm_itl.loop.policy import Drawn, Shown
@@ -30,8 +30,6 @@ MOST_BYTES = 2**28  # of a file; ours have some kilobytes an instance
 MOST_INSTANCES = 10_000  # of an image
 VERSION = 1  # of what a digest is made of
 
-LONGEST_NAME = 64  # characters
-Reviewer = Annotated[Name, Field(max_length=LONGEST_NAME)]
 Count = Annotated[int, Field(ge=0, le=MOST_INSTANCES)]
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
@@ -128,9 +126,7 @@ def read(path: Path) -> Drawing:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: {f'{place}: ' if place else ''}{first['msg']}; take it out, or import the image again") from None
+        raise UserError(f"{path}: {first_problem(error)}; take it out, or import the image again") from None
     found = Counter(one.status for one in drawing.instances)
     proposals = [one.proposal for one in drawing.instances if one.proposal is not None]
     if (found["kept"], found["corrected"], found["added"]) != (drawing.kept, drawing.corrected, drawing.added):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vlm_itl.core.coco import Coco, by_image, empty_like, first, without_truth
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.redact import say
-from vlm_itl.judges.verdict import Verdict
+from vlm_itl.judges.verdict import Unit, Verdict, check_about
 from vlm_itl.loop import drawings
 from vlm_itl.loop.annotation_log import Entry, Log, drawn
 from vlm_itl.loop.labels import add
@@ -87,16 +87,14 @@ def shown_in(
     Raises:
         UserError: verdicts and proposals do not belong together.
     """
-    rows = by_image(proposals)
+    rows, batch = by_image(proposals), first(pool, run.batch)["images"]
+    check_about(verdicts, rows, batch)
     true = None if truth is None else by_image(truth)
     said = {v.image_id: v for v in verdicts}
     result = []
-    for image in first(pool, run.batch)["images"]:
+    for image in batch:
         i = image["id"]
-        one = Shown(image, rows.get(i, []), said.get(i), None if true is None else true.get(i, []), iou)
-        if one.is_approved and not one.proposals:
-            raise UserError(f"an approval of image {i}, which has no proposals: they do not belong together")
-        result.append(one)
+        result.append(Shown(image, rows.get(i, []), said[i], None if true is None else true.get(i, []), iou))
     return result
 
 
@@ -135,10 +133,11 @@ def charged(run: str, judge: str, verdicts: Sequence[Verdict], outcomes: Sequenc
         actor, number = asked[0].actor, sum(v.decisions for v in asked)
         about = counted(unit for v in asked for unit in units(v)) if actor == "human" else None
         entries.append(Entry(run=run, action="verify", actor=actor, judge=judge, decisions=number, about=about))
-    for kind, sizes in (
-        ("image", [v.proposals if v.accepted is None else sum(v.accepted) for v in passed_on]),
-        ("missing", [len((outcome.labels or {}).get("model", [])) for outcome in looks]),
-    ):
+    by_people: dict[Unit, list[int]] = {
+        "image": [v.proposals if v.accepted is None else sum(v.accepted) for v in passed_on],
+        "missing": [len((outcome.labels or {}).get("model", [])) for outcome in looks],
+    }
+    for kind, sizes in by_people.items():
         if sizes:
             about = counted((kind, size) for size in sizes)
             entries.append(Entry(run=run, action="verify", actor="human", judge=judge, decisions=len(sizes), about=about))
@@ -156,18 +155,19 @@ def charged(run: str, judge: str, verdicts: Sequence[Verdict], outcomes: Sequenc
     return entries
 
 
-def units(verdict: Verdict) -> list[tuple[str, int]]:
+def units(verdict: Verdict) -> list[tuple[Unit, int]]:
     """(unit, number of masks shown) of each decision behind a person's verdict. Two equal masks of an image are one question."""
     if verdict.accepted is None:
         return [("image", verdict.proposals)]
     kept = sum(verdict.accepted)
     missing = kept > 0 or verdict.decisions > len(verdict.accepted)
-    return [("mask", 1)] * (verdict.decisions - missing) + ([("missing", kept)] if missing else [])
+    masks: list[tuple[Unit, int]] = [("mask", 1)] * (verdict.decisions - missing)
+    return [*masks, ("missing", kept)] if missing else masks
 
 
-def counted(decisions: Iterable[tuple[str, int]]) -> dict[str, dict[str, int]]:
+def counted(decisions: Iterable[tuple[Unit, int]]) -> dict[Unit, dict[str, int]]:
     """How often each (unit, number of masks) is there, as the log has it."""
-    found: dict[str, dict[str, int]] = {}
+    found: dict[Unit, dict[str, int]] = {}
     for (unit, masks), number in sorted(Counter(decisions).items()):
         found.setdefault(unit, {})[str(masks)] = number
     return found

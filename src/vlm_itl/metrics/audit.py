@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlm_itl.core import typed
+from vlm_itl.core.files import md5
 from vlm_itl.core.redact import say
-from vlm_itl.core.timing import md5
 from vlm_itl.judges.person.answers import Answer
 from vlm_itl.metrics.intervals import Estimated, estimated
 from vlm_itl.metrics.rows import Share
+
+AS_WRITTEN = "an audit as this version writes it; remove it and let `make audit RUN=...` count again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,9 +85,8 @@ def current(run: str) -> Audit | None:
     path, verdicts = file_of(run), Path("loop", run, "verdicts.jsonl")
     if not path.exists():
         return None
-    again = f"`vlm-itl audit --run {run} --count` counts it again"
-    found = typed.read(path, Audit, f"an audit as this version writes it; {again}")
+    found = typed.read(path, Audit, AS_WRITTEN)
     if not verdicts.exists() or found.verdicts != md5(verdicts):
-        say(f"{path}: the verdicts are others since, so the audit is left out; {again}")
+        say(f"{path}: the verdicts are others since, so the audit is left out: make audit RUN={run}")
         return None
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vlm_itl.core.errors import UserError
 from vlm_itl.loop.annotation_log import Log
 from vlm_itl.metrics.hours import hours_of
 
@@ -26,6 +27,9 @@ def human_cost(log: Log, seconds: Seconds, measured: Measured | None = None) -> 
         they are counted in `machine_decisions`. Where people have corrected proposals, also `correct_hours` = `corrected_instances` x
         `seconds.correct` / 3600, which is part of `hours`. Where prices are measured, each decision has that of its unit and number of
         masks, and `decisions_like_others` counts those whose number of masks nobody was measured on.
+
+    Raises:
+        UserError: a price is to be measured, and nobody was measured on such decisions, or the log does not say what they were about.
     """
 
     def instances(purpose: str) -> int:
@@ -38,7 +42,10 @@ def human_cost(log: Log, seconds: Seconds, measured: Measured | None = None) -> 
     more: dict[str, float] = {}
     if seconds.verify == "measured":
         assert measured is not None  # the stage brings it
-        found = [(number, *measured.seconds(unit, int(masks))) for entry in log if entry.action == "verify" and entry.actor == "human"
+        by_people = [entry for entry in log if entry.action == "verify" and entry.actor == "human"]
+        if unknown := [entry.run for entry in by_people if entry.about is None]:
+            raise UserError(f"ledger.json: the decisions of {unknown[0]} do not say what they were about; `dvc repro` writes it anew")
+        found = [(number, *measured.seconds(unit, int(masks))) for entry in by_people
                  for unit, table in (entry.about or {}).items() for masks, number in table.items()]  # fmt: skip
         verifying = [(number, each) for number, each, _ in found]
         more = {"decisions_like_others": sum(number for number, _, other in found if other)}

@@ -9,7 +9,7 @@ from msgspec import UNSET
 
 from vlm_itl.core.coco import Coco, by_image
 from vlm_itl.core.matching import all_right, rightness
-from vlm_itl.judges.verdict import Verdict
+from vlm_itl.judges.verdict import Verdict, check_about
 from vlm_itl.loop.accepted import accepted_proposals
 from vlm_itl.metrics.rows import Confusion, Proposals, Quality
 
@@ -23,8 +23,12 @@ def judge_quality(verdicts: list[Verdict], proposals: list[dict[str, Any]], trut
 
     Returns:
         The numbers of `confusion` for all, by class, by number of true instances and by proposal.
+
+    Raises:
+        UserError: verdicts and proposals do not belong together.
     """
     shown, instances = by_image(proposals), by_image(truth)
+    check_about(verdicts, shown)
     names = {row["id"]: row["name"] for row in truth["categories"]}
     known = {image["id"] for image in truth["images"]}
     unknown = [v for v in verdicts if v.asked and v.image_id not in known]

@@ -63,6 +63,8 @@ class People:
     """`metrics/people/<judge>.json`: answers that stand, without skips.
 
     Attributes:
+        again: decisions on an item that their reviewer had looked at before: repeats, and what was taken back or skipped first. They are
+            quicker, so they are in no number of seconds.
         skipped, taken_back: answers that are in no other count.
         hidden: seconds in which the page was hidden; they are in no other number.
         by_reviewer: seconds of each reviewer.
@@ -74,6 +76,7 @@ class People:
     """
 
     decisions: int
+    again: int
     skipped: int
     taken_back: int
     hidden: float
@@ -102,21 +105,26 @@ def measure(answers: Answers, name: str, probed: Mapping[str, Sequence[Verdict]]
     said = [answer for answer in standing if answer.decision != "skip"]
     if not said:
         raise UserError(f"{answers.path}: nobody has answered yet: make review; or take '{name}' out of people in params.yaml")
-    by_unit = {unit: [a.seconds for a in said if a.unit == unit] for unit in sorted({a.unit for a in said})}
+    first: dict[tuple[str, str], str] = {}  # looks at an item, also if what was decided then was taken back
+    for answer in sorted((line for line in answers.lines if isinstance(line, Answer)), key=lambda a: a.when):
+        first.setdefault((answer.reviewer, answer.item), answer.id)
+    timed = [answer for answer in said if first[answer.reviewer, answer.item] == answer.id]
+    by_unit = {unit: [a.seconds for a in timed if a.unit == unit] for unit in sorted({a.unit for a in timed})}
     middle = {unit: statistics.median(some) for unit, some in by_unit.items()}
-    idle = [a.seconds for a in said if a.seconds > IDLE * middle[a.unit]]
+    idle = [a.seconds for a in timed if a.seconds > IDLE * middle[a.unit]]
     own = {v.image_id: v for v in probed.get(name, []) if v.asked}
 
     def asked(verdicts: Sequence[Verdict]) -> list[Verdict]:
         return [v for v in verdicts if v.asked and v.image_id in own]
 
     return People(
-        decisions=len(said), skipped=len(standing) - len(said), taken_back=sum(isinstance(line, Undo) for line in answers.lines),
+        decisions=len(said), again=len(said) - len(timed), skipped=len(standing) - len(said),
+        taken_back=sum(isinstance(line, Undo) for line in answers.lines),
         hidden=round(sum(a.hidden for a in said), 3), idle=Idle(decisions=len(idle), seconds=round(sum(idle), 3)),
-        by_reviewer={who: median(a.seconds for a in said if a.reviewer == who) for who in sorted({a.reviewer for a in said})},
+        by_reviewer={who: median(a.seconds for a in timed if a.reviewer == who) for who in sorted({a.reviewer for a in timed})},
         seconds={
-            unit: {size: median(a.seconds for a in said if (a.unit, size_bin(a.masks)) == (unit, size))
-                   for size in sorted({size_bin(a.masks) for a in said if a.unit == unit})}
+            unit: {size: median(a.seconds for a in timed if (a.unit, size_bin(a.masks)) == (unit, size))
+                   for size in sorted({size_bin(a.masks) for a in timed if a.unit == unit})}
             for unit in by_unit
         },
         with_themselves=agreement(_twice(said)), with_each_other=agreement(_between(said)),
@@ -150,7 +158,7 @@ def agreement(pairs: Iterable[tuple[bool, bool]]) -> Agreement:
 def _firsts(said: Sequence[Answer]) -> dict[str, dict[str, list[Answer]]]:
     """Answers by item and reviewer, the earliest first."""
     found: dict[str, dict[str, list[Answer]]] = {}
-    for answer in sorted(said, key=lambda a: (a.answered, a.order, a.id)):
+    for answer in sorted(said, key=lambda a: a.when):
         found.setdefault(answer.item, {}).setdefault(answer.reviewer, []).append(answer)
     return found
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -238,6 +238,74 @@ def planned(comparison: dict[str, Any]) -> Plan | None:
     return typed.convert(comparison.get("plan"), Plan)
 
 
+@dataclass(frozen=True)
+class MeanAp:
+    """Average precision, a fraction of 1; None over no class."""
+
+    AP: float | None
+
+
+@dataclass(frozen=True)
+class Detection:
+    """`metrics/detection/<run>.json`, what other stages read of it."""
+
+    box: MeanAp
+    mask: MeanAp
+
+
+@dataclass(frozen=True)
+class Images:
+    """Labelled images by who drew their masks."""
+
+    human: int
+    model: int
+    mixed: int
+    ground_truth: int
+
+
+@dataclass(frozen=True)
+class Labelled:
+    images: Images
+
+
+@dataclass(frozen=True)
+class Cost:
+    """`metrics/cost/<run>.json`, what other stages read of it (`vlm_itl.metrics.cost.human_cost`)."""
+
+    hours: float
+    draw_hours: float
+    human_decisions: int
+    labels: Labelled
+    correct_hours: float = 0.0
+
+
+@dataclass(frozen=True)
+class Steps:
+    """`metrics/training/<run>.json`, what other stages read of it."""
+
+    steps: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """`metrics/asking/<run>.json`, what other stages read of it; `unparsed` None where nothing is parsed."""
+
+    questions: int | None = None
+    unparsed: int | None = None
+
+
+F = TypeVar("F", Detection, Cost, Steps, Asked)
+
+
+def read_row(path: Path, kind: type[F]) -> F:
+    """A run's numbers.
+
+    Raises:
+        UserError: there is no such file, or it is none of this version's.
+    """
+    return typed.read(path, kind, "numbers of a run as this version writes them; `dvc repro` makes them")
+
+
 class Share(NamedTuple):
     """A share as a count of a count."""
 
@@ -263,9 +331,10 @@ class Confusion:
 
     @property
     def shares(self) -> dict[str, Share]:
-        """What `recall`, `specificity` and `precision` are shares of, for their intervals."""
+        """What `accuracy`, `recall`, `specificity` and `precision` are shares of, for their intervals."""
         wrong = self.asked - self.oracle_approves
         return {
+            "accuracy": Share(self.true_approvals + wrong - self.false_approvals, self.asked),
             "recall": Share(self.true_approvals, self.oracle_approves),
             "specificity": Share(wrong - self.false_approvals, wrong),
             "precision": Share(self.true_approvals, self.approved),

@@ -17,7 +17,7 @@ from vlm_itl.core.coco import Coco, by_image
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.matching import all_right, rightness
 from vlm_itl.judges.calibration import Calibrated, Fitted, weakest
-from vlm_itl.judges.verdict import Verdict
+from vlm_itl.judges.verdict import Verdict, check_about
 from vlm_itl.loop.accepted import accepted_proposals
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def measure(
         (share of right probes by P(approve)).
     """
     shown, true = by_image(proposals), by_image(truth)
+    check_about(verdicts, shown, pool["images"])
     names = {c["id"]: c["name"] for c in pool["categories"]}
     said = {v.image_id: v for v in verdicts}
     rows: list[Row] = []
@@ -176,6 +177,7 @@ class Probed:
 def observations(pool: Coco, proposals: list[Row], truth: Coco, verdicts: list[Verdict], at: float) -> list[Probed]:
     """One for each verdict that decided on single masks."""
     shown, true = by_image(proposals), by_image(truth)
+    check_about(verdicts, shown, pool["images"])
     source = {image["id"]: image["source_id"] for image in pool["images"]}
     result = []
     for v in verdicts:

@@ -14,7 +14,7 @@ import PIL.ImageFont
 from vlm_itl.core.coco import Coco, by_image
 from vlm_itl.core.matching import partners, shared_numbers
 from vlm_itl.core.pictures import Pixels, read_picture
-from vlm_itl.judges.vlm import rendering
+from vlm_itl.judges import rendering
 from vlm_itl.settings import Gallery, Render
 
 Row = dict[str, Any]

@@ -16,11 +16,10 @@ import jinja2
 from tqdm import tqdm
 
 from vlm_itl.core.coco import Coco, by_image
-from vlm_itl.core.errors import UserError
 from vlm_itl.core.matching import all_right, iou_matrix, on_crowd, partners, rightness, same_class, shared_numbers
 from vlm_itl.core.pictures import Pixels, read_picture
-from vlm_itl.judges.verdict import Verdict
-from vlm_itl.judges.vlm import rendering
+from vlm_itl.judges import rendering
+from vlm_itl.judges.verdict import Verdict, check_about
 from vlm_itl.loop.accepted import accepted_proposals
 from vlm_itl.settings import Gallery, Judge, PersonJudge, Render, VlmJudge
 
@@ -133,12 +132,11 @@ def collect(
     instances = {image["id"]: drawn.get(image["id"], []) for image in truth["images"]}
     rows = {image["id"]: image for image in pool["images"]}
     names = {row["id"]: row["name"] for row in pool["categories"]}
+    check_about(verdicts, shown)
     asked = [v for v in verdicts if v.asked]
     sorted_out: dict[GroupName, list[Verdict]] = {name: [] for name in get_args(GroupName)}
     for v in asked:
         i = v.image_id
-        if i not in rows or len(shown.get(i, [])) != v.proposals:
-            raise UserError(f"image {i}: the verdict is not about this pool and these proposals")
         sorted_out[group_of(v, shown[i], instances.get(i), iou)].append(v)
     if not sorted_out["no truth"]:
         del sorted_out["no truth"]

@@ -22,12 +22,12 @@ from matplotlib.figure import Figure as MatplotlibFigure
 
 from vlm_itl.core import timing
 from vlm_itl.core.errors import UserError
-from vlm_itl.core.files import read_json, write_text
+from vlm_itl.core.files import md5, read_json, write_text
 from vlm_itl.core.git import changed, git
 from vlm_itl.core.redact import line, say
 from vlm_itl.core.runs import arm_of, called, draws
 from vlm_itl.metrics import audit
-from vlm_itl.metrics.intervals import wilson
+from vlm_itl.metrics.intervals import estimated, wilson
 from vlm_itl.metrics.people import read_measured
 from vlm_itl.metrics.rows import Answer, Arm, Comparison, Quality, read_comparison, read_quality
 from vlm_itl.report import study
@@ -114,8 +114,8 @@ def provenance(shown: list[Path]) -> Provenance:
     return Provenance(
         commit=git("rev-parse", "HEAD"), committed=git("show", "-s", "--format=%cs", "HEAD"),
         branch=git("branch", "--show-current") or None, dirty=changed(),
-        params=timing.md5(Path("params.yaml")), lock=timing.md5(lock) if lock.exists() else None,
-        other=[str(path) for path in shown if path not in known or timing.md5(path) != made[str(path)]], checked=len(known),
+        params=md5(Path("params.yaml")), lock=md5(lock) if lock.exists() else None,
+        other=[str(path) for path in shown if path not in known or md5(path) != made[str(path)]], checked=len(known),
         versions={"Python": platform.python_version(), **{name: version(name) for name in ("dvc", "torch", "detectron2", "pycocotools")
                                                           if installed(name)}},
     )  # fmt: skip
@@ -305,6 +305,7 @@ def render(content: Row) -> str:
     environment.filters["arm"] = lambda run: arm_of(run, arms.get(run)).replace("-", "\u2011")  # no line break at a hyphen
     environment.filters["p"] = lambda p: "-" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
     environment.filters["share"] = lambda v: "-" if v is None else f"{v:.2f}"
+    environment.filters["estimate"] = lambda share: estimated(share).words
     environment.filters["number"] = lambda v: "-" if v is None else json.dumps(v) if not isinstance(v, float) else f"{v:,.4g}"
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(content) + "\n"
 

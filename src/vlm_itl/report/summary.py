@@ -12,10 +12,23 @@ from tabulate import tabulate
 
 from vlm_itl.core import typed
 from vlm_itl.core.errors import UserError
-from vlm_itl.core.files import read_json
 from vlm_itl.core.redact import say
 from vlm_itl.core.runs import DRAWING, arm_of, called, chain, drawing_nothing, drawing_runs, draws, round_of
-from vlm_itl.metrics.rows import Against, Answer, Arm, Comparison, Estimate, read_comparison, read_quality, span
+from vlm_itl.metrics.rows import (
+    Against,
+    Answer,
+    Arm,
+    Asked,
+    Comparison,
+    Cost,
+    Detection,
+    Estimate,
+    Steps,
+    read_comparison,
+    read_quality,
+    read_row,
+    span,
+)
 from vlm_itl.report.points import Point
 from vlm_itl.settings import Calibration, Judge, Run, Settings, Verifier, VlmJudge, is_model_of, load
 
@@ -121,26 +134,26 @@ def summarise(
     """The row of every run, from the files that its stages wrote. Only files of runs that params.yaml has are read."""
     rows: dict[str, Row] = {}
     for name in ["start", *runs]:
-        ap, price = read_json(detection / f"{name}.json"), read_json(cost / f"{name}.json")
+        ap, price = read_row(detection / f"{name}.json", Detection), read_row(cost / f"{name}.json", Cost)
         judged = name != "start" and not draws(runs[name], judges)
         quality = read_quality(judge / f"{name}.json") if judged else None
-        asked = read_json(asking / f"{name}.json") if judged else {}
-        images = price["labels"]["images"]
+        asked = read_row(asking / f"{name}.json", Asked) if judged else Asked()
+        images = price.labels.images
         rows[name] = Row(
-            mask_AP=ap["mask"]["AP"],
-            box_AP=ap["box"]["AP"],
-            human_hours=price["hours"],
-            draw_hours=price["draw_hours"] + price.get("correct_hours", 0.0),
-            human_decisions=price["human_decisions"],
-            images_human=images["human"],
-            images_model=images["model"],
-            images_mixed=images["mixed"],
-            images_ground_truth=images["ground_truth"],
-            steps=read_json(training / f"{name}.json")["steps"],
+            mask_AP=ap.mask.AP,
+            box_AP=ap.box.AP,
+            human_hours=price.hours,
+            draw_hours=price.draw_hours + price.correct_hours,
+            human_decisions=price.human_decisions,
+            images_human=images.human,
+            images_model=images.model,
+            images_mixed=images.mixed,
+            images_ground_truth=images.ground_truth,
+            steps=read_row(training / f"{name}.json", Steps).steps,
             asked=quality.asked_in_all if quality else None,
             approved=quality.approved_in_all if quality else None,
-            questions=asked.get("questions"),
-            unparsed=asked.get("unparsed"),
+            questions=asked.questions,
+            unparsed=asked.unparsed,
             judge_recall=quality.recall if quality else None,
             judge_specificity=quality.specificity if quality else None,
             label_precision=quality.precision if quality else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -31,7 +32,7 @@ class Snapshots:
 
     def newest(self) -> Path | None:
         """The last one that is whole. What a kill left half written is removed, and so is a damaged one, which is said."""
-        for state in sorted(self.folder.glob("checkpoint-*"), key=step_of, reverse=True):
+        for state in sorted(self._states(), key=step_of, reverse=True):
             if (state / SEAL).exists():
                 if _whole(state):
                     return state
@@ -46,10 +47,14 @@ class Snapshots:
         """Let a folder count, with what else is to be known of that moment (JSON), and remove the others."""
         write_json(state / NOTES, notes)
         write_json(state / SEAL, _digests(state))
-        for other in self.folder.glob("checkpoint-*"):
+        for other in self._states():
             if other != state:
                 shutil.rmtree(other)
         self.last = time.monotonic()
+
+    def _states(self) -> list[Path]:
+        """What else lies there is nobody's, and stays out of the way until all has ended well."""
+        return [path for path in self.folder.glob("checkpoint-*") if path.is_dir() and re.fullmatch(r"checkpoint-\d{1,10}", path.name)]
 
     def clear(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -13,21 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from vlm_itl.core import typed
-from vlm_itl.core.coco import Coco, by_image
+from vlm_itl.core.coco import Coco, by_image, read_instances, read_results
 from vlm_itl.core.command import errors_in_one_line
 from vlm_itl.core.errors import UserError
-from vlm_itl.core.files import read_json
+from vlm_itl.core.files import md5
 from vlm_itl.core.pictures import IMAGES
 from vlm_itl.core.redact import say
-from vlm_itl.core.runs import line_of
-from vlm_itl.core.timing import md5
+from vlm_itl.core.runs import line_of, made
 from vlm_itl.judges import verdict
 from vlm_itl.judges.person.answers import FILE, Answers
 from vlm_itl.judges.person.items import Case, cases
 from vlm_itl.judges.person.judge import PersonJudge
-from vlm_itl.judges.verdict import Verdict
+from vlm_itl.judges.verdict import Verdict, check_about
 from vlm_itl.loop.accepted import accepted_proposals
-from vlm_itl.metrics.audit import Audit, file_of, sample
+from vlm_itl.metrics.audit import AS_WRITTEN, Audit, file_of, sample
 from vlm_itl.review.command import named
 from vlm_itl.review.serving import add_options, serve
 from vlm_itl.review.session import Session
@@ -42,8 +41,12 @@ def decided(run: str, pool: Coco, proposals: list[dict[str, Any]], verdicts: Seq
     """(approved, rejected) images that the judge was asked about. What is shown of an approved one is what became labels.
 
     Their order is seeded, so that a larger sample, the first ones, contains a smaller one.
+
+    Raises:
+        UserError: verdicts and proposals do not belong together.
     """
     shown, said = by_image(proposals), {v.image_id: v for v in verdicts if v.asked}
+    check_about(verdicts, shown)
 
     def order(images: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return sorted(images, key=lambda image: hashlib.sha256(f"{seed}/{run}/{image['id']}".encode()).digest())
@@ -52,7 +55,7 @@ def decided(run: str, pool: Coco, proposals: list[dict[str, Any]], verdicts: Seq
     for approved in (True, False):
         images = order([image for image in pool["images"] if image["id"] in said and said[image["id"]].approve == approved])
         rows = [row for image in images
-                for row in accepted_proposals(shown.get(image["id"], []), said[image["id"]].accepted if approved else None)]  # fmt: skip
+                for row in accepted_proposals(shown[image["id"]], said[image["id"]].accepted if approved else None)]  # fmt: skip
         found.append(list(cases({**pool, "images": images}, rows, IMAGES, REVIEWER)))
     return found[0], found[1]
 
@@ -63,15 +66,28 @@ def opened(settings: Settings, run: str, seed: int) -> Groups:
     Raises:
         UserError: there is no such run, or its stages have not run.
     """
-    prev, verdicts = Path("loop", line_of(settings.runs, run).prev), Path("loop", run, "verdicts.jsonl")
-    for path in (prev / "pool.json", prev / "proposals.json", verdicts):
-        if not path.exists():
-            raise UserError(f"{path}: no such file; `dvc repro judge@{run}` makes it")
-    return decided(run, read_json(prev / "pool.json"), read_json(prev / "proposals.json"), verdict.read(verdicts), seed)
+    prev = line_of(settings.runs, run).prev
+    pool, proposals = made(prev, "pool.json", read_instances), made(prev, "proposals.json", read_results)
+    return decided(run, pool, proposals, made(run, "verdicts.jsonl", verdict.read), seed)
 
 
-def counted(run: str, groups: Groups, answers: Answers) -> Audit:
-    """What people have said so far of images that are still shown so."""
+def counted(run: str, groups: Groups, answers: Answers, n: int) -> Audit:
+    """What people have said so far of images that are still shown so.
+
+    Answers about other verdicts than today's are no random sample of today's groups: of the old groups not the same share was looked at. So
+    they count only once the first n of both groups are looked at, and then no other counts.
+
+    Raises:
+        UserError: they are not.
+    """
+    before = typed.read(file_of(run), Audit, AS_WRITTEN) if file_of(run).exists() else None
+    if before and before.verdicts != md5(Path("loop", run, "verdicts.jsonl")):
+        groups = groups[0][:n], groups[1][:n]
+        if left := sum(not answers.standing.seen(case.keys[0]) for group in groups for case in group):
+            raise UserError(
+                f"loop/{run}/verdicts.jsonl: others than were audited, and of today's sample {left:,} images are open: make audit "
+                f"RUN={run} N={n}"
+            )
     said = [[answer for case in group if (answer := answers.standing.verdict(case.keys[0]))] for group in groups]
     approved, rejected = (sample(len(group), some) for group, some in zip(groups, said))
     return Audit(
@@ -110,7 +126,7 @@ def audit(arguments: argparse.Namespace) -> None:
         if left := session.still_open():
             say(f"{left:,} of {session.images:,} images are still open: make audit RUN={run} N={arguments.n}")
         answers.refresh()
-    found = counted(run, groups, answers)
+    found = counted(run, groups, answers, arguments.n)
     typed.write(file_of(run), found)
     for text in in_words(found):
         say(text)

@@ -8,15 +8,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from vlm_itl.core.coco import Coco, first
+from vlm_itl.core.coco import first, read_instances, read_results
 from vlm_itl.core.command import errors_in_one_line
 from vlm_itl.core.errors import UserError
-from vlm_itl.core.fields import NAME
-from vlm_itl.core.files import read_json
+from vlm_itl.core.fields import LONGEST_NAME, NAME
 from vlm_itl.core.pictures import IMAGES
 from vlm_itl.core.redact import say
+from vlm_itl.core.runs import made
 from vlm_itl.judges.person.answers import FILE, Answers
 from vlm_itl.judges.person.items import cases
 from vlm_itl.judges.person.judge import PersonJudge
@@ -75,23 +74,15 @@ def opened(what: Work, settings: Settings, reviewers: Sequence[str]) -> Session:
     Raises:
         UserError: a stage that comes before has not run, or a file is damaged.
     """
-    folder = Path("loop") / what.prev
-    pool, proposals = _read(folder / "pool.json"), _read(folder / "proposals.json")
+    pool, proposals = made(what.prev, "pool.json", read_instances), made(what.prev, "proposals.json", read_results)
     batch = list(cases(first(pool, what.batch), proposals, IMAGES, what.settings))
     if not batch:
-        raise UserError(f"{folder / 'proposals.json'}: no proposals on the images to review, so there is nothing to decide")
+        raise UserError(f"loop/{what.prev}/proposals.json: no proposals on the images to review, so there is nothing to decide")
     probes = []
     if what.judge in settings.probed and (PROBES / "pool.json").exists() and (PROBES / "proposals.json").exists():
-        asked: Coco = _read(PROBES / "pool.json")
-        probes = list(cases(asked, _read(PROBES / "proposals.json"), IMAGES, what.settings))
+        asked = read_instances(PROBES / "pool.json")
+        probes = list(cases(asked, read_results(PROBES / "proposals.json"), IMAGES, what.settings))
     return Session(what.settings, batch, probes, Answers(Path("judges") / what.judge / FILE), reviewers)
-
-
-def _read(path: Path) -> Any:
-    try:
-        return read_json(path)
-    except UserError as error:
-        raise UserError(f"{error}; `dvc repro` makes it") from None
 
 
 def named(given: Sequence[str]) -> list[str]:
@@ -105,10 +96,12 @@ def named(given: Sequence[str]) -> list[str]:
             login = getpass.getuser()
         except (OSError, KeyError):  # no name in the environment, nor for the user's number
             login = ""
-        return [re.sub(r"[^A-Za-z0-9_-]+|^[_-]+", "", login) or "reviewer"]
+        return [re.sub(r"[^A-Za-z0-9_-]+|^[_-]+", "", login)[:LONGEST_NAME] or "reviewer"]
     for name in given:
-        if not re.fullmatch(NAME, name):
-            raise UserError(f"--reviewer {name}: letters, digits, - and _ are expected; it stands in the file of answers")
+        if not re.fullmatch(NAME, name) or len(name) > LONGEST_NAME:
+            raise UserError(
+                f"--reviewer {name}: at most {LONGEST_NAME} letters, digits, - and _ are expected; it stands in the file of answers"
+            )
     if len(set(given)) < len(given):
         raise UserError("--reviewer: a name stands twice")
     return list(given)

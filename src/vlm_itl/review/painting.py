@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlm_itl.core.errors import UserError
-from vlm_itl.core.files import read_regular
 from vlm_itl.core.pictures import UnreadablePictureError, decode
+from vlm_itl.data.instances import recorded_picture
+from vlm_itl.judges import rendering
 from vlm_itl.judges.person.items import Item
-from vlm_itl.judges.vlm import rendering
-from vlm_itl.judges.vlm.settings import Render
+from vlm_itl.judges.rendering import Render
 
 MOST_BYTES = 2**27  # of painted pictures that are kept for the next request
 
@@ -60,17 +60,10 @@ def paint(item: Item, images: Path, render: Render) -> Painted:
     Raises:
         UserError: see `Painter.paint`.
     """
-    path = images / item.image["file_name"]
     try:
-        content = read_regular(path)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; `dvc repro` brings the picture back (stage download)") from None
-    if hashlib.md5(content).hexdigest() != item.image["md5"]:
-        raise UserError(f"{path}: another picture than the one that was proposed on; `dvc repro` brings that back (stage download)")
-    try:
-        pixels = decode(io.BytesIO(content))
+        pixels = decode(io.BytesIO(recorded_picture(images, item.image)))
     except UnreadablePictureError as error:
-        raise UserError(f"{path} is {error}") from None
+        raise UserError(f"{images / item.image['file_name']} is {error}") from None
     pictures, digest = [], hashlib.sha256()
     for picture in rendering.compose(item.kind, pixels, item.shown, render):
         buffer = io.BytesIO()

@@ -23,11 +23,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vlm_itl.core.errors import UserError
-from vlm_itl.core.fields import Model
+from vlm_itl.core.fields import Model, first_problem
 from vlm_itl.core.redact import line, printable, say
 from vlm_itl.judges.person.answers import Id, Reason, Said, Sha256
-from vlm_itl.judges.vlm.rendering import GAP, colour
-from vlm_itl.judges.vlm.settings import Render
+from vlm_itl.judges.rendering import GAP, Render, colour
 from vlm_itl.review.painting import Painter
 from vlm_itl.review.session import Next, Session
 
@@ -198,8 +197,7 @@ async def body(request: Request, kind: type[Any]) -> Any:
     try:
         return kind.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise HTTPException(400, f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}") from None
+        raise HTTPException(400, first_problem(error)) from None
 
 
 def problem(status: int, message: str) -> Response:

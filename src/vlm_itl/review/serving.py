@@ -13,7 +13,7 @@ from vlm_itl.core.pictures import IMAGES
 from vlm_itl.core.redact import say
 
 if TYPE_CHECKING:
-    from vlm_itl.judges.vlm.settings import Render
+    from vlm_itl.judges.rendering import Render
     from vlm_itl.review.session import Session
 
 PORT = 8765

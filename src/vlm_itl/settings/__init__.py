@@ -17,7 +17,7 @@ from vlm_itl.judges.constant import NeverJudge as NeverJudge
 from vlm_itl.judges.human import HumanJudge as HumanJudge
 from vlm_itl.judges.noisy import NoisyJudge as NoisyJudge
 from vlm_itl.judges.person.judge import PersonJudge as PersonJudge
-from vlm_itl.judges.vlm.settings import Render as Render
+from vlm_itl.judges.rendering import Render as Render
 from vlm_itl.judges.vlm.settings import Server as Server
 from vlm_itl.judges.vlm.settings import VlmJudge as VlmJudge
 from vlm_itl.judges.vlm.settings import is_model_of as is_model_of

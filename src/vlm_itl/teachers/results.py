@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -14,7 +15,7 @@ from vlm_itl.core.coco import Coco, result
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import read_regular
 from vlm_itl.core.redact import say
-from vlm_itl.data.instances import Category, parsed, to_rle
+from vlm_itl.data.instances import Category, parsed, segmentation_of, to_rle
 from vlm_itl.teachers.teacher import Row
 
 if TYPE_CHECKING:
@@ -57,8 +58,8 @@ class ResultsTeacher:
     """Reads what another program found.
 
     A row's image is that of its `file_name`, or of its `image_id`: a whole number is an id of `images`, where the settings name such a
-    file, and else of the labelled training file; a text is a file's name. A name is a path from its end on, with or without the ending:
-    `birds/0001.jpg`, `0001.jpg` and `0001` all mean `photos/birds/0001.jpg`, unless they mean another picture as well.
+    file, and else of the labelled training file, or a picture's name (42 means `000042.jpg`); a text is a file's name. A name is a path
+    from its end on, with or without the ending: `birds/0001.jpg`, `0001.jpg` and `0001` all mean `photos/birds/0001.jpg`, unless they mean another picture as well.
     """
 
     @classmethod
@@ -90,7 +91,7 @@ class ResultsTeacher:
             if row.score < settings.score_threshold:
                 notes["below_threshold"] += 1
                 continue
-            rle = to_rle(msgspec.json.decode(row.segmentation), sizes[image], where)
+            rle = to_rle(segmentation_of(row.segmentation, where), sizes[image], where)
             if rle is None:
                 notes["without_mask"] += 1
                 continue
@@ -133,11 +134,16 @@ class Places:
             named: what the file's ids mean; None: ids of the labelled training file.
         """
         self.by_name: dict[str, set[int]] = {}
+        self.by_number: dict[int, set[int]] = {}
         for image in images:
-            for name in endings(str(image.get("original_name", image["file_name"]))):
-                self.by_name.setdefault(name, set()).add(image["id"])
+            name = str(image.get("original_name", image["file_name"]))
+            for ending in endings(name):
+                self.by_name.setdefault(ending, set()).add(image["id"])
+            if re.fullmatch("[0-9]{1,18}", stem := PurePosixPath(name).stem):  # Ultralytics writes 000042.jpg as 42
+                self.by_number.setdefault(int(stem), set()).add(image["id"])
+            if "original_id" in image:
+                self.by_number.setdefault(image["original_id"], set()).add(image["id"])
         self.names = None if named is None else {row.id: row.file_name for row in named}
-        self.by_id = {image["original_id"]: image["id"] for image in images if "original_id" in image}
 
     def image(self, row: Found, where: str) -> int | None:
         """Its id, None of an image that is not in the pool.
@@ -146,17 +152,18 @@ class Places:
             UserError: the row names no image, or a name that two pictures have.
         """
         name = row.image_id if row.file_name is None else row.file_name
-        if isinstance(name, int):
-            if self.names is None:
-                return self.by_id.get(name)
+        if name is None:
+            raise UserError(f"{where}: it has neither image_id nor file_name")
+        if isinstance(name, int) and self.names is not None:
             if name not in self.names:
                 return None
             name = self.names[name]
-        if name is None:
-            raise UserError(f"{where}: it has neither image_id nor file_name")
-        found = self.by_name.get(name.removeprefix("./"), set())
+        if isinstance(name, int):
+            found, better = self.by_number.get(name, set()), "give its file_name, or what the ids mean: images"
+        else:
+            found, better = self.by_name.get(name.removeprefix("./"), set()), "give more of the path"
         if len(found) > 1:
-            raise UserError(f"{where}: {len(found)} pictures of the pool end in {name!r}; give more of the path")
+            raise UserError(f"{where}: {name!r} is {len(found)} pictures of the pool; {better}")
         return next(iter(found), None)
 
 

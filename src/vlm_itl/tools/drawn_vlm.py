@@ -36,7 +36,7 @@ from vlm_itl.core.matching import iou_matrix
 from vlm_itl.core.redact import say
 from vlm_itl.data.synthetic.dataset import write_dataset
 from vlm_itl.data.synthetic.things import CATEGORIES
-from vlm_itl.judges.vlm import rendering
+from vlm_itl.judges import rendering
 from vlm_itl.judges.vlm.transformers_backend import TransformersBackend
 from vlm_itl.probes.metrics import auroc
 from vlm_itl.settings import Render, VlmJudge, load

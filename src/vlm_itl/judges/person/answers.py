@@ -19,9 +19,10 @@ from typing import Annotated, BinaryIO, ClassVar, Literal
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from vlm_itl.core.errors import UserError
-from vlm_itl.core.fields import Name
+from vlm_itl.core.fields import Reviewer, first_problem
 from vlm_itl.core.files import json_object
 from vlm_itl.core.redact import say
+from vlm_itl.judges.verdict import Unit
 
 FILE = "answers.jsonl"  # in the judge's folder
 LONGEST = 2**16  # bytes of a line; ours have some six hundred
@@ -71,18 +72,23 @@ class Answer:
     item: Sha256
     decision: Said
     reason: Reason
-    reviewer: Name
+    reviewer: Reviewer
     order: Annotated[int, Field(ge=1, le=10**9)]
     attempt: Annotated[int, Field(ge=1, le=10**9)]
     shown: Moment
     answered: Moment
     seconds: Duration
     hidden: Duration
-    unit: Literal["image", "mask", "missing"]
+    unit: Unit
     masks: Count
     image: Annotated[str, Field(max_length=1024)]
     page: Sha256
     rendering: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
+
+    @property
+    def when(self) -> tuple[str, int, str]:
+        """By which answers are sorted: when each was given."""
+        return self.answered, self.order, self.id
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,7 @@ class Undo:
 
     id: Id
     undoes: Id
-    reviewer: Name
+    reviewer: Reviewer
     answered: Moment
 
 
@@ -111,8 +117,7 @@ def parse(text: bytes) -> Line:
     try:
         found: Line = (_UNDO if "undoes" in row else _ANSWER).validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ValueError(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}".removeprefix(": ")) from None
+        raise ValueError(first_problem(error)) from None
     if isinstance(found, Answer):
         if found.reason and found.decision != "no":
             raise ValueError(f"reason: '{found.reason}' beside a decision that is no rejection")
@@ -188,7 +193,11 @@ class Standing:
     def of(self, item: str) -> list[Answer]:
         """Decisions on an item, skips left out, the earliest first."""
         some = [a for a in self._items.get(item, {}).values() if a.decision != "skip"]
-        return sorted(some, key=lambda a: (a.answered, a.order, a.id)) if len(some) > 1 else some
+        return sorted(some, key=lambda a: a.when) if len(some) > 1 else some
+
+    def seen(self, item: str) -> bool:
+        """Whether anybody has decided on it, or skipped it."""
+        return bool(self._items.get(item))
 
     def verdict(self, item: str) -> Answer | None:
         """The answer that counts: the earliest; None for an open item."""
@@ -211,6 +220,7 @@ class Answers:
         self._number = 0  # of lines before that
         self._torn = -1  # where a line began that does not end, once that was said
         self._file: tuple[int, int] | None = None  # device and number of it, for a file that git has replaced
+        self._begun = False  # something may have been taken in
         self.refresh()
 
     def refresh(self) -> list[Line] | None:
@@ -228,18 +238,22 @@ class Answers:
                 raise UserError(f"{self.path}: not a regular file")
             stream = self.path.open("rb")
         except FileNotFoundError:
-            again = self._file is not None
+            again, self._begun = self._begun, False
             self._forget()
             return None if again else []
         with stream:
             fcntl.flock(stream, fcntl.LOCK_SH)  # nobody is within a line
             stat = os.fstat(stream.fileno())
-            again = self._file is not None and (self._file != (stat.st_dev, stat.st_ino) or stat.st_size < self._end)
+            again = self._begun and (self._file != (stat.st_dev, stat.st_ino) or stat.st_size < self._end)
             if again:
                 self._forget()
-            self._file = stat.st_dev, stat.st_ino
+            self._file, self._begun = (stat.st_dev, stat.st_ino), True
             stream.seek(self._end)
-            new = self._read(stream)
+            try:
+                new = self._read(stream)
+            except UserError:
+                self._forget()  # what stood before the damage was not handed on
+                raise
         return None if again else new
 
     def append(self, line: Line) -> None:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from vlm_itl.core.coco import Coco, by_image
 from vlm_itl.core.errors import UserError
-from vlm_itl.core.timing import md5
-from vlm_itl.judges.vlm.rendering import Kind as Kind
+from vlm_itl.core.files import md5
+from vlm_itl.judges.verdict import Unit
 
 if TYPE_CHECKING:
     from vlm_itl.judges.person.judge import PersonJudge
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 VERSION = 1  # of what the page asks and how it shows it; another one opens every item again
-TEXTS: dict[Kind, str] = {
+TEXTS: dict[Unit, str] = {
     "image": "Is everything marked right? Each thing of these classes once, under its name, with a mask that fits it.",
     "mask": "Is this one {name}, and does the mask cover all of it and nothing else?",
     "missing": "Is everything found? Each thing of these classes has its own box.",
 }
-UNUSED: dict[Kind, set[str]] = {  # of `Render`, what such a picture does not show
+UNUSED: dict[Unit, set[str]] = {  # of `Render`, what such a picture does not show
     "image": {"margin"}, "mask": {"original"}, "missing": {"original", "alpha", "contour", "marks", "margin"},
 }  # fmt: skip
 _JSON = json.JSONEncoder(sort_keys=True).encode
@@ -46,7 +46,7 @@ class Item:
         names: of all classes, by id.
     """
 
-    kind: Kind
+    kind: Unit
     image: Row
     shown: tuple[Row, ...]
     names: Mapping[int, str]

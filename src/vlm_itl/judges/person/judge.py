@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from vlm_itl.core.coco import by_image
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.fields import Probability
 from vlm_itl.judges.base import Judge, Judged, Task
+from vlm_itl.judges.rendering import Render
 from vlm_itl.judges.verdict import Verdict
-from vlm_itl.judges.vlm.settings import Render
 
 if TYPE_CHECKING:
     from vlm_itl.judges.person.answers import Answer, Standing
@@ -54,11 +55,9 @@ class PersonJudge(Judge):
             raise UserError(
                 f"{task.folder.name}: {len(found) - len(answers):,} of {len(found):,} images are open: make review RUN={task.run}"
             )
-        shown: dict[int, int] = {}
-        for row in task.proposals:
-            shown[row["image_id"]] = shown.get(row["image_id"], 0) + 1
+        shown = by_image(task.proposals)
         verdicts = [
-            answers.get(i) or Verdict(i, shown.get(i, 0), False, self.whose_time, False)
+            answers.get(i) or Verdict(i, len(shown.get(i, [])), False, self.whose_time, False)
             for i in sorted(image["id"] for image in task.pool["images"])
         ]
         identity = {**self.model_dump(), "question": VERSION}

@@ -8,13 +8,13 @@ from typing import Any
 
 from vlm_itl.core.coco import Coco, by_image
 from vlm_itl.core.pictures import read_picture
-from vlm_itl.judges.vlm import rendering
+from vlm_itl.judges import rendering
+from vlm_itl.judges.verdict import Unit
 from vlm_itl.judges.vlm.questions import Question, fill, sections
-from vlm_itl.judges.vlm.rendering import Kind as Kind
 from vlm_itl.judges.vlm.settings import VlmJudge
 
 Row = dict[str, Any]
-Subject = tuple[Kind, Row, list[Row]]  # what a question is about: the image's row, and those of the proposals that are shown
+Subject = tuple[Unit, Row, list[Row]]  # what a question is about: the image's row, and those of the proposals that are shown
 
 
 class Composer:
@@ -39,7 +39,7 @@ class Composer:
         self._names = {row["id"]: row["name"] for row in pool["categories"]}
         self._read = functools.lru_cache(maxsize=1)(read_picture)  # questions about one image follow each other
 
-    def question(self, kind: Kind, image: Row, rows: list[Row]) -> Question:
+    def question(self, kind: Unit, image: Row, rows: list[Row]) -> Question:
         """The question of this kind about these proposals (`mask`: exactly one) of an image.
 
         Raises:
@@ -51,7 +51,7 @@ class Composer:
         pictures = rendering.compose(kind, pixels, rows, s.render)
         return Question(self.text(kind, rows), tuple(pictures), tuple(s.approve), tuple(s.reject))
 
-    def text(self, kind: Kind, rows: list[Row], turned: bool = False) -> str:
+    def text(self, kind: Unit, rows: list[Row], turned: bool = False) -> str:
         """A question's text; `turned`: with the options in the other order, where the prompt leaves their place open."""
         options = [self.settings.approve[0], self.settings.reject[0]]
         text = fill(self.texts[kind], [self._names[row["category_id"]] for row in rows], options[::-1] if turned else options)

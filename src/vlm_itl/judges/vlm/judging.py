@@ -232,7 +232,7 @@ def question(folder: Path, settings: VlmJudge) -> tuple[str, Row | None]:
     if not path.exists():
         raise UserError(f"{path}: no such file; `calibrations` in params.yaml needs a line {folder.name}: {{probed: ...}}")
     calibration = read_json(path)
-    prompt: str = calibration["of"]["prompt"]
+    prompt: str = Calibrated.read(calibration, path).of["prompt"]
     if settings.prompt and settings.prompt != prompt:
         raise UserError(
             f"{key}: another question than the one that the thresholds of {folder.name} were fitted on; take it out, or give it the text "
@@ -289,7 +289,7 @@ def judge(
         **({"calibration": calibration} if calibration else {}),
         "versions": getattr(backend, "versions", {}),
     }  # fmt: skip
-    by = Calibrated.read(calibration) if calibration else None
+    by = Calibrated.read(calibration, Path("calibration.json")) if calibration else None
     if by:
         check_same(identity, by.of)
     asker = Asker(settings, backend, store)

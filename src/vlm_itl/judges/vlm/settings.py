@@ -12,23 +12,7 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 from vlm_itl.core.fields import Model, Probability
 from vlm_itl.judges.base import Judge, Judged, Task
 from vlm_itl.judges.human import HumanJudge
-
-
-class Render(Model):
-    """What the pictures for a VLM look like."""
-
-    original: bool = True
-    """Shows the photograph beside the one with masks."""
-    alpha: Probability = 0.45
-    """Opacity of the masks' colour."""
-    contour: Annotated[int, Field(ge=0, le=20)] = 2
-    """Width of the line around a mask, in pixels."""
-    marks: bool = False
-    """Writes each proposal's number on its mask."""
-    longest: Annotated[int, Field(ge=32)] | None = 1536
-    """Longer side of a picture in pixels; a longer one is made smaller. null: never."""
-    margin: Annotated[float, Field(ge=0)] = 0.5
-    """What the context crop of a single mask shows around its box on each side, in box sides."""
+from vlm_itl.judges.rendering import Render
 
 
 class Server(Model):

@@ -15,9 +15,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from pycocotools import mask as mask_util
 
-from vlm_itl.core.coco import by_image
+from vlm_itl.core.coco import by_image, read_instances, read_results
 from vlm_itl.core.errors import UserError
-from vlm_itl.core.files import read_json, write_json
+from vlm_itl.core.files import write_json
 from vlm_itl.core.pictures import IMAGES, Pixels, read_picture
 from vlm_itl.core.redact import say
 from vlm_itl.core.runs import DRAWING, drawing_runs
@@ -116,7 +116,7 @@ def place_of(run: str, summary: report.Summary) -> tuple[float, float]:
 def draw(root: Path, answers: list[Row], target: Path) -> None:
     """Draw the committed answers and numbers of the repository at `root`; pictures are those of `artifacts/data`."""
     settings = load(root / "params.yaml")
-    images = {i["id"]: i["file_name"] for i in read_json(root / "artifacts/data/train.json")["images"]}
+    images = {i["id"]: i["file_name"] for i in read_instances(root / "artifacts/data/train.json")["images"]}
     shown = [(row, read_picture(root / IMAGES / images[row["image_id"]])) for row in answers]
     names = report.labels(settings.runs, settings.judges)
     numbers = report.read_summary(root / "metrics/summary.json"), read_comparison(root / "metrics/comparison.json")
@@ -129,7 +129,7 @@ def main(argv: list[str] | None = None) -> None:
         settings = load()
         if RUN not in settings.runs:
             raise UserError(f"params.yaml: runs: the picture shows the answers of '{RUN}', and there is no such run")
-        proposals = read_json(Path("loop", settings.runs[RUN].prev, "proposals.json"))
+        proposals = read_results(Path("loop", settings.runs[RUN].prev, "proposals.json"))
         answers = examples(read(Path("loop", RUN, "verdicts.jsonl")), proposals, settings.gallery.seed)
         if len(answers) < 2:
             raise UserError(f"loop/{RUN}/verdicts.jsonl: no approved, or no rejected image with three masks or more to show")

@@ -9,6 +9,7 @@ const REASONS = [ // by key 1 to 5; about which kinds of items they can be
   ["duplicate", "marked twice", ["image", "mask", "missing"]],
 ];
 const WAIT = 20000; // milliseconds for an answer of the server
+const SETTLE = 150; // milliseconds after the paint in which nothing is decided: the second press of a key is meant for the item before
 const KEPT = 6; // items whose pictures are kept
 const token = location.pathname.split("/")[1];
 const page = sessionStorage.getItem("page") || random();
@@ -164,7 +165,7 @@ function showProgress(state) {
 
 function enable() {
   const ready = Boolean(current) && !unsaved;
-  const painted = ready && current.start !== null;
+  const painted = ready && current.start !== null && performance.now() - current.start >= SETTLE;
   for (const id of ["yes", "no"]) at(id).disabled = !painted;
   for (const button of at("reasons").children) button.disabled = !painted;
   at("skip").disabled = !(painted || (ready && current.broken));
@@ -216,7 +217,7 @@ async function show(state) {
     if (number !== showing) return;
     current.start = performance.now();
     current.since = document.hidden ? current.start : null;
-    enable();
+    setTimeout(() => number === showing && enable(), SETTLE + 1);
     lookAhead(item);
   }));
 }
@@ -243,8 +244,8 @@ document.addEventListener("visibilitychange", () => {
 
 function decide(decision, reason = "") {
   if (!current || unsaved || at("help").open) return;
-  if (current.start === null && !(decision === "skip" && current.broken)) return;
   const now = performance.now(), start = current.start ?? now;
+  if (current.start === null ? !(decision === "skip" && current.broken) : now - start < SETTLE) return;
   const hidden = current.hidden + (current.since === null ? 0 : now - current.since);
   const content = {
     id: random(), item: current.item.item, decision, reason, seconds: Math.max(0, now - start - hidden) / 1000, hidden: hidden / 1000,
@@ -267,9 +268,9 @@ async function save() {
   try {
     state = await ask(path, content);
   } catch (error) {
-    if (path === "/api/undo" && error.status && error.status < 500) {
+    if (error.status >= 400 && error.status < 500) { // it would be refused again: the program was started anew, or it is no decision
       unsaved = null;
-      tell(error.message, start);
+      tell(path === "/api/undo" ? error.message : `Not saved: ${error.message}. Decide on this one again.`, start);
       return;
     }
     tell(`Not saved yet: ${error.message}. Your decision is kept, and tried again.`, save, true);

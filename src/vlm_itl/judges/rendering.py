@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import PIL.Image
@@ -11,11 +11,12 @@ import PIL.ImageDraw
 import PIL.ImageFont
 from numpy.typing import NDArray
 from pycocotools import mask as mask_util
+from pydantic import Field
 
+from vlm_itl.core.fields import Model, Probability
 from vlm_itl.core.pictures import Pixels
-from vlm_itl.judges.vlm.settings import Render
+from vlm_itl.judges.verdict import Unit
 
-Kind = Literal["image", "mask", "missing"]  # all proposals as a whole; one proposal alone; whether others are missing
 GAP = 8  # pixels of white between two pictures beside each other
 
 # distinct from each other on light and on dark ground; after Kelly (1965), "Twenty-two colors of maximum contrast", without black and white
@@ -28,13 +29,30 @@ COLOURS = np.array(
 )  # fmt: skip
 
 
+class Render(Model):
+    """What the pictures for a VLM or a person look like."""
+
+    original: bool = True
+    """Shows the photograph beside the one with masks."""
+    alpha: Probability = 0.45
+    """Opacity of the masks' colour."""
+    contour: Annotated[int, Field(ge=0, le=20)] = 2
+    """Width of the line around a mask, in pixels."""
+    marks: bool = False
+    """Writes each proposal's number on its mask."""
+    longest: Annotated[int, Field(ge=32)] | None = 1536
+    """Longer side of a picture in pixels; a longer one is made smaller. null: never."""
+    margin: Annotated[float, Field(ge=0)] = 0.5
+    """What the context crop of a single mask shows around its box on each side, in box sides."""
+
+
 def colour(index: int) -> NDArray[np.uint8]:
     """RGB of the index-th proposal: `COLOURS`, then ever darker ones."""
     rgb: NDArray[np.uint8] = (COLOURS[index % len(COLOURS)] * 0.6 ** (index // len(COLOURS))).astype(np.uint8)
     return rgb
 
 
-def compose(kind: Kind, pixels: Pixels, rows: Sequence[dict[str, Any]], settings: Render) -> list[PIL.Image.Image]:
+def compose(kind: Unit, pixels: Pixels, rows: Sequence[dict[str, Any]], settings: Render) -> list[PIL.Image.Image]:
     """The pictures of a question about these proposals (`mask`: exactly one), for a model and for a person alike."""
     if kind == "mask":
         [row] = rows
