@@ -55,8 +55,11 @@ def main(
     write_json(identity, done.identity)
     write_json(metrics, took)
     asked = sum(v.asked for v in rows)
+    shown = sum(v.proposals > 0 for v in rows)
     if asked:
         say(f"{judge}: {sum(v.approve for v in rows)} of {asked} images with proposals approved ({len(rows)} in this round's batch)")
+    elif shown:
+        say(f"{judge}: none of {shown} images with proposals is answered yet: make review")
     else:
         say(f"{judge}: no proposals to judge in {len(rows)} images of this round's batch")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
@@ -188,6 +189,18 @@ def test_nothing_confirmed_is_lost_though_processes_are_killed(tmp_path):
     found = {int(line.id, 16) for line in Answers(path).lines}
     assert len(said) >= 20
     assert set(said) <= found
+
+
+def test_a_file_that_another_process_holds_is_not_waited_for_without_end(tmp_path):
+    file = Answers(tmp_path / "answers.jsonl", patience=0.1)
+    file.append(answer(1))
+    with file.path.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        for act in (file.refresh, lambda: file.append(answer(2))):
+            with pytest.raises(UserError, match=r"answers.jsonl: another program holds it for 0.1 s"):
+                act()
+    file.append(answer(2))
+    assert file.refresh() == [answer(1), answer(2)]
 
 
 def test_a_full_disk_loses_nothing(tmp_path):

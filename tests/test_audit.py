@@ -84,7 +84,7 @@ def test_a_round_over_http_is_counted(program, monkeypatch, capsys):
         state = program.decide(item["item"], k, **({"decision": "yes"} if yes else {"decision": "no", "reason": "boundary"}))[1]
     assert state["item"] is None
     said = program.stop()
-    assert "person-1: 2 of 3 approved images are right: 0.67 (0.21 to 0.94), a sample of 4" in said
+    assert "person-1: 2 of 3 approved images are right: 0.67 (0.21 to 0.94); there are 4" in said
     found = current("person-1")
     assert (found.approved.looked_at, found.approved.right, found.approved.images) == (3, 2, 4)
     assert (found.rejected.looked_at, found.rejected.right, found.rejected.images) == (2, wanted["rejected"], 2)

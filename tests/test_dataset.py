@@ -27,6 +27,7 @@ from vlm_itl.dataset.outlines import loops, polygons
 from vlm_itl.dataset.readers import PYTHON, compared, read_again
 from vlm_itl.dataset.writing import main, plain
 from vlm_itl.judges import verdict
+from vlm_itl.loop import annotation_log
 from vlm_itl.loop.labels import add
 
 HOSTILE = "<script>alert(1)</script> | \x1b[31m `x`"
@@ -88,6 +89,7 @@ def loop(tmp_path, monkeypatch) -> Path:
     add(labels, rows[2], {"model": proposals[2:]}, run="sure-1", judge="sure")
     add(labels, rows[3], {"human": []}, run="sure-1")
     write_json(Path("loop/sure-1/labels.json"), labels)
+    annotation_log.write(Path("loop/sure-1/ledger.json"), [])
     write_json(Path("loop/start/proposals.json"), proposals)
     verdict.write(Path("loop/sure-1/verdicts.jsonl"), [
         verdict.Verdict(7, 2, True, "model", True, 2.0, unparsed=0, accepted=[True, True], log_odds_mask=[3.0, 1.0], log_odds_missing=2.0),
@@ -104,7 +106,8 @@ def annotations(folder: Path) -> dict:
 def test_what_is_written_is_what_was_labelled(loop, masks, capsys):
     main(["--run", "sure-1", "--masks", masks])
     data, labels = annotations(Path("artifacts/dataset")), json.loads(Path("loop/sure-1/labels.json").read_text())
-    assert [row["id"] for row in data["images"]] == [1, 2, 3, 4]
+    assert [row["id"] for row in data["images"]] == [30, 7, 12, 5]  # as in all other files of the project
+    assert [row["file_name"] for row in data["images"]][:2] == ["000000000030.png", "000000000007.png"]
     assert [row["id"] for row in data["annotations"]] == [1, 2, 3, 4, 5]
     assert [(row["id"], row["name"]) for row in data["categories"]] == [(1, "stop sign"), (2, HOSTILE)]
     with contextlib.redirect_stdout(io.StringIO()):
@@ -167,12 +170,43 @@ def test_nothing_changes_where_something_is_wrong(loop, capsys):
     assert sorted(os.listdir("artifacts")) == ["data", "dataset"]  # nothing half written is left
 
 
+@pytest.mark.parametrize("copy", [[], ["--copy"]])
+def test_another_picture_than_was_labelled_does_not_get_in(loop, copy, tmp_path):
+    path = Path("artifacts/data/images/train/12.png")
+    for content in (b"hello", path.read_bytes()[:-9]):
+        path.write_bytes(content)
+        with pytest.raises(SystemExit, match=rf"^error: {path}: .*; `dvc repro` brings the picture back \(stage download\)$"):
+            main(["--run", "sure-1", *copy])
+    path.unlink()
+    path.symlink_to("/etc/passwd")
+    with pytest.raises(SystemExit, match=rf"^error: {path}: "):
+        main(["--run", "sure-1", *copy])
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(SystemExit, match=rf"^error: {path}: not a regular file"):
+        main(["--run", "sure-1", *copy])
+    assert not Path("artifacts/dataset").exists()
+
+
+def test_settings_that_changed_since_are_named(loop):
+    """The card speaks of today's params.yaml, and the labels may be of another."""
+    stage = {
+        "cmd": "x", "params": {"params.yaml": {"predict": {"score_threshold": 0.9}, "seed": 1}},
+        "outs": [{"path": "loop/sure-1/labels.json"}],
+    }  # fmt: skip
+    yaml.dump({"schema": "2.0", "stages": {"update@sure-1": stage}}, Path("dvc.lock"))
+    main(["--run", "sure-1"])
+    assert "These settings have changed since the labels were made, and the line above is about today's: predict." in (
+        Path("artifacts/dataset/README.md").read_text()
+    )
+
+
 def test_links_share_the_pictures_and_copies_do_not(loop):
     main(["--run", "sure-1"])
     main(["--run", "sure-1", "--to", "copied", "--copy"])
     original = os.stat("artifacts/data/images/train/30.png")
-    assert os.stat("artifacts/dataset/images/default/000000000001.png").st_ino == original.st_ino
-    assert os.stat("copied/images/default/000000000001.png").st_ino != original.st_ino
+    assert os.stat("artifacts/dataset/images/default/000000000030.png").st_ino == original.st_ino
+    assert os.stat("copied/images/default/000000000030.png").st_ino != original.st_ino
 
 
 @pytest.mark.skipif(not (PYTHON.parents[1] / ".ready").exists(), reason="supervision and datumaro are not installed: make readers")

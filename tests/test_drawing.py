@@ -106,8 +106,11 @@ def test_what_waits_goes_out(folder, export, cvat, studio):
 
 def test_the_same_export_is_the_same_bytes(folder, export):
     before = {path: hashlib.md5(path.read_bytes()).hexdigest() for path in export.rglob("*") if path.is_file()}
-    (export / "old").write_text("gone with the next export")
+    (export / "images/of an earlier export.png").write_text("a tool may still show it")
     exporting.main(["--run", "x"])
+    assert (export / "images/of an earlier export.png").read_text() == "a tool may still show it"
+    (export / "images/of an earlier export.png").unlink()
+    exporting.main(["--run", "x", "--format", "cvat"])
     assert {path: hashlib.md5(path.read_bytes()).hexdigest() for path in export.rglob("*") if path.is_file()} == before
 
 
@@ -158,7 +161,9 @@ def test_before_a_run_takes_drawings(tmp_path, monkeypatch, capsys):
 
 
 def test_a_run_that_is_not_there(folder):
-    for command in (["--run", "y"], ["--run", ""], ["--run", "../x"]):
+    with pytest.raises(SystemExit, match=r"^error: which run\? RUN=\.\.\. of make, --run of vlm-itl \(there are: always-1, "):
+        exporting.main(["--run", ""])
+    for command in (["--run", "y"], ["--run", "../x"]):
         with pytest.raises(SystemExit, match=rf"^error: params\.yaml: runs: no run '{command[1]}' \(there are: always-1, "):
             exporting.main(command)
 
@@ -448,6 +453,13 @@ def put(*keys, value):
     return change
 
 
+def nest(depth: int) -> list:
+    found: list = [1]
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
 HARM = {
     "another picture": (cvat_file(put("images", 0, "file_name", value="000000000009-0123456789abcdef.png")), "no picture that was"),
     "no name of ours": (cvat_file(put("images", 0, "file_name", value="../../../etc/passwd")), "no picture that was exported"),
@@ -475,6 +487,14 @@ HARM = {
     "texts": (studio_file(put(0, "annotations", 0, "result", 0, "value", "rle", value="AAAA")), "Expected `array`"),
     "far points": (studio_file(lambda tasks: tasks[0]["annotations"][0]["result"].append(polygon("bird", [[0, 0], [1e9, 1], [2, 2]]))),
                    "its points cannot be read"),
+    "a region without a value": (studio_file(put(0, "annotations", 0, "result", 0, "value", value=None)), "it has no value"),
+    "a region twice": (studio_file(lambda tasks: tasks[0]["annotations"][0]["result"].append(tasks[0]["annotations"][0]["result"][0])),
+                       "two regions have the id"),
+    "another run": (studio_file(put(0, "data", "run", value="y")), "it was exported from the run 'y'; name that one"),
+    "as it went out": (studio_file(lambda tasks: [task.pop("annotations") for task in tasks]), "a task as it was exported from here"),
+    "a number without end": (cvat_file(put("annotations", 0, "segmentation", value={"size": [40, 50], "counts": "o" * 10**6})), "RLE"),
+    "a nest": (cvat_file(put("annotations", 0, "segmentation", value=nest(900))), "no certain meaning"),
+    "a long segmentation": (cvat_file(put("annotations", 0, "segmentation", value=[[]] * 2**22)), "bytes; at most 16,777,216 are read"),
     "JSON-MIN": (studio_file(lambda tasks: tasks.__setitem__(slice(None), [{"image": "x.png", "brush": []}])), "not Label Studio's JSON"),
 }  # fmt: skip
 
@@ -537,8 +557,34 @@ def test_a_zip_with_a_list_of_millions_of_files_is_refused_unread(folder, capsys
     content = bytearray(zipped({"a": b"x"}))
     place = content.rfind(b"PK\5\6")
     content[place + 12 : place + 16] = (2**27).to_bytes(4, "little")
-    (folder / "back").write_bytes(content)
-    assert "a zip of too many files" in refused(capsys, folder / "back")
+    hidden = bytearray(content)
+    hidden[place + 4 : place + 8] = b"PK\5\6"  # its own numbers look like another end
+    large = content[:place] + b"PK\6\7" + bytes(16) + content[place : place + 12] + bytes(4) + content[place + 16 :]
+    for wrong in (content, hidden, large):
+        (folder / "back").write_bytes(wrong)
+        assert "a zip of too many files" in refused(capsys, folder / "back")
+
+
+def test_the_same_picture_twice_is_refused_in_any_order(folder, cvat, capsys):
+    """Also where one of them came back as it was exported."""
+    content = cvat.content()
+    [image] = [row for row in content["images"] if row["file_name"].split("/")[-1].startswith("000000000002")]
+    content["images"].append({**image, "id": 99, "file_name": "other/" + image["file_name"].split("/")[-1]})
+    for images in (content["images"], content["images"][::-1]):
+        (folder / "back.zip").write_bytes(
+            zipped({"annotations/instances_default.json": json.dumps({**content, "images": images}).encode()})
+        )
+        assert "the picture is there twice" in refused(capsys, folder / "back.zip")
+
+
+def test_a_file_takes_no_reviewer_s_name_away(folder, cvat, capsys):
+    edited(cvat.of(2))
+    path = cvat.export(folder / "back.zip")
+    back(path, "--reviewer", "ben")
+    said(capsys)
+    back(path)
+    assert "0 were drawn before and are replaced, and 1 are as they were" in "\n".join(said(capsys))
+    assert read_json(Path("drawings/x/000000000002.json"))["reviewer"] == "ben"
 
 
 def test_links_and_names_in_a_zip_write_nowhere(folder, cvat):

@@ -18,7 +18,7 @@ from vlm_itl.core.files import read_json, write_json
 from vlm_itl.judges import verdict
 from vlm_itl.judges.verdict import Verdict
 from vlm_itl.loop import annotation_log, drawings
-from vlm_itl.loop.annotation_log import Entry
+from vlm_itl.loop.annotation_log import DrawnCounts, Entry, drawing_in
 from vlm_itl.loop.drawings import Drawing, Instance, digest
 from vlm_itl.loop.labels import counts
 from vlm_itl.loop.policy import Shown
@@ -86,9 +86,17 @@ def test_a_drawn_image_becomes_labels(tmp_path):
     assert counts(labels)["instances"] == {"human": 2, "model": 2, "ground_truth": 0}
     assert log == [
         Entry(run="x", action="verify", actor="model", judge="vlm", decisions=2),
-        Entry(run="x", action="draw", actor="human", purpose="labels", images=2, instances=1),
+        Entry(run="x", action="draw", actor="human", purpose="labels", images=2, instances=1, kept=1),
         Entry(run="x", action="correct", actor="human", purpose="labels", images=1, instances=1, removed=1),
     ]
+
+
+def test_what_people_did_in_a_run(tmp_path):
+    """By the log, which the page and the data set's card show; nothing where a simulated human drew."""
+    _, _, log = after(draw(tmp_path, TWO, THREE))
+    assert drawing_in(log, "x") == DrawnCounts(images=2, kept=1, corrected=1, added=1, removed=1)
+    assert drawing_in(log, "y") is None
+    assert drawing_in([Entry(run="y", action="draw", actor="human", purpose="labels", images=2, instances=1)], "y") is None
 
 
 def test_what_it_costs(tmp_path):
@@ -155,7 +163,7 @@ def test_an_approved_image_waits_for_nobody(tmp_path):
     said = [VERDICTS[0], Verdict(2, 3, True, "model", True), VERDICTS[2]]
     labels, _, log = after(draw(tmp_path, THREE), verdicts=said)
     assert [row["source"] for row in labels["images"]] == ["model", "model", "human"]
-    assert log[-1] == Entry(run="x", action="draw", actor="human", purpose="labels", images=1, instances=0)
+    assert log[-1] == Entry(run="x", action="draw", actor="human", purpose="labels", images=1, instances=0, kept=0)
 
 
 def test_stale_drawings_are_said_and_not_used(tmp_path, capsys):

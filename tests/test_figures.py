@@ -214,12 +214,12 @@ def test_the_readmes_picture_is_that_of_the_committed_numbers(tmp_path):
     answers = read_json(ROOT / overview.ANSWERS)
     assert [row["approve"] for row in answers] == [True, False]
     drawn = load(ROOT / "params.yaml").data
-    rows = [{"id": row["image_id"], "file_name": f"{row['image_id']}.jpg"} for row in answers]
+    rows = [{"id": row["image_id"], "file_name": f"{row['image_id']}.jpg", "width": 1, "height": 1} for row in answers]
     (tmp_path / "artifacts/data/images").mkdir(parents=True)
     for row in rows:
         scene = draw_scene(np.random.default_rng([drawn.seed, row["id"]]), drawn.synthetic.long_side)
         PIL.Image.fromarray(scene.image).save(tmp_path / "artifacts/data/images" / row["file_name"], quality=90, subsampling=0)
-    write_json(tmp_path / "artifacts/data/train.json", {"images": rows})
+    write_json(tmp_path / "artifacts/data/train.json", {"images": rows, "annotations": [], "categories": []})
     for name in ("params.yaml", "metrics", "configs", "judges"):
         (tmp_path / name).symlink_to(ROOT / name)
     overview.draw(tmp_path, answers, tmp_path / "again.svg")

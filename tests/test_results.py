@@ -118,6 +118,23 @@ def test_a_number_is_a_name_too(tmp_path):
     assert places.image(Found(0.5, file_name="0700.jpg", image_id=700), "row 0") == 8
 
 
+def test_what_contradicts_itself_is_refused(tmp_path):
+    images = {"images": [{"id": 1, "file_name": "y.png"}], "categories": [{"id": 16, "name": "bird"}]}
+    row = {"image_id": 1, "category_id": 16, "segmentation": SMALL, "score": 0.5}
+    assert label(tmp_path, [row], images)[0][0]["image_id"] == 6
+    for what in images:
+        twice = {**images, what: [*images[what], {**images[what][0], **({"name": "book"} if what == "categories" else {"file_name": "x"})}]}
+        with pytest.raises(UserError, match=rf"images.json: {what}: two have the id "):
+            label(tmp_path, [row], twice)
+    with pytest.raises(UserError, match="row 0: its category is 'book', and its category_id 16 another class"):
+        label(tmp_path, [{**row, "category": "book"}], images)
+    with pytest.raises(UserError, match="1 of classes that select.categories does not name"):
+        label(tmp_path, [row], {**images, "categories": []})  # no other file says what its ids mean
+    (tmp_path / "loop.json").symlink_to(tmp_path / "loop.json")
+    with pytest.raises(UserError, match="autolabels: file: loop.json leads to no file"):
+        ResultsTeacher.label(Results(kind="results", file="loop.json"), POOL, tmp_path / "pictures", tmp_path)
+
+
 def test_a_file_elsewhere_is_refused(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "results.json").write_text(json.dumps([GOOD]))

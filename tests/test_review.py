@@ -54,7 +54,10 @@ def test_a_round_over_http(tmp_path):
         status, state = program.decide(item["item"], 2)
         status, state = program.decide(state["item"]["item"], 3, decision="skip")
         assert (state["item"], state["skipped"]) == (None, 1)
-        assert program.stop().splitlines() == ["ana answered 3", "1 of 2 images are still open: make review RUN=person-1"]
+        assert program.stop().splitlines() == [
+            "ana: 3 decisions, with skips and what was taken back",
+            "1 of 2 images are still open: make review RUN=person-1",
+        ]
     rows = [json.loads(line) for line in program.file.read_text().splitlines()]
     assert [row.get("decision", "undo") for row in rows] == ["no", "undo", "yes", "skip"]
     assert {row["page"] for row in rows if "page" in row} == {rows[0]["page"]}
@@ -64,7 +67,10 @@ def test_a_round_over_http(tmp_path):
 def test_when_all_is_answered_it_says_what_comes_next(tmp_path):
     with Program(tmp_path, {1: [A]}) as program:
         program.decide(program.post("/api/start")[1]["item"]["item"])
-        assert program.stop().splitlines() == ["ana answered 1", "all 1 images are answered; next: dvc repro"]
+        assert program.stop().splitlines() == [
+            "ana: 1 decisions, with skips and what was taken back",
+            "all 1 images are answered; next: dvc repro",
+        ]
 
 
 def test_only_who_has_the_address_gets_in(running):
@@ -125,6 +131,7 @@ def test_what_is_no_request_of_the_page_is_an_error_in_one_line(running):
     assert running.post("/api/answer", **good)[0] == 404  # nobody has got it
     assert running.post("/api/ahead", item="b" * 64) == (200, {"items": []})
     assert running.ask("POST", "/api/start", {"page": PAGE}, Content_Type="text/plain")[0] == 415
+    assert running.ask("GET", f"/api/picture/{'b' * 64}/" + "9" * 5000)[0] == 404
     assert running.ask("GET", "/api/start")[0] in (404, 405)
     assert running.ask("DELETE", f"/{running.token}/")[0] in (403, 405)
     assert running.ask("POST", "/api/start", b"x", Content_Length="1000000000")[0] in (400, 413)
@@ -164,6 +171,18 @@ def test_a_picture_that_has_changed_is_not_shown(tmp_path):
         assert program.decide(item)[0] == 500  # nobody can have seen it
         assert program.decide(item, decision="skip")[0] == 200
     assert [a.rendering for a in Answers(program.file).lines] == [""]
+
+
+def test_one_id_is_one_decision(tmp_path):
+    with Program(tmp_path, {1: [A], 2: [A]}) as program:
+        item = program.post("/api/start")[1]["item"]["item"]
+        status, body = program.decide(item, decision="yes", reason="class")
+        assert (status, body["error"]) == (400, "reason: 'class' beside a decision that is no rejection")
+        other = program.decide(item)[1]["item"]["item"]
+        assert program.decide(item)[0] == 200  # sent again
+        assert program.decide(other)[0] == program.decide(item, decision="no")[0] == 400
+        assert program.post("/api/undo", id=f"{1:032x}")[1]["undone"] is False
+    assert len(Answers(program.file).lines) == 1
 
 
 def test_a_full_disk_reaches_the_page(tmp_path):

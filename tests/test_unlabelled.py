@@ -64,6 +64,7 @@ def test_pictures_of_all_formats_and_folders_join_and_others_are_counted(root, c
     picture(outside, 99)
     (root / "new/link.png").symlink_to(outside)
     (root / "new/linked").symlink_to(root.parent)
+    (root / "new/loop.png").symlink_to(root / "new/loop.png")
     parts, notes = fetch(root, "new", "more")
     rows = parts["pool"]["images"]
     assert [row["original_name"] for row in rows] == ["more/d.webp", "more/e.tiff", "more/f.bmp", "more/g.gif", "more/same as b.png",
@@ -75,7 +76,7 @@ def test_pictures_of_all_formats_and_folders_join_and_others_are_counted(root, c
         assert (root.parent / "out" / row["file_name"]).read_bytes() == (root / row["original_name"]).read_bytes()
     assert sorted(os.listdir(root.parent / "out/pool")) == [Path(row["file_name"]).name for row in rows]
     assert notes["pool"] == Counter(
-        images=6, other_files=1, hidden_files=1, links_out=1, unreadable_pictures=1, also_test_pictures=1, also_labelled_pictures=1,
+        images=6, other_files=1, hidden_files=1, links_out=2, unreadable_pictures=1, also_test_pictures=1, also_labelled_pictures=1,
         copies=1, images_over_limit=0,
     )  # fmt: skip
     assert "torn.jpg is not a whole picture" in capsys.readouterr().out
@@ -173,4 +174,4 @@ def test_the_gallery_has_a_group_for_them(tmp_path):
     assert counts == {"right": 1, "partly right": 0, "wrong": 0, "no truth": 1}
     (card,) = content.groups[-1].cards
     assert [p.caption for p in card.pictures] == ["Photograph", "As judged"]
-    assert (card.outcome, card.instances, card.proposals[0].state) == ("nobody has labelled this image", [], "not known")
+    assert (card.outcome, card.instances, card.proposals[0].state) == ("its truth is not known", [], "not known")

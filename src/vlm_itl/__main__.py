@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from importlib import import_module
 
 COMMANDS = {  # name: module with `main(argv)`, and what it does
@@ -27,7 +28,10 @@ def main(argv: list[str] | None = None) -> None:
     for name, (_, words) in COMMANDS.items():
         commands.add_parser(name, help=words, add_help=False)
     chosen, rest = parser.parse_known_args(argv)
-    import_module(f"{__package__}.{COMMANDS[chosen.command][0]}").main(rest)
+    try:
+        import_module(f"{__package__}.{COMMANDS[chosen.command][0]}").main(rest)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

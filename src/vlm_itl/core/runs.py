@@ -23,6 +23,8 @@ def line_of(runs: Mapping[str, Run], name: str) -> Run:
     Raises:
         UserError: there is no such run.
     """
+    if not name:
+        raise UserError(f"which run? RUN=... of make, --run of vlm-itl (there are: {', '.join(runs)})")
     if name not in runs:
         raise UserError(f"params.yaml: runs: no run '{name}' (there are: {', '.join(runs)})")
     return runs[name]

@@ -29,6 +29,8 @@ Pixels = Annotated[int, msgspec.Meta(ge=1)]
 # pycocotools counts in 32 bits, walks along every outline in steps of a fifth of a pixel, and checks nothing
 FARTHEST = 2**20  # pixels from the origin that a corner may lie
 LONGEST = 2**21  # pixels that an outline may be long
+MOST_BITS = 40  # of a number in a compressed RLE
+MOST_OUTLINE = 2**24  # bytes of the text of a segmentation
 
 
 class Image(msgspec.Struct, gc=False):
@@ -270,8 +272,8 @@ def most_bytes(image: dict[str, Any]) -> int:
 
 
 def most_bytes_of(pixels: int) -> int:
-    """How large the file of a picture of so many pixels may be: 16 bytes each, and 16 MiB for what else is in it."""
-    return 16 * pixels + 2**24
+    """How large the file of a picture of so many pixels may be: four channels of 16 bits each, and 16 MiB for what else is in it."""
+    return 8 * pixels + 2**24
 
 
 def recorded_picture(folder: Path, image: dict[str, Any]) -> bytes:
@@ -308,8 +310,10 @@ def segmentation_of(raw: msgspec.Raw, where: str) -> Any:
     """A segmentation that was left undecoded, for `to_rle`.
 
     Raises:
-        UserError: it is no JSON.
+        UserError: it is no JSON, or longer than any mask.
     """
+    if len(bytes(raw)) > MOST_OUTLINE:  # nested lists take fifty times their text
+        raise UserError(f"{where}: its segmentation has {len(bytes(raw)):,} bytes; at most {MOST_OUTLINE:,} are read")
     try:
         return msgspec.json.decode(raw)
     except (ValueError, RecursionError, msgspec.MsgspecError) as error:
@@ -399,7 +403,10 @@ def _flat(points: list[Any]) -> list[float]:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        return "(nested too deeply to be shown)"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -408,9 +415,9 @@ def _relative(rows: list[Annotation]) -> bool:
     seen = False
     for row in rows:
         try:
-            outline = msgspec.json.decode(row.segmentation)
+            outline = segmentation_of(row.segmentation, "")
             numbers = [] if outline is None or _is_rle(outline) else [n for part in polygons(outline) for n in part]
-        except (ValueError, RecursionError, msgspec.MsgspecError):
+        except (ValueError, UserError):
             return False  # refused later, by its id
         if _is_rle(outline) or (numbers and not 0 <= min(numbers) <= max(numbers) <= 1):
             return False
@@ -464,6 +471,8 @@ def _runs(counts: str) -> list[int] | None:
     for char in counts:
         group = ord(char) - 48
         if not 0 <= group < 64:
+            return None
+        if shift > MOST_BITS:  # a run is no longer than an image has pixels; and longer numbers take time that grows with their square
             return None
         value |= (group & 31) << shift
         shift += 5

@@ -105,14 +105,23 @@ def pictures_below(folder: Path, notes: Counter[str]) -> Iterator[Path]:
                 notes["hidden_files"] += 1
             elif path.suffix.lower() not in ENDINGS:
                 notes["other_files"] += 1
-            elif not path.resolve().is_relative_to(inside):
+            elif not leads_below(path, inside):
                 notes["links_out"] += 1
             else:
                 yield path
 
 
+def leads_below(path: Path, folder: Path) -> bool:
+    """Whether a file lies in a folder, its links followed; not one whose links go round in a circle."""
+    try:
+        return path.resolve().is_relative_to(folder)
+    except (RuntimeError, OSError):
+        return False
+
+
 REASONS = {
-    "other_files": "files with another ending", "hidden_files": "hidden files", "links_out": "links out of their folder",
+    "other_files": "files with another ending", "hidden_files": "hidden files",
+    "links_out": "links that leave their folder or go round in a circle",
     "unreadable_pictures": "pictures that cannot be read", "also_test_pictures": "test pictures",
     "also_labelled_pictures": "pictures that are labelled already", "copies": "copies of another",
 }  # fmt: skip

@@ -46,17 +46,16 @@ def key(row: Row) -> tuple[int, int, str]:
     return row["image_id"], row["category_id"], row["segmentation"]["counts"]
 
 
-def content(labels: Coco, sure: Sure, masks: Masks) -> Coco:
-    """COCO instances of the labels, ids from 1, in the order of the labels.
+def content(run: str, labels: Coco, sure: Sure, masks: Masks) -> Coco:
+    """COCO instances of the labels, in their order. Images keep their ids, which count from 1 and are those of the project's other files.
 
     An image's and an annotation's `attributes` say where it comes from: `source` (who drew), `run`, and of a model's masks `judge`, `score`
     (the detector's), `p_approve` and `p_mask`. CVAT and datumaro read attributes there. Regions to ignore keep `iscrowd: 1`, and stay RLE.
     """
-    numbers = {image["id"]: k for k, image in enumerate(labels["images"], 1)}
     classes = {row["id"]: k for k, row in enumerate(labels["categories"], 1)}
     images = [
         {
-            "id": numbers[image["id"]], "file_name": file_name(numbers[image["id"]], image), "width": image["width"],
+            "id": image["id"], "file_name": file_name(image), "width": image["width"],
             "height": image["height"], "attributes": {"source": image["source"], "run": image["run"]},
             **({"original_name": image["original_name"]} if "original_name" in image else {}),
         }
@@ -64,7 +63,7 @@ def content(labels: Coco, sure: Sure, masks: Masks) -> Coco:
     ]  # fmt: skip
     annotations = [
         {
-            "id": k, "image_id": numbers[row["image_id"]], "category_id": classes[row["category_id"]],
+            "id": k, "image_id": row["image_id"], "category_id": classes[row["category_id"]],
             "segmentation": outline(row["segmentation"], masks if not row["iscrowd"] else "rle"), "area": row["area"], "bbox": row["bbox"],
             "iscrowd": row["iscrowd"], "attributes": provenance(row, sure),
         }
@@ -72,23 +71,21 @@ def content(labels: Coco, sure: Sure, masks: Masks) -> Coco:
     ]  # fmt: skip
     categories = [{"id": classes[row["id"]], "name": row["name"], "supercategory": row.get("supercategory", "")}
                   for row in labels["categories"]]  # fmt: skip
-    return {"images": images, "annotations": annotations, "categories": categories}
+    return {"info": {"description": f"labels of the run {run}"}, "images": images, "annotations": annotations, "categories": categories}
 
 
 def instances(labels: Coco) -> dict[str, list[tuple[str, Rle]]]:
     """(class, mask) of the labels that are no regions to ignore, by the name of their picture in the data set."""
     names, rows = {row["id"]: row["name"] for row in labels["categories"]}, by_image(labels)
     return {
-        file_name(number, image): [
-            (names[row["category_id"]], row["segmentation"]) for row in rows.get(image["id"], []) if not row["iscrowd"]
-        ]
-        for number, image in enumerate(labels["images"], 1)
+        file_name(image): [(names[row["category_id"]], row["segmentation"]) for row in rows.get(image["id"], []) if not row["iscrowd"]]
+        for image in labels["images"]
     }
 
 
-def file_name(number: int, image: Row) -> str:
-    """A picture's name in the data set."""
-    return f"{number:012d}{PurePath(image['file_name']).suffix}"
+def file_name(image: Row) -> str:
+    """A picture's name in the data set, as COCO names them."""
+    return f"{image['id']:012d}{PurePath(image['file_name']).suffix}"
 
 
 def outline(rle: Rle, masks: Masks) -> Rle | list[list[float]]:

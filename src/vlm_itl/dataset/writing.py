@@ -9,7 +9,6 @@ import argparse
 import html
 import os
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +23,18 @@ from vlm_itl.core.files import md5, read_json, replacing_folder, write_json, wri
 from vlm_itl.core.git import changed, git
 from vlm_itl.core.redact import printable, say
 from vlm_itl.core.runs import chain, line_of, made
-from vlm_itl.dataset.content import Masks, Said, certainty, content, counted, file_name, instances
+from vlm_itl.data.instances import picture_problem, recorded_picture
+from vlm_itl.dataset.content import Masks, Row, Said, certainty, content, counted, file_name, instances
 from vlm_itl.dataset.readers import ANNOTATIONS, IMAGES, Reading, read_again
 from vlm_itl.judges import verdict
+from vlm_itl.loop import annotation_log
 from vlm_itl.metrics.audit import current
 from vlm_itl.metrics.intervals import estimated
 from vlm_itl.metrics.rows import Quality, read_quality
-from vlm_itl.settings import Settings, load
+from vlm_itl.report.lineage import changed_settings
+from vlm_itl.settings import Settings, load, read_yaml
 
+SPLIT = Path("artifacts/split")
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 FOLDER = Path("artifacts/dataset")
 CARD = "README.md"
@@ -53,28 +56,35 @@ def write(settings: Settings, run: str, target: Path, masks: Masks, link: bool) 
         line_of(settings.runs, run)
     labels = made(run, "labels.json", read_instances)
     said = {name: made(name, "verdicts.jsonl", verdict.read) for name in chain(settings.runs, run)}
-    data = content(labels, certainty(settings.runs, said, lambda name: made(name, "proposals.json", read_results)), masks)
+    data = content(run, labels, certainty(settings.runs, said, lambda name: made(name, "proposals.json", read_results)), masks)
     if not data["images"]:
         raise UserError(f"loop/{run}/labels.json: no image is labelled yet, so there is no data set")
     with replacing_folder(target) as folder:
         (folder / IMAGES).mkdir(parents=True)
-        for number, image in enumerate(tqdm(labels["images"], desc="pictures", unit="image"), 1):
-            place(pictures.IMAGES / image["file_name"], folder / IMAGES / file_name(number, image), link)
+        for image in tqdm(labels["images"], desc="pictures", unit="image"):
+            place(image, folder / IMAGES / file_name(image), link)
         write_json(folder / ANNOTATIONS, data)
         readings = read_again(folder, instances(labels))
         write_text(folder / CARD, card(settings, run, said, data, masks, readings))
     return data, readings
 
 
-def place(source: Path, target: Path, link: bool) -> None:
-    """Bring a picture to its place."""
+def place(image: Row, target: Path, link: bool) -> None:
+    """Bring a picture to its place.
+
+    Raises:
+        UserError: it is not the picture that was labelled.
+    """
+    content = recorded_picture(pictures.IMAGES, image)
+    if "md5" not in image and (problem := picture_problem(content, image)):
+        raise UserError(f"{pictures.IMAGES / image['file_name']}: {problem}; `dvc repro` brings the picture back (stage download)")
     if link:
         try:
-            os.link(source.resolve(), target)
+            os.link((pictures.IMAGES / image["file_name"]).resolve(), target)
             return
         except OSError:  # another disk, or one that knows no links
             pass
-    shutil.copyfile(source, target)
+    target.write_bytes(content)
 
 
 def card(settings: Settings, run: str, said: Said, data: Coco, masks: Masks, readings: list[Reading]) -> str:
@@ -88,7 +98,7 @@ def card(settings: Settings, run: str, said: Said, data: Coco, masks: Masks, rea
             **shares(read_quality(path) if path.exists() else None),
         })  # fmt: skip
     classes = counted(data)
-    cost = Path(f"metrics/cost/{run}.json")
+    cost, lock = Path(f"metrics/cost/{run}.json"), Path("dvc.lock")
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=plain)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         run=run, images=len(data["images"]), instances=sum(row["instances"] for row in classes.values()),
@@ -97,8 +107,17 @@ def card(settings: Settings, run: str, said: Said, data: Coco, masks: Masks, rea
         simulated=simulated_drawings(settings, run, data), rounds=rounds,
         audit=current(run), hours=read_json(cost)["hours"] if cost.exists() else None, commit=git("rev-parse", "HEAD"),
         dirty=bool(changed()), params=md5(Path("params.yaml")),
+        drew={name: found for name in said if (found := annotation_log.drawing_in(made(name, "ledger.json", annotation_log.read), name))},
+        changed=changed_settings(read_yaml(lock), [f"loop/{run}/labels.json"], read_yaml(Path("params.yaml"))) if lock.exists() else [],
+        validation=number_of(SPLIT / "validation.json"), test=number_of(SPLIT / "test.json"),
+        waiting=number_of(Path("loop", run, "pool.json")),
         labels=md5(Path("loop", run, "labels.json")), iou=settings.evaluate.judge_iou, masks=masks, readings=readings,
     ) + "\n"  # fmt: skip
+
+
+def number_of(path: Path) -> int | str:
+    """Images in a file of the project, in words for the card."""
+    return len(read_instances(path)["images"]) if path.exists() else "an unknown number of"
 
 
 def shares(quality: Quality | None) -> dict[str, Any]:
@@ -130,10 +149,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--copy", action="store_true", help="copy the pictures instead of linking them")
     arguments = parser.parse_args(argv)
     with errors_in_one_line(arguments.to):
-        if arguments.to != FOLDER and arguments.to.exists():
+        if arguments.to != FOLDER and os.path.lexists(arguments.to):
             raise UserError(f"{arguments.to}: is there already; name a folder that is not, or remove it")
         data, readings = write(load(), arguments.run, arguments.to, arguments.masks, not arguments.copy)
     say(f"{arguments.to}: {len(data['images']):,} images, {len(data['annotations']):,} annotations, {CARD}")
+    there = [number_of(path) for path in (SPLIT / "validation.json", SPLIT / "test.json", Path("loop", arguments.run, "pool.json"))]
+    say("not in it: {} labelled images of the validation part, {} of the test part (artifacts/split), {} without labels yet".format(*there))
     for row in readings:
         say(f"read again by {row.program} {row.version}: the same, least mask IoU {row.iou:g}" if row.version
             else f"{row.program} is not installed, so it was not asked: make readers installs it")  # fmt: skip

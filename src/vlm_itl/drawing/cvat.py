@@ -37,6 +37,7 @@ ATTRIBUTE = "proposal"
 MOST_BYTES = 2**29  # of annotations in JSON: some 100,000 images
 MOST_MEMBERS = 100  # files of annotations in a zip
 MOST_DIRECTORY = 2**26  # bytes of a zip's list of files: half a million
+MOST_ATTRIBUTES = 2**16  # bytes of the attributes of an instance
 _DAY = (1980, 1, 1, 0, 0, 0)  # of all files in our zips, so that equal content is equal bytes
 
 
@@ -126,8 +127,12 @@ def _check_directory(read: Any, seek: Any, path: Path) -> None:
     size = seek(0, 2)
     seek(max(0, size - 2**16 - 22))
     end = read()
-    place = end.rfind(b"PK\5\6")
-    if place >= 0 and len(end) >= place + 22 and int.from_bytes(end[place + 12 : place + 16], "little") > MOST_DIRECTORY:
+    place = len(end)
+    while (place := end.rfind(b"PK\5\6", 0, place)) >= 0:  # what follows it is a comment of the length that it says
+        if place + 22 + int.from_bytes(end[place + 20 : place + 22], "little") == len(end):
+            break
+    large = end[max(0, place - 20) : max(0, place - 16)] == b"PK\6\7"  # the 64-bit form, whose numbers stand elsewhere
+    if place >= 0 and (large or int.from_bytes(end[place + 12 : place + 16], "little") > MOST_DIRECTORY):
         raise UserError(f"{path}: a zip of too many files; export it without images (CVAT: Save images off)")
 
 
@@ -184,6 +189,8 @@ def outline(row: Annotation, size: tuple[int, int], where: str) -> Rle | None:
 
 def proposal(attributes: msgspec.Raw) -> int | None:
     """Which proposal an annotation says it was: the place that we wrote, as CVAT or anybody else writes a number or a text."""
+    if len(bytes(attributes)) > MOST_ATTRIBUTES:
+        return None
     try:
         value = msgspec.json.decode(attributes)
     except (ValueError, RecursionError, msgspec.MsgspecError):

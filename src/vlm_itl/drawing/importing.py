@@ -6,7 +6,7 @@ import argparse
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from stat import S_ISREG
 
@@ -29,7 +29,7 @@ class Taken:
 
     Attributes:
         drawings: to write, by image id.
-        notes: how many images are not taken, by why: `stale`, `skipped`, `untouched`, `as_exported`, `drawn`.
+        notes: how many images are not taken, by why: `stale`, `skipped`, `untouched`, `as_exported`, `same`, `drawn`.
     """
 
     drawings: dict[int, Drawing]
@@ -47,6 +47,7 @@ def take(path: Path, work: Work, reviewer: str | None, finished: bool) -> Taken:
         UserError: names the file and what is wrong in it.
     """
     found: dict[int, Drawing] = {}
+    seen: set[int] = set()
     notes: Counter[str] = Counter()
     for back in content(path, work):
         if isinstance(back, str):
@@ -55,12 +56,14 @@ def take(path: Path, work: Work, reviewer: str | None, finished: bool) -> Taken:
         if back.image is None:
             notes["stale"] += 1
             continue
-        if back.image.id in found:
+        if back.image.id in seen:
             raise UserError(f"{back.where}: the picture is there twice")
+        seen.add(back.image.id)
         drawing = drawing_of(back, back.image, reviewer)
         if not (back.was_opened or drawing.corrected or drawing.added or drawing.removed):
             if back.image.drawing is not None:  # by somebody else, or from a later file
-                notes["drawn"] += bool(back.image.drawing.corrected or back.image.drawing.added or back.image.drawing.removed)
+                there = back.image.drawing
+                notes["drawn" if there.corrected or there.added or there.removed else "same"] += 1
                 continue
             if not finished:
                 notes["as_exported"] += 1
@@ -100,7 +103,10 @@ def write(taken: Taken, work: Work) -> Counter[str]:
     """Write the drawings; how many are `new`, `replaced` or there already (`same`)."""
     done: Counter[str] = Counter()
     for i, drawing in taken.drawings.items():
-        if work.images[i].drawing == drawing:
+        there = work.images[i].drawing
+        if there and drawing.reviewer is None:  # the file does not say, which takes no name away
+            drawing = replace(drawing, reviewer=there.reviewer)
+        if there == drawing:
             done["same"] += 1
             continue
         done["replaced" if drawings.path_of(work.folder, i).exists() else "new"] += 1
@@ -112,6 +118,7 @@ WHY = {
     "stale": "were exported with other proposals, or are other pictures by now, and are not taken: export them again",
     "skipped": "were skipped by who should draw, and still wait",
     "untouched": "nobody has worked on, and still wait",
+    "same": "came back as they were exported, as they were drawn already",
     "drawn": "came back as they were exported, though somebody has drawn on them; that stays (remove its file in drawings/ to take them)",
     "as_exported": "came back as they were exported, and CVAT does not say whether somebody has looked; if so, say it: --finished "
     "(make import ... FINISHED=1)",
@@ -142,6 +149,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     arguments = parser.parse_args(argv)
     with errors_in_one_line(arguments.file):
+        if arguments.file == Path():
+            raise UserError(f"which file? make import RUN={arguments.run or '...'} FILE=what-came-back")
         who = arguments.reviewer
         if who is not None and not (re.fullmatch(NAME, who) and len(who) <= LONGEST_NAME):
             raise UserError("--reviewer: letters, digits, - and _ are expected; it stands in the file")

@@ -18,9 +18,11 @@ label-studio-sdk 2.1:
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections import Counter
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -108,10 +110,14 @@ class _Region(msgspec.Struct):
     image_rotation: float | None = 0
 
 
+class _Person(msgspec.Struct):
+    id: int | None = None
+
+
 class _Annotation(msgspec.Struct):
     result: list[_Region] = []
     was_cancelled: bool | None = False
-    completed_by: Any = None
+    completed_by: msgspec.Raw = msgspec.Raw(b"null")
     created_at: str | None = None
     updated_at: str | None = None
     lead_time: float | None = None
@@ -120,11 +126,12 @@ class _Annotation(msgspec.Struct):
 class _Data(msgspec.Struct):
     picture: str | None = None
     md5: str | None = None
+    run: str | None = None
 
 
 class _Task(msgspec.Struct):
     data: _Data
-    annotations: list[_Annotation]
+    annotations: list[_Annotation] | None = None
     id: int | str | None = None
 
 
@@ -148,6 +155,10 @@ def read(text: bytes, where: str, work: Work) -> Iterator[Returned | str]:
         if task.data.picture in seen:
             raise UserError(f"{place}: another task is about the same picture; delete one of them in Label Studio")
         seen.add(task.data.picture)
+        if task.annotations is None:
+            raise UserError(f"{place}: a task as it was exported from here; import the file that Label Studio's Export, JSON gives")
+        if task.data.run not in (None, work.run):
+            raise UserError(f"{place}: it was exported from the run '{task.data.run}'; name that one")
         image = work.find(task.data.picture, None, place)
         if image is not None and task.data.md5 not in (None, image.shown.image.get("md5")):
             raise UserError(f"{place}: its data.md5 is not that of the picture")
@@ -158,7 +169,10 @@ def read(text: bytes, where: str, work: Work) -> Iterator[Returned | str]:
         if not done:
             yield "skipped" if task.annotations else "untouched"
             continue
-        last = max(done, key=lambda one: one.updated_at or one.created_at or "")
+        last = max(done, key=lambda one: _instant(one.updated_at or one.created_at))
+        masks = [region.id for region in last.result if region.type in KINDS and region.id is not None]
+        if doubled := [name for name, number in Counter(masks).items() if number > 1]:
+            raise UserError(f"{place}: two regions have the id {doubled[0]}")
         given = [one for region in last.result for one in _given(region, image, work, place)]
         seconds = last.lead_time if last.lead_time is not None and 0 <= last.lead_time <= 10**7 else None
         yield Returned(image, given, "label-studio", True, place, _person(last.completed_by), _moment(last.created_at), seconds)
@@ -167,10 +181,12 @@ def read(text: bytes, where: str, work: Work) -> Iterator[Returned | str]:
 def _given(region: _Region, image: Image, work: Work, place: str) -> list[Given]:
     """The region as an instance; none of one from which all was rubbed out, and of what is no region."""
     where = f"{place}: region {region.id}"
-    if region.value is None or region.type == "relation":
+    if region.type == "relation":
         return []
     if region.type not in KINDS:
         raise UserError(f"{where}: a region of the type '{region.type}'; a brush or a polygon of label-studio-config.xml is expected")
+    if region.value is None:
+        raise UserError(f"{where}: it has no value, so there is no mask")
     if region.image_rotation:
         raise UserError(f"{where}: the picture was turned by {region.image_rotation:g} degrees; turn it back")
     size = region.original_height, region.original_width
@@ -209,10 +225,23 @@ def _proposal(name: str | int | None, image: Image) -> int | None:
     return int(match[2]) if match and int(match[1]) == image.id else None
 
 
-def _person(who: Any) -> str | None:
-    """A number of Label Studio's, which says who it was there and nothing else."""
-    number = who.get("id") if isinstance(who, dict) else who
-    return f"label-studio-{number}" if isinstance(number, int) and 0 <= number < 10**9 else None
+def _person(raw: msgspec.Raw) -> str | None:
+    """A number of Label Studio's, which says who it was there and nothing else; None of anything else."""
+    try:
+        who = msgspec.json.decode(raw, type=int | _Person | None)
+    except (ValueError, RecursionError):
+        return None
+    number = who.id if isinstance(who, _Person) else who
+    return f"label-studio-{number}" if number is not None and 0 <= number < 10**9 else None
+
+
+def _instant(text: str | None) -> float:
+    """Seconds since 1970; of what is no time, before all times."""
+    try:
+        when = datetime.fromisoformat((text or "").replace("Z", "+00:00"))
+    except ValueError:
+        return -math.inf
+    return (when if when.tzinfo else when.replace(tzinfo=timezone.utc)).timestamp()
 
 
 def _moment(text: str | None) -> str | None:

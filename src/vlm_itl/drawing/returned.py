@@ -12,9 +12,8 @@ from pycocotools import mask as mask_util
 from vlm_itl.core.coco import Rle
 from vlm_itl.core.errors import UserError
 from vlm_itl.drawing.work import Image
-from vlm_itl.loop.drawings import MOST_INSTANCES, Drawing, Instance, Status
+from vlm_itl.loop.drawings import MOST_INSTANCES, SAME, Drawing, Instance, Status
 
-SAME = 0.99  # mask IoU from which on a mask is the proposal's: what a tool's own forms do to its edge is no correction
 NEAR = 0.5  # mask IoU from which on a mask without an id of ours is that of a proposal
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,6 +29,7 @@ class Entry(Model):
         decisions: answered questions.
         about: of a person's decisions, how many there are by unit (`image`, `mask`, `missing`) and number of masks shown.
         removed: proposals that a human took away while correcting.
+        kept: proposals that real people who drew let stand, of a drawing of theirs.
     """
 
     run: str
@@ -40,16 +42,47 @@ class Entry(Model):
     decisions: Count | None = None
     about: dict[Unit, dict[Annotated[str, Field(pattern="^[0-9]{1,9}$")], Count]] | None = None
     removed: Count | None = None
+    kept: Count | None = None
 
 
 Log = list[Entry]
 FORM = TypeAdapter(Log)
 
 
-def drawn(run: str, purpose: Literal["labels", "validation"], images: list[list[dict[str, Any]]]) -> Entry:
-    """A human has drawn these COCO annotations, a list an image. Regions to ignore (`iscrowd`) are no instances."""
+@dataclass(frozen=True)
+class DrawnCounts:
+    """What real people did in a run that they drew in: images, and instances that they kept, corrected, added or removed."""
+
+    images: int
+    kept: int
+    corrected: int
+    added: int
+    removed: int
+
+
+def drawing_in(log: Log, run: str) -> DrawnCounts | None:
+    """None where a simulated human drew, or nobody."""
+    own = [entry for entry in log if entry.run == run]
+    drew = [entry for entry in own if entry.kept is not None]
+    corrected = [entry for entry in own if entry.action == "correct"]
+    if not drew:
+        return None
+    return DrawnCounts(
+        sum(entry.images or 0 for entry in drew), sum(entry.kept or 0 for entry in drew), sum(entry.instances or 0 for entry in corrected),
+        sum(entry.instances or 0 for entry in drew), sum(entry.removed or 0 for entry in corrected),
+    )  # fmt: skip
+
+
+def drawn(
+    run: str, purpose: Literal["labels", "validation"], images: list[list[dict[str, Any]]], kept: int | None = None
+) -> Entry:  # fmt: skip
+    """A human has drawn these COCO annotations, a list an image. Regions to ignore (`iscrowd`) are no instances.
+
+    Args:
+        kept: of real people.
+    """
     instances = sum(not row.get("iscrowd", 0) for rows in images for row in rows)
-    return Entry(run=run, action="draw", actor="human", purpose=purpose, images=len(images), instances=instances)
+    return Entry(run=run, action="draw", actor="human", purpose=purpose, images=len(images), instances=instances, kept=kept)
 
 
 def read(path: Path) -> Log:

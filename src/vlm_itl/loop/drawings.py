@@ -26,8 +26,9 @@ Row = dict[str, Any]
 Status = Literal["kept", "corrected", "added"]
 
 FOLDER = Path("drawings")
-MOST_BYTES = 2**28  # of a file; ours have some kilobytes an instance
+MOST_BYTES = 2**26  # of a file; ours have some kilobytes an instance
 MOST_INSTANCES = 10_000  # of an image
+SAME = 0.99  # mask IoU from which on a mask is the proposal's: what a tool's own forms do to its edge is no correction
 VERSION = 1  # of what a digest is made of
 
 Count = Annotated[int, Field(ge=0, le=MOST_INSTANCES)]
@@ -126,13 +127,13 @@ def read(path: Path) -> Drawing:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     except ValidationError as error:
-        raise UserError(f"{path}: {first_problem(error)}; take it out, or import the image again") from None
+        raise UserError(f"{path}: {first_problem(error)}; remove the file and import the image again") from None
     found = Counter(one.status for one in drawing.instances)
     proposals = [one.proposal for one in drawing.instances if one.proposal is not None]
     if (found["kept"], found["corrected"], found["added"]) != (drawing.kept, drawing.corrected, drawing.added):
-        raise UserError(f"{path}: its counts are not those of its instances; import the image again")
+        raise UserError(f"{path}: its counts are not those of its instances; remove the file and import the image again")
     if len(set(proposals)) < len(proposals) or any((one.proposal is None) != (one.status == "added") for one in drawing.instances):
-        raise UserError(f"{path}: its instances do not say which proposals they were; import the image again")
+        raise UserError(f"{path}: its instances do not say which proposals they were; remove the file and import the image again")
     return drawing
 
 
@@ -178,7 +179,13 @@ def rows(drawing: Drawing, shown: Shown, ids: Mapping[str, int], where: str) -> 
             raise UserError(f"{place}: its mask is empty")
         if one.status == "kept":
             assert one.proposal is not None  # `read` sees to it
-            parts["kept"].append(shown.proposals[one.proposal])
+            proposal = shown.proposals[one.proposal]
+            overlap = float(mask_util.iou([rle], [proposal["segmentation"]], [0])[0, 0])
+            if ids[one.label] != proposal["category_id"] or overlap < SAME:
+                raise UserError(
+                    f"{place}: it is not the proposal {one.proposal} that it says was kept; remove the file and import it again"
+                )
+            parts["kept"].append(proposal)
         else:
             parts[one.status].append({"image_id": shown.image["id"], "category_id": ids[one.label], "segmentation": rle, "iscrowd": 0})
     if drawing.kept + drawing.corrected + drawing.removed != len(shown.offered):

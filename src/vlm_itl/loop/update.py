@@ -142,7 +142,8 @@ def charged(run: str, judge: str, verdicts: Sequence[Verdict], outcomes: Sequenc
             about = counted((kind, size) for size in sizes)
             entries.append(Entry(run=run, action="verify", actor="human", judge=judge, decisions=len(sizes), about=about))
     if by_hand := [outcome.drawn for outcome in outcomes if outcome.drawn is not None]:
-        entries.append(drawn(run, "labels", by_hand))
+        kept = [len((outcome.labels or {}).get("model", [])) for outcome in outcomes if outcome.by_people]
+        entries.append(drawn(run, "labels", by_hand, sum(kept) if kept else None))
     if mended := [outcome for outcome in outcomes if outcome.corrected or outcome.removed]:
         entries.append(
             Entry(

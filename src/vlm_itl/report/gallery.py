@@ -205,7 +205,7 @@ def draw(
     return Card(
         image_id=verdict.image_id,
         decision="unparsed" if verdict.outcome == "unparsed" else "approved" if verdict.approve else "rejected",
-        outcome=outcome(verdict.approve, counted, true) if known else "nobody has labelled this image",
+        outcome=outcome(verdict.approve, counted, true) if known else "its truth is not known",
         p_approve=verdict.p_approve, answer=verdict.answer or "", reason=verdict.reason,
         pictures=pictures, proposals=listed, instances=true,
     )  # fmt: skip

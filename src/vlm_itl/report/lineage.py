@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,17 +57,13 @@ def lineage(lock: Any, outputs: Iterable[str], tracked: Callable[[str], str]) ->
         them was run by itself), or where the stages ran with several seeds.
     """
     outputs, stages = list(outputs), recorded(lock)
-    made = {out["path"]: (name, out.get("md5")) for name, stage in stages.items() for out in stage.get("outs") or []}
+    made, md5s = makers(stages), written(lock)
     if any(path not in made for path in outputs):
         return None
-    todo = [made[path][0] for path in outputs]
     seen: dict[str, list[Any]] = {}
     seeds: set[Any] = set()
-    while todo:
-        name = todo.pop()
-        if name in seen:
-            continue
-        settings = dict((stages[name].get("params") or {}).get("params.yaml") or {})
+    for name in behind(stages, outputs):
+        settings = dict(asked(stages[name]))
         if "seed" in settings:
             seeds.add(settings.pop("seed"))
         for key in PRICES:
@@ -75,13 +71,10 @@ def lineage(lock: Any, outputs: Iterable[str], tracked: Callable[[str], str]) ->
         facts: list[Any] = [stages[name].get("cmd"), settings]
         for dep in stages[name].get("deps") or []:
             path = dep["path"]
-            inside = [stage for out, (stage, _) in made.items() if out.startswith(f"{path}/")]
             if path in made:
-                if made[path][1] != dep.get("md5"):
+                if md5s.get(path) != dep.get("md5"):
                     return None
-                todo.append(made[path][0])
-            elif inside:
-                todo += inside
+            elif any(out.startswith(f"{path}/") for out in made):
                 facts.append([path, tracked(path)])
             else:
                 facts.append([as_set(path, settings), dep.get("md5")])
@@ -90,3 +83,45 @@ def lineage(lock: Any, outputs: Iterable[str], tracked: Callable[[str], str]) ->
         return None
     key = hashlib.md5(json.dumps(sorted(seen.items()), sort_keys=True, default=str).encode()).hexdigest()
     return Lineage(key, "".join(map(str, seeds)))
+
+
+def makers(stages: Mapping[str, dict[str, Any]]) -> dict[str, str]:
+    """Of each output the stage that writes it."""
+    return {out["path"]: name for name, stage in stages.items() for out in stage.get("outs") or []}
+
+
+def asked(stage: dict[str, Any]) -> dict[str, Any]:
+    """The settings of params.yaml that a stage was made with, by key."""
+    return (stage.get("params") or {}).get("params.yaml") or {}
+
+
+def behind(stages: Mapping[str, dict[str, Any]], outputs: Iterable[str]) -> list[str]:
+    """The stages that made these outputs, and what those were made of; outputs that no stage makes have none."""
+    made = makers(stages)
+    todo, found = [made[path] for path in outputs if path in made], dict[str, None]()
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found[name] = None
+            for dep in stages[name].get("deps") or []:
+                path = dep["path"]
+                todo += [made[path]] if path in made else [stage for out, stage in made.items() if out.startswith(f"{path}/")]
+    return list(found)
+
+
+def changed_settings(lock: Any, outputs: Iterable[str], params: Any) -> list[str]:
+    """Keys of params.yaml that say something else now than when these outputs were made.
+
+    Args:
+        lock: content of dvc.lock.
+        params: content of params.yaml.
+    """
+    stages = recorded(lock)
+    changed = {key for name in behind(stages, outputs) for key, value in asked(stages[name]).items() if _at(params, key) != value}
+    return sorted(changed)
+
+
+def _at(params: Any, key: str) -> Any:
+    for part in key.split("."):
+        params = params.get(part) if isinstance(params, dict) else None
+    return params

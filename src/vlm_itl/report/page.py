@@ -26,6 +26,7 @@ from vlm_itl.core.files import md5, read_json, write_text
 from vlm_itl.core.git import changed, git
 from vlm_itl.core.redact import line, say
 from vlm_itl.core.runs import arm_of, called, draws
+from vlm_itl.loop import annotation_log
 from vlm_itl.metrics import audit
 from vlm_itl.metrics.intervals import estimated, wilson
 from vlm_itl.metrics.people import read_measured
@@ -35,7 +36,7 @@ from vlm_itl.report import summary as report
 from vlm_itl.report.figures import arms as arm_figures
 from vlm_itl.report.figures import svg
 from vlm_itl.report.figures.comparison import differences
-from vlm_itl.report.lineage import recorded, written
+from vlm_itl.report.lineage import changed_settings, recorded, written
 from vlm_itl.report.points import Point, read_points
 from vlm_itl.settings import Run, Settings, load, read_yaml
 
@@ -89,6 +90,7 @@ class Provenance:
     lock: str | None  # md5 of dvc.lock
     other: list[str]  # files shown here whose content is not what dvc.lock records
     checked: int  # files shown here that dvc.lock records
+    changed: list[str]  # settings that are others now than when these files were made
     versions: dict[str, str]
 
 
@@ -105,6 +107,7 @@ def provenance(shown: list[Path]) -> Provenance:
     """Which state of the project this is, and whether the files shown are those that dvc.lock records for it."""
     lock = Path("dvc.lock")
     made: dict[str, str] = {}
+    content: Any = None
     if lock.exists():
         content = read_yaml(lock)
         if not recorded(content):
@@ -116,6 +119,7 @@ def provenance(shown: list[Path]) -> Provenance:
         branch=git("branch", "--show-current") or None, dirty=changed(),
         params=md5(Path("params.yaml")), lock=md5(lock) if lock.exists() else None,
         other=[str(path) for path in shown if path not in known or md5(path) != made[str(path)]], checked=len(known),
+        changed=changed_settings(content, map(str, shown), read_yaml(Path("params.yaml"))),
         versions={"Python": platform.python_version(), **{name: version(name) for name in ("dvc", "torch", "detectron2", "pycocotools")
                                                           if installed(name)}},
     )  # fmt: skip
@@ -137,6 +141,11 @@ def verdicts(comparison: Comparison, settings: Settings) -> list[Verdict]:
         return judge is None or not judge.computes, judge is not None and judge.simulated
 
     return [Verdict(run, comparison.arms[run]) for run in sorted(comparison.arms, key=rank)]
+
+
+def drawn_by_people(run: str) -> annotation_log.DrawnCounts | None:
+    path = Path("loop", run, "ledger.json")
+    return annotation_log.drawing_in(annotation_log.read(path), run) if path.exists() else None
 
 
 def with_intervals(quality: Quality) -> dict[str, tuple[float, float, float] | None]:
@@ -270,6 +279,7 @@ def collect(settings: Settings, study_csv: Path | None = None, pooled_json: Path
         "looking": {name for name, run in settings.runs.items() if settings.judges[run.judge].looks},
         "detection": {name: found for name in runs if (found := take(Path(f"metrics/detection/{name}.json")))},
         "quality": {name: (q, with_intervals(q)) for name, q in quality.items() if q and not draws(settings.runs[name], settings.judges)},
+        "drawn": {name: found for name in settings.runs if (found := drawn_by_people(name))},
         "audits": {name: found for name in settings.runs if (found := audit.current(name))},
         "people": {name: found for name in settings.people if (found := take_typed(Path(f"metrics/people/{name}.json"), read_measured))},
         "probes": {name: found for name in settings.probed if (found := take(Path(f"metrics/probes/{name}.json")))},

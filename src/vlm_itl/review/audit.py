@@ -101,7 +101,7 @@ def in_words(audit: Audit) -> list[str]:
     lines = []
     for name, part in (("approved", audit.approved), ("rejected", audit.rejected)):
         share = "" if part.share is None else f": {part.estimate.words}"
-        lines.append(f"{audit.run}: {part.right:,} of {part.looked_at:,} {name} images are right{share}, a sample of {part.images:,}")
+        lines.append(f"{audit.run}: {part.right:,} of {part.looked_at:,} {name} images are right{share}; there are {part.images:,}")
     return lines
 
 

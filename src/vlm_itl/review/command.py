@@ -48,13 +48,18 @@ def work(settings: Settings, run: str | None, judge: str | None, prev: str | Non
     if run is not None:
         if judge or prev:
             raise UserError("--run says which judge and which proposals; leave out --judge and --prev")
+        if run == "start":
+            raise UserError("the proposals of start are shown without --run (make review without RUN)")
         if run not in settings.runs:
             example = f"{run}: {{judge: {people[0] if people else 'person'}, prev: start, policy: annotate}}"
             raise UserError(f"params.yaml: runs: no '{run}' (there are: {', '.join(settings.runs)}); add a line `{example}`")
         line = settings.runs[run]
         person = settings.judges[line.judge]
         if not isinstance(person, PersonJudge):
-            raise UserError(f"params.yaml: runs.{run}.judge: '{line.judge}' is no person but {person.kind}, so nobody is asked; {add}")
+            raise UserError(
+                f"params.yaml: runs.{run}.judge: '{line.judge}' is no person but {person.kind}, so nobody is asked"
+                + ("" if people else f"; {add}")
+            )
         return Work(line.judge, person, line.prev, run, line.batch)
     if judge is None and not people:
         raise UserError(f"params.yaml: judges: there is no person; {add}")

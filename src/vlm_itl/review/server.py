@@ -138,7 +138,10 @@ def app(session: Session, painter: Painter, render: Render, tokens: Mapping[str,
             )  # fmt: skip
             return state(name, asked.page)
 
-        return JSONResponse(await run_in_threadpool(keep))
+        try:
+            return JSONResponse(await run_in_threadpool(keep))
+        except ValueError as error:  # no valid answer
+            raise HTTPException(400, str(error)) from None
 
     async def undo(request: Request) -> Response:
         asked, name = await body(request, Undone), request.state.reviewer
@@ -154,10 +157,10 @@ def app(session: Session, painter: Painter, render: Render, tokens: Mapping[str,
         if found is None:
             raise HTTPException(404, "no page has got this item since the program started; load the page again")
         painted = await run_in_threadpool(painter.paint, found.key, found.item)
-        number = request.path_params["number"]
-        if number >= len(painted.pictures):
+        numbered = {str(k): content for k, content in enumerate(painted.pictures)}
+        if request.path_params["number"] not in numbered:
             raise HTTPException(404, "the item has no such picture")
-        return Response(painted.pictures[number], media_type="image/png")
+        return Response(numbered[request.path_params["number"]], media_type="image/png")
 
     inner = Starlette(
         routes=[
@@ -165,14 +168,14 @@ def app(session: Session, painter: Painter, render: Render, tokens: Mapping[str,
             Route("/api/ahead", ahead, methods=["POST"]),
             Route("/api/answer", answer, methods=["POST"]),
             Route("/api/undo", undo, methods=["POST"]),
-            Route("/api/picture/{key}/{number:int}", picture),
+            Route("/api/picture/{key}/{number}", picture),
             Route("/{token}/", file),
             Route("/{token}/{name}", file),
         ],
         exception_handlers={
             HTTPException: lambda _, error: problem(error.status_code, error.detail),
             UserError: lambda _, error: problem(500, str(error)),
-            OSError: lambda _, error: problem(507, f"not saved: {error.filename}: {error.strerror}"),
+            OSError: lambda _, error: problem(507, f"not saved: {error.filename or 'the answer'}: {error.strerror}"),
             ClientDisconnect: lambda _, error: problem(400, "the page has gone"),
             Exception: lambda _, error: bug(error),
         },

@@ -53,7 +53,7 @@ def serve(session: Session, render: Render, file: Path, host: str, port: int) ->
     hosts = frozenset({"127.0.0.1", "localhost", "::1", host.lower()})
     config = uvicorn.Config(
         app(session, Painter(IMAGES, render), render, tokens, hosts), log_config=None, log_level="critical",
-        access_log=False, server_header=False, lifespan="off", ws="none", timeout_graceful_shutdown=1, limit_concurrency=64,
+        access_log=False, server_header=False, lifespan="off", ws="none", timeout_graceful_shutdown=1, limit_concurrency=512,
         timeout_keep_alive=75, h11_max_incomplete_event_size=2**14,
     )  # fmt: skip
     try:
@@ -62,13 +62,15 @@ def serve(session: Session, render: Render, file: Path, host: str, port: int) ->
         pass
     finally:
         listening.close()
-    say("; ".join(f"{name} answered {number:,}" for name, number in session.answered().items()))
+    say("; ".join(f"{name}: {number:,} decisions, with skips and what was taken back" for name, number in session.answered().items()))
 
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
+        if not host:
+            raise OSError(0, "no address")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError, UnicodeError) as error:
+    except (OSError, OverflowError, UnicodeError, TypeError) as error:
         words = getattr(error, "strerror", None) or error
         raise UserError(f"{host}:{port}: {words}; --port 0 takes any free port, --host an address of this machine") from None

@@ -410,7 +410,9 @@ class Session:
         """
         with self._lock:
             self._refresh()
-            if id in self._answers.standing:
+            if known := self._answers.standing.line(id):
+                if not isinstance(known, Answer) or (known.item, known.decision, known.reviewer) != (key, decision, name):
+                    raise ValueError(f"id: {id} is another decision's")
                 return
             reviewer, item = self.reviewers[name], self._handed[key].item
             answered = datetime.now(timezone.utc) - timedelta(seconds=ago)
@@ -438,8 +440,8 @@ class Session:
         with self._lock:
             self._refresh()
             reviewer = self.reviewers[name]
-            if id in self._answers.standing:
-                return True
+            if known := self._answers.standing.line(id):
+                return isinstance(known, Undo) and known.reviewer == name
             last = next((answer for answer in reversed(reviewer.history) if answer.item in self._where), None)
             if last is None:
                 return False

@@ -106,7 +106,10 @@ class Settings(Model):
             if name == "start":
                 return "runs.start", "'start' is the name of the model every arm begins from; choose another"
             if run.judge not in self.judges:
-                return f"runs.{name}.judge", f"no judge '{run.judge}' in judges {known}"
+                return (
+                    f"runs.{name}.judge",
+                    f"no judge '{run.judge}' in judges {known}; add it there, a person as `person: {{kind: person}}`",
+                )
             judge = self.judges[run.judge]
             if isinstance(judge, VlmJudge) and judge.calibrated and run.judge not in self.calibrations:
                 return f"runs.{name}.judge", f"'{run.judge}' is calibrated, so calibrations needs a line {run.judge}: {{probed: ...}}"

@@ -47,6 +47,7 @@ class Names(msgspec.Struct):
     categories: list[Category]
 
 
+MOST_BYTES = 2**31  # of a file: some ten million masks
 REASONS = {
     "other_images": "on images that are not in the pool", "other_classes": "of classes that select.categories does not name",
     "without_mask": "without a mask (a box alone is none)", "below_threshold": "below score_threshold",
@@ -57,9 +58,10 @@ REASONS = {
 class ResultsTeacher:
     """Reads what another program found.
 
-    A row's image is that of its `file_name`, or of its `image_id`: a whole number is an id of `images`, where the settings name such a
-    file, and else of the labelled training file, or a picture's name (42 means `000042.jpg`); a text is a file's name. A name is a path
-    from its end on, with or without the ending: `birds/0001.jpg`, `0001.jpg` and `0001` all mean `photos/birds/0001.jpg`, unless they mean another picture as well.
+    A row's image is that of its `file_name`, or of its `image_id`. A whole number is an id of `images`, where the settings name such a
+    file, and else of the labelled training file, or a picture's name: 42 means `000042.jpg`. A text is a file's name: a path from its end
+    on, with or without the ending. `birds/0001.jpg`, `0001.jpg` and `0001` mean `photos/birds/0001.jpg`, unless they mean another picture
+    as well.
     """
 
     @classmethod
@@ -70,13 +72,17 @@ class ResultsTeacher:
             UserError: a file is not what it should be, or lies outside `data.root`; a name means two pictures; no mask is left.
         """
         path = below(root, settings.file, "file")
-        content = read_regular(path)
+        content = read_regular(path, MOST_BYTES)
         rows = parsed(content, list[Found], str(path), "COCO results")
-        names = Names([], [])
+        names: Names | None = None
         if settings.images is not None:
             other = below(root, settings.images, "images")
-            names = parsed(read_regular(other), Names, str(other), "a COCO file with images and categories")
-        places, classes = Places(data["images"], names.images if settings.images else None), class_numbers(data, names.categories)
+            names = parsed(read_regular(other, MOST_BYTES), Names, str(other), "a COCO file with images and categories")
+            for what, ids in (("images", [row.id for row in names.images]), ("categories", [row.id for row in names.categories])):
+                if doubled := [i for i, number in Counter(ids).items() if number > 1]:
+                    raise UserError(f"{other}: {what}: two have the id {doubled[0]}, so it is not known which one a row means")
+        places = Places(data["images"], names.images if names else None)
+        classes = class_numbers(data, names.categories if names else None)
         sizes = {image["id"]: (image["height"], image["width"]) for image in data["images"]}
         notes: Counter[str] = Counter()
         found: dict[int, list[Row]] = {}
@@ -85,6 +91,8 @@ class ResultsTeacher:
             if not 0 <= row.score <= 1:
                 raise UserError(f"{where}: its score is {row.score:g}; a probability from 0 to 1 is expected")
             image, category = places.image(row, where), classes.get(row.category if row.category is not None else row.category_id)
+            if row.category is not None and row.category_id is not None and classes.get(row.category_id, category) != category:
+                raise UserError(f"{where}: its category is '{row.category}', and its category_id {row.category_id} another class")
             if image is None or category is None:
                 notes["other_images" if image is None else "other_classes"] += 1
                 continue
@@ -119,7 +127,11 @@ def below(root: Path, name: str, key: str) -> Path:
         UserError: it lies elsewhere.
     """
     path = root / name
-    if not path.resolve().is_relative_to(root.resolve()):
+    try:
+        is_below = path.resolve().is_relative_to(root.resolve())
+    except (RuntimeError, ValueError, OSError) as error:  # links in a circle, a NUL
+        raise UserError(f"params.yaml: autolabels: {key}: {name} leads to no file: {error}") from None
+    if not is_below:
         raise UserError(f"params.yaml: autolabels: {key}: {name} has to lie below data.root ({root}), which DVC watches")
     return path
 
@@ -177,10 +189,10 @@ def endings(name: str) -> Iterable[str]:
             yield str(path.with_suffix(""))
 
 
-def class_numbers(data: Coco, categories: list[Category]) -> dict[Any, int]:
+def class_numbers(data: Coco, categories: list[Category] | None) -> dict[Any, int]:
     """Our category ids by the file's, and by name: what the file's ids mean, or else the ids of the labelled training file."""
     by_name = {row["name"]: row["id"] for row in data["categories"]}
-    ids = {row.id: by_name[row.name] for row in categories if row.name in by_name}
-    if not categories:
+    ids = {row.id: by_name[row.name] for row in categories or [] if row.name in by_name}
+    if categories is None:
         ids = {row.get("original_id", row["id"]): row["id"] for row in data["categories"]}
     return {**ids, **by_name}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -26,6 +27,7 @@ from vlm_itl.judges.verdict import Unit
 
 FILE = "answers.jsonl"  # in the judge's folder
 LONGEST = 2**16  # bytes of a line; ours have some six hundred
+PATIENCE = 5.0  # seconds for which another process may hold the file
 
 Said = Literal["yes", "no", "skip"]
 Reason = Literal["", "class", "boundary", "missing", "extra", "duplicate"]
@@ -152,10 +154,6 @@ class Standing:
     def __len__(self) -> int:
         return sum(len(some) for some in self._items.values())
 
-    def __contains__(self, id: str) -> bool:
-        """Whether a line with this id came."""
-        return id in self._known
-
     def add(self, line: Line) -> Line | None:
         """Take a line in.
 
@@ -185,6 +183,10 @@ class Standing:
         """Whether its reviewer has not taken it back."""
         return answer.id in self._items.get(answer.item, {})
 
+    def line(self, id: str) -> Line | None:
+        """The line with this id; None where there is none."""
+        return self._known.get(id)
+
     def answer(self, id: str) -> Answer | None:
         """The answer with this id, standing or not; None where there is none."""
         found = self._known.get(id)
@@ -207,13 +209,16 @@ class Standing:
 class Answers:
     """The file of one judge. `lines` are those that have been read; `refresh` brings what others have added since."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, patience: float = PATIENCE) -> None:
         """Read it; there may be none yet.
+
+        Args:
+            patience: seconds for which another process may hold it.
 
         Raises:
             UserError: a line is damaged, see `refresh`.
         """
-        self.path = path
+        self.path, self.patience = path, patience
         self.lines: list[Line] = []
         self.standing = Standing()
         self._end = 0  # how far the file is read: the end of a line
@@ -242,7 +247,7 @@ class Answers:
             self._forget()
             return None if again else []
         with stream:
-            fcntl.flock(stream, fcntl.LOCK_SH)  # nobody is within a line
+            self._lock(stream.fileno(), fcntl.LOCK_SH)  # nobody is within a line
             stat = os.fstat(stream.fileno())
             again = self._begun and (self._file != (stat.st_dev, stat.st_ino) or stat.st_size < self._end)
             if again:
@@ -261,6 +266,7 @@ class Answers:
 
         Raises:
             OSError: it could not be written; the file is as it was.
+            UserError: another process holds the file.
             ValueError: it is no valid answer.
         """
         text = written(line)
@@ -268,10 +274,10 @@ class Answers:
         new = not self.path.exists()
         file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file is closed, or the process ends
-            self._mend(file)
+            self._lock(file, fcntl.LOCK_EX)  # let go when the file is closed, or the process ends
             end = os.fstat(file).st_size
             try:
+                end = self._mend(file)
                 _write(file, text)
                 os.fsync(file)
             except OSError as error:
@@ -287,18 +293,36 @@ class Answers:
             finally:
                 os.close(folder)
 
-    def _mend(self, file: int) -> None:
-        """Let the file, which is locked, end with the end of a line: what a killed process left of one was confirmed to nobody."""
+    def _lock(self, file: int, kind: int) -> None:
+        """
+        Raises:
+            UserError: another process does not let go of the file.
+        """
+        until = time.monotonic() + self.patience
+        while True:
+            try:
+                fcntl.flock(file, kind | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise UserError(f"{self.path}: another program holds it for {self.patience:g} s; is one suspended?") from None
+            time.sleep(0.01)
+
+    def _mend(self, file: int) -> int:
+        """Let the file, which is locked, end with the end of a line: what a killed process left of one was confirmed to nobody.
+
+        Returns:
+            Where it ends then.
+        """
         end = os.fstat(file).st_size
         last = os.pread(file, LONGEST, max(0, end - LONGEST))
         torn = last[last.rfind(b"\n") + 1 :]
-        if not torn:
-            return
-        if len(torn) < LONGEST and not _is_line(torn):
+        if torn and len(torn) < LONGEST and not _is_line(torn):
             say(f"{self.path}: its last line was not written to its end and nobody was told that it is saved, so it is removed")
             os.ftruncate(file, end - len(torn))
-        else:
+        elif torn:
             _write(file, b"\n")  # an editor's last line
+        return os.fstat(file).st_size
 
     def _read(self, stream: BinaryIO) -> list[Line]:
         new = []

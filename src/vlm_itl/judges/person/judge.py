@@ -31,7 +31,8 @@ class PersonJudge(Judge):
     probes: Probability = 0.1
     """Images with a known answer that are mixed in, as a share of the images; where there are probes and the judge is in `probed`."""
     repeats: Probability = 0.1
-    """Images that a reviewer is asked about again later, as a share of theirs: do people agree with themselves?"""
+    """Images that a reviewer is asked about again, at the earliest 20 decisions later, as a share of theirs: do people agree with
+    themselves?"""
     overlap: Probability = 0.1
     """Share of the images that every reviewer is asked about, though another has answered: do people agree with each other?"""
 

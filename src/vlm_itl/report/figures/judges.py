@@ -37,7 +37,7 @@ def crowding(quality: dict[str, Quality]) -> Figure:
         axes.set_ylabel({"recall": "recall: right images\napproved", "specificity": "specificity: wrong\nimages rejected"}[rate])
         axes.set_ylim(-0.03, 1.03)
     if not bins:
-        nothing(panels[0], "no image was judged")
+        nothing(panels[0], "no judged image has a known truth" if any(q.unknown for q in quality.values()) else "no image was judged")
     first = next(iter(quality.values()), None)
     labels = []
     for b in bins:
@@ -51,7 +51,7 @@ def crowding(quality: dict[str, Quality]) -> Figure:
 
 
 def rounds(quality: dict[str, Quality]) -> Figure:
-    """Images approved in each run, right and wrong ones, and the purity of the labels that they became.
+    """Images approved in each run: right ones, wrong ones, and those whose truth is not known.
 
     Args:
         quality: by the run's label, in the order to be drawn.
@@ -60,18 +60,22 @@ def rounds(quality: dict[str, Quality]) -> Figure:
     names = list(quality)
     right = [quality[name].true_approvals for name in names]
     wrong = [quality[name].false_approvals for name in names]
+    unknown = [quality[name].approved_in_all - quality[name].approved for name in names]
     places = range(len(names))
     axes.barh(places, right, 0.7, color=COLOURS[1], label="right: nothing missing, nothing extra")
     axes.barh(places, wrong, 0.7, right, color=COLOURS[2], hatch="////", edgecolor="white", lw=0, label="wrong")
-    for place, r, w in zip(places, right, wrong):
-        share = f"{r / (r + w):.0%} right" if r + w else "none approved"
-        axes.annotate(f"{r + w}, {share}" if r + w else share, (r + w, place), xytext=(4, 0), textcoords="offset points", va="center",
-                      fontsize=8, color="black" if r + w else SOFT)  # fmt: skip
+    if any(unknown):
+        axes.barh(places, unknown, 0.7, [r + w for r, w in zip(right, wrong)], color="#cfd4da", label="truth not known")
+    for place, r, w, u in zip(places, right, wrong, unknown):
+        share = f"{r / (r + w):.0%} right" + (" of those with truth" if u else "") if r + w else "truth not known"
+        words = f"{r + w + u}, {share}" if r + w + u else "none approved"
+        axes.annotate(words, (r + w + u, place), xytext=(4, 0), textcoords="offset points", va="center",
+                      fontsize=8, color="black" if r + w + u else SOFT)  # fmt: skip
     axes.set_yticks(places, [plain(name) for name in names])
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     axes.margins(x=0.2)
     axes.set_xlim(left=0)
     axes.set_xlabel("images approved")
-    figure.legend(loc="outside lower center", ncols=2)
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
