@@ -494,7 +494,7 @@ HARM = {
     "as it went out": (studio_file(lambda tasks: [task.pop("annotations") for task in tasks]), "a task as it was exported from here"),
     "a number without end": (cvat_file(put("annotations", 0, "segmentation", value={"size": [40, 50], "counts": "o" * 10**6})), "RLE"),
     "a nest": (cvat_file(put("annotations", 0, "segmentation", value=nest(900))), "no certain meaning"),
-    "a long segmentation": (cvat_file(put("annotations", 0, "segmentation", value=[[]] * 2**22)), "bytes; at most 16,777,216 are read"),
+    "a long segmentation": (cvat_file(put("annotations", 0, "segmentation", value=[[]] * 2**23)), "bytes; at most 16,777,216 are read"),
     "JSON-MIN": (studio_file(lambda tasks: tasks.__setitem__(slice(None), [{"image": "x.png", "brush": []}])), "not Label Studio's JSON"),
 }  # fmt: skip
 

@@ -128,10 +128,10 @@ def test_what_contradicts_itself_is_refused(tmp_path):
             label(tmp_path, [row], twice)
     with pytest.raises(UserError, match="row 0: its category is 'book', and its category_id 16 another class"):
         label(tmp_path, [{**row, "category": "book"}], images)
-    with pytest.raises(UserError, match="1 of classes that select.categories does not name"):
+    with pytest.raises(UserError, match=r"1 of classes that select\.categories does not name"):
         label(tmp_path, [row], {**images, "categories": []})  # no other file says what its ids mean
     (tmp_path / "loop.json").symlink_to(tmp_path / "loop.json")
-    with pytest.raises(UserError, match="autolabels: file: loop.json leads to no file"):
+    with pytest.raises(UserError, match=r"autolabels: file: loop\.json leads to no file"):
         ResultsTeacher.label(Results(kind="results", file="loop.json"), POOL, tmp_path / "pictures", tmp_path)
 
 
