@@ -135,14 +135,16 @@ class Session:
                 bytearray(bool(probes) and number(name, group, "probe") < judge.probes for group in batch),
                 bytearray(number(name, group, "repeat") < judge.repeats for group in batch),
                 sorted(probes, key=lambda place, name=name: number(name, self._groups[place])),  # type: ignore[misc]
-                bytearray(self._batch), bytearray(size), bytearray(self._batch),
+                bytearray(b"\1") * self._batch, bytearray(size), bytearray(self._batch),
+            )  # fmt: skip
+            made.counts = Counts(
+                open=self._batch, probe_slots_open=sum(made.probe_slot), repeat_slots_open=sum(made.repeat_slot)
             )  # fmt: skip
             if name in old:
                 made.order, made.skipped = old[name].order, old[name].skipped
             self.reviewers[name] = made
-        for line in self._answers.lines:
-            self._note(line)
-        for place in range(size):
+        answered = {place for line in self._answers.lines for place in self._note(line)}
+        for place in sorted(answered):  # all others are open
             self._update(place)
 
     def _refresh(self) -> None:

@@ -5,6 +5,7 @@ No picture is drawn to make a key, so a hundred thousand items are known within 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from vlm_itl.judges.verdict import Unit
 
 if TYPE_CHECKING:
     from vlm_itl.judges.person.judge import PersonJudge
+    from vlm_itl.judges.rendering import Render
 
 Row = dict[str, Any]
 
@@ -70,11 +72,17 @@ class Item:
 
 def key(item: Item, judge: PersonJudge) -> str:
     """sha256 of all that can change an answer: the picture, the proposals drawn on it, the question, and how both are shown."""
-    classes = [] if item.kind == "mask" else list(item.names.values())
+    classes = () if item.kind == "mask" else tuple(item.names.values())
     masks = [[name, row["segmentation"]["size"], row["segmentation"]["counts"]] for name, row in zip(item.declared, item.shown)]
-    look = {name: value for name, value in vars(judge.render).items() if name not in UNUSED[item.kind]}
-    content = [VERSION, item.kind, item.question, classes, look, item.image["md5"], masks]
-    return hashlib.sha256(_JSON(content).encode()).hexdigest()
+    begin = _begin(item.kind, item.question, classes, judge.render)
+    return hashlib.sha256(f"{begin}, {_JSON(item.image['md5'])}, {_JSON(masks)}]".encode()).hexdigest()
+
+
+@functools.cache
+def _begin(kind: Unit, question: tuple[str, str, str], classes: tuple[str, ...], render: Render) -> str:
+    """What the keys of many items begin with: JSON of a list without its end."""
+    look = {name: value for name, value in vars(render).items() if name not in UNUSED[kind]}
+    return _JSON([VERSION, kind, question, classes, look])[:-1]
 
 
 class Case:
