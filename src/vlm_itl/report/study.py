@@ -130,7 +130,7 @@ def matches_at(revision: str, run: str, repository: Path) -> matches.Matches | N
 def settings_at(revision: str, repository: Path) -> Row:
     """params.yaml of a commit as it is, unchecked: it may be of another version of this project."""
     try:
-        content = YAML(typ="safe").load(text_at(revision, "params.yaml", repository) or "")
+        content = YAML(typ="safe", pure=True).load(text_at(revision, "params.yaml", repository) or "")
     except YAMLError:
         return {}
     return content if isinstance(content, dict) else {}
