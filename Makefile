@@ -7,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro picture review export import audit report study dataset readers sweep test test-long fuzz lint format lock clean
+.PHONY: help setup repro picture review export import audit report study dataset readers ray sweep test test-long fuzz lint format lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
@@ -66,6 +66,9 @@ MASKS ?= rle
 dataset: setup  ## write RUN's labels and pictures to artifacts/dataset, a data set for other programs (MASKS=polygons for outlines)
 	@vlm-itl dataset --run "$(RUN)" --masks "$(MASKS)"
 
+ray: setup  ## add Ray to .venv, for predictions and pseudo-labels by several machines (VLM_ITL_ENGINE)
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements-ray.lock
+
 # other programs that read data sets; they want older libraries than the project has
 readers: .venv-readers/.ready  ## make .venv-readers with supervision and datumaro, which `make dataset` then asks
 
@@ -106,6 +109,7 @@ format: setup  ## let ruff rewrite
 lock:  ## resolve requirements.in again
 	$(BIN)/uv pip compile --universal --python-version 3.10 --generate-hashes --no-header --no-emit-index-url --quiet requirements.in -o requirements.lock
 	$(BIN)/uv pip compile --universal --python-version 3.10 --generate-hashes --no-header --no-emit-index-url --quiet requirements-readers.in -o requirements-readers.lock
+	$(BIN)/uv pip compile --universal --python-version 3.10 --generate-hashes --no-header --no-emit-index-url --quiet requirements-ray.in -o requirements-ray.lock
 
 clean:  ## remove the environment and all outputs (DVC's cache stays)
 	rm -rf $(VENV) .venv-readers artifacts loop scratch

@@ -34,7 +34,7 @@ def world(seed: int, images: int = 12, steps: int = 20, crowds: float = 0.15) ->
                 box = (max(0, x + int(dx)), max(0, y + int(dy)), 18, 18)
                 results.append(instance(box, int(random.choice([c, c, c, 9])), image, score=float(next(scores))))
     truth = {
-        "images": [{"id": i, "height": 40, "width": 50} for i in range(1, images + 1)],
+        "images": [{"id": i, "file_name": f"{i}.png", "height": 40, "width": 50} for i in range(1, images + 1)],
         "annotations": [{**row, "id": k} for k, row in enumerate(rows, 1)],
         "categories": CLASSES,
     }

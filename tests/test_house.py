@@ -16,6 +16,7 @@ FLOORS = [  # from the roof down; what shares a floor is divided by |
     "detectors | teachers",
     "probes | metrics",
     "judges | loop",
+    "engine",
     "data | resume",
     "core",
     "registry",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
+from vlm_itl import engine
 from vlm_itl.core.coco import Coco, result
 from vlm_itl.core.code import used_by
 from vlm_itl.core.errors import UserError
@@ -49,55 +51,66 @@ class Model(ABC):
 
     @classmethod
     def label(cls, settings: GroundedSam2 | Sam3, data: Coco, images: Path, root: Path) -> tuple[list[Row], Row]:
-        """See `vlm_itl.teachers.teacher.Teacher`."""
-        return label(data, images, settings, cls)
+        """Find the instances of the classes of `data` on its images. What is annotated there is not looked at.
+
+        One that was killed, started again on the same images, models and settings, goes on after the last whole batch. A batch for which
+        the memory does not suffice is halved, and so are the later ones.
+
+        Returns:
+            See `vlm_itl.teachers.teacher.Teacher`; with SAM 2 rows have `mask_score`, its own estimate of the mask's IoU. Empty masks are
+            left out.
+
+        Raises:
+            UserError: a model cannot be had, or a single image is too much for the memory.
+        """
+        captions = [settings.captions.get(row["name"], row["name"]) for row in data["categories"]]
+        ids = [row["id"] for row in data["categories"]]
+        teacher = cls(settings, captions)
+        identity = {
+            **settings.model_dump(exclude={"device", "batch_size"}),
+            "captions": dict(zip((r["name"] for r in data["categories"]), captions)),
+            **teacher.identity, "versions": {name: version(name) for name in VERSIONS},
+        }  # fmt: skip
+        package = used_by(__name__, cls.__module__)
+        pictures = [images / i["file_name"] for i in data["images"]]
+        machine = [teacher.device, torch.get_num_threads(), torch.cuda.get_device_name() if teacher.device == "cuda" else "cpu"]
+        progress = Progress("autolabels", digest_of([identity, data["images"], ids, settings.batch_size, machine], [*package, *pictures]))
+        done: dict[int, list[Row]] = {i: rows for batch in progress.load() for i, rows in batch}
+        by_shape = sorted(data["images"], key=lambda i: i["height"] / i["width"])  # what is alike in shape needs little padding in a batch
+        waiting, size = [image for image in by_shape if image["id"] not in done], settings.batch_size
+        batches = [waiting[k : k + size] for k in range(0, len(waiting), size)]
+        load = partial(Worker, cls, settings, captions, ids, images.resolve())
+        with tqdm(total=len(by_shape), initial=len(done), desc="drawing pseudo-labels", unit="image", mininterval=2) as bar:
+            for rows in engine.values(engine.chosen(), load, batches, "batches of images"):
+                progress.add(rows)
+                done |= dict(rows)
+                bar.update(len(rows))
+        progress.clear()
+        return [row for image in data["images"] for row in done[image["id"]]], identity
 
 
-def label(data: Coco, images: Path, settings: GroundedSam2 | Sam3, kind: type[Model]) -> tuple[list[Row], Row]:
-    """Find the instances of the classes of `data` on its images. What is annotated there is not looked at.
+class Worker:
+    """Finds the instances on batches of images, on a node that may be another machine."""
 
-    One that was killed, started again on the same images, models and settings, goes on after the last whole batch. A batch for which the
-    memory does not suffice is halved, and so are the later ones.
+    def __init__(self, kind: type[Model], settings: GroundedSam2 | Sam3, captions: list[str], ids: list[int], images: Path) -> None:
+        """
+        Args:
+            ids: category ids, by class.
+            images: the folder that `file_name`s are relative to.
+        """
+        self.teacher, self.ids, self.images, self.size = kind(settings, captions), ids, images, settings.batch_size
 
-    Args:
-        images: the folder that `file_name`s are relative to.
-
-    Returns:
-        COCO results in the order of the images, by falling score: `image_id`, `category_id`, `segmentation` (RLE), `bbox` ([x, y, w, h] of
-        the mask, pixels), `area` (square pixels), `score` (six decimals), and with SAM 2 `mask_score`, its own estimate of the mask's IoU.
-        Empty masks are left out. And the teacher's identity: models, revisions, settings, versions.
-
-    Raises:
-        UserError: a model cannot be had, or a single image is too much for the memory.
-    """
-    captions = [settings.captions.get(row["name"], row["name"]) for row in data["categories"]]
-    ids = [row["id"] for row in data["categories"]]
-    teacher = kind(settings, captions)
-    identity = {
-        **settings.model_dump(exclude={"device", "batch_size"}), "captions": dict(zip((r["name"] for r in data["categories"]), captions)),
-        **teacher.identity, "versions": {name: version(name) for name in VERSIONS},
-    }  # fmt: skip
-    package = used_by(__name__, type(teacher).__module__)
-    pictures = [images / i["file_name"] for i in data["images"]]
-    machine = [teacher.device, torch.get_num_threads(), torch.cuda.get_device_name() if teacher.device == "cuda" else "cpu"]
-    progress = Progress("autolabels", digest_of([identity, data["images"], ids, settings.batch_size, machine], [*package, *pictures]))
-    done: dict[int, list[Row]] = {i: rows for batch in progress.load() for i, rows in batch}
-    by_shape = sorted(data["images"], key=lambda i: i["height"] / i["width"])  # what is alike in shape needs little padding in a batch
-    waiting, size = [image for image in by_shape if image["id"] not in done], settings.batch_size
-    with tqdm(total=len(by_shape), initial=len(done), desc="drawing pseudo-labels", unit="image", mininterval=2) as bar:
-        while waiting:
-            batch = waiting[:size]
-            instances = found_unless_too_much(teacher.find, [read_picture(images / image["file_name"]) for image in batch])
+    def __call__(self, batch: list[Row]) -> list[tuple[int, list[Row]]]:
+        """(id, COCO results) of each image."""
+        found: list[tuple[int, list[Row]]] = []
+        while len(found) < len(batch):
+            part = batch[len(found) : len(found) + self.size]
+            instances = found_unless_too_much(self.teacher.find, [read_picture(self.images / image["file_name"]) for image in part])
             if instances is None:
-                size = smaller_batch(len(batch), teacher.device)
-                continue
-            waiting = waiting[size:]
-            rows = [(image["id"], to_results(image["id"], some, ids)) for image, some in zip(batch, instances, strict=True)]
-            progress.add(rows)
-            done |= dict(rows)
-            bar.update(len(batch))
-    progress.clear()
-    return [row for image in data["images"] for row in done[image["id"]]], identity
+                self.size = smaller_batch(len(part), self.teacher.device)
+            else:
+                found += [(image["id"], to_results(image["id"], some, self.ids)) for image, some in zip(part, instances, strict=True)]
+        return found
 
 
 def found_unless_too_much(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vlm_itl import engine
 from vlm_itl.core.coco import Coco
 from vlm_itl.detectors import ToPredict, Trained
 from vlm_itl.detectors.mask_rcnn.prediction import predict_sets
@@ -31,7 +32,8 @@ class MaskRcnn:
 
     def predict(self, model: Path, images: Path, sets: list[ToPredict], predict: settings.Predict) -> str | None:
         s = self.settings
+        processes = 1 if engine.chosen().kind != "local" else s.processes  # it brings its own
         said: str | None = launch(
-            predict_sets, s.processes, s.device, model, s.device, predict.max_detections, predict.batch_size, images, sets
+            predict_sets, processes, s.device, model, s.device, predict.max_detections, predict.batch_size, images, sets
         )
         return said

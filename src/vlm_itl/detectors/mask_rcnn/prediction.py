@@ -8,7 +8,7 @@ the number of images: scores move by about 1e-7, below the six decimals that are
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from detectron2.structures import ImageList, Instances
 from detectron2.utils import comm
 from tqdm import tqdm
 
+from vlm_itl import engine
 from vlm_itl.core.coco import Coco, result
 from vlm_itl.core.files import write_json_list
 from vlm_itl.detectors import ToPredict
@@ -35,6 +36,7 @@ from vlm_itl.detectors.mask_rcnn.weights import load_weights
 from vlm_itl.resume.progress import value_of
 
 Row = dict[str, Any]
+Batch = list[list[Row]]  # of each image its COCO results
 LOOKED_AT = 100  # images, evenly over a set without a proposal, for the highest score
 
 
@@ -43,7 +45,7 @@ class Predictor:
 
     def __init__(self, folder: Path, device: str, max_detections: int) -> None:
         make_deterministic(0)
-        self.folder = folder
+        self.folder, self.device = folder, device
         self.cfg = load_config(folder, device)
         self.cfg.TEST.DETECTIONS_PER_IMAGE = max_detections
         self.model = build_model(self.cfg)
@@ -64,11 +66,25 @@ class Predictor:
         every = batches(self.model, self.cfg, data["images"], batch_size)
         mine = every[rank :: comm.get_world_size()]
         progress = Progress(key, [len(batch) for batch in mine])
-        for batch in _found(self.model, self.cfg, data, images, score_threshold, mine, desc, progress.load()):
+        for batch in self.found(data, images, score_threshold, mine, desc, progress.load()):
             progress.add(batch)
         merged = progress.merged(len(every))
         of_first(lambda: write_json_list(target, in_order(merged, every, data["images"])))
         return progress
+
+    def found(self, data: Coco, images: Path, score_threshold: float, mine: list[list[Row]], desc: str, done: int) -> Iterator[Batch]:
+        """The rows of each image, batch after batch but for the first `done`: by this process, or the nodes that `VLM_ITL_ENGINE` names."""
+        where = engine.chosen()
+        if where.kind == "local":
+            yield from _found(self.model, self.cfg, data, images, score_threshold, mine, desc, done)
+            return
+        load = partial(
+            Worker, self.folder, self.device, self.cfg.TEST.DETECTIONS_PER_IMAGE, data["categories"], images.resolve(), score_threshold
+        )
+        with tqdm(total=sum(map(len, mine)), initial=sum(map(len, mine[:done])), desc=desc, unit="image", mininterval=2) as bar:
+            for batch in engine.values(where, load, mine[done:], "batches of images"):
+                yield batch
+                bar.update(len(batch))
 
     def nothing_found(self, data: Coco, images: Path, score_threshold: float, batch_size: int, desc: str) -> str:
         """How far from the threshold the scores are, by up to `LOOKED_AT` images."""
@@ -79,6 +95,20 @@ class Predictor:
             f"{desc}: no instance of {len(data['images'])} images has a score of {score_threshold} or more; "
             f"the highest score is {best} (in {len(some)} images)"
         )
+
+
+class Worker:
+    """Predicts batches of images, on a node that may be another machine."""
+
+    def __init__(
+        self, folder: Path, device: str, max_detections: int, categories: list[Row], images: Path, score_threshold: float
+    ) -> None:  # fmt: skip
+        self.predictor = Predictor(folder, device, max_detections)
+        self.categories, self.images, self.score_threshold = categories, images, score_threshold
+
+    def __call__(self, batch: list[Row]) -> Batch:
+        predictor, data = self.predictor, {"images": batch, "annotations": [], "categories": self.categories}
+        return next(_found(predictor.model, predictor.cfg, data, self.images, self.score_threshold, [batch], show=False))
 
 
 def predict_sets(model: Path, device: str, max_detections: int, batch_size: int, images: Path, sets: list[ToPredict]) -> str | None:
@@ -145,13 +175,14 @@ def in_order(file: Path, every: list[list[Row]], images: list[Row]) -> Iterator[
 
 
 def _found(
-    model: Any, cfg: CfgNode, data: Coco, images: Path, score_threshold: float, mine: list[list[Row]], desc: str,
-    done: int = 0, leave: bool = True,
-) -> Iterator[list[list[Row]]]:  # fmt: skip
+    model: Any, cfg: CfgNode, data: Coco, images: Path, score_threshold: float, mine: list[list[Row]], desc: str = "",
+    done: int = 0, leave: bool = True, show: bool = True,
+) -> Iterator[Batch]:  # fmt: skip
     """The rows of each image, batch after batch of `mine`, this process's, but for the first `done`.
 
     Args:
         leave: whether the progress bar stays when it is full.
+        show: whether there is one.
     """
     ids = class_ids(data)
     model.eval()
@@ -159,7 +190,7 @@ def _found(
     with tqdm(
         total=sum(map(len, mine)), initial=sum(map(len, mine[:done])),
         desc=desc if comm.get_world_size() == 1 else f"{desc}, 1 of {comm.get_world_size()} parts",
-        unit="image", mininterval=2, leave=leave, disable=not comm.is_main_process() or not data["images"],
+        unit="image", mininterval=2, leave=leave, disable=not show or not comm.is_main_process() or not data["images"],
     ) as bar:  # fmt: skip
         for inputs in _load(data, images, cfg, mine[done:]):
             with torch.inference_mode():
