@@ -42,7 +42,9 @@ def read_yaml(path: Path) -> Any:
         UserError: the file is missing, cannot be read or is not YAML, or its aliases make too much of it ("billion laughs").
     """
     try:
-        content = YAML(typ="safe", pure=True).load(read_regular(path).decode("utf-8"))  # libyaml ends the process on deep nests
+        content = YAML(typ="safe", pure=True).load(
+            read_regular(path).decode("utf-8")
+        )  # libyaml, if it is there, ends the process on deep nests
     except FileNotFoundError:
         raise UserError(f"{path}: no such file (run this from the repository's top folder)") from None
     except OSError as error:
