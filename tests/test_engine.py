@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from people import A, B, world
 from pieces import Dies, Refuses, Squares
 
 from vlm_itl.core.errors import UserError
@@ -149,6 +150,68 @@ def test_a_prediction_is_the_same_to_the_byte(engine, tmp_path, monkeypatch, cap
     monkeypatch.setenv("VLM_ITL_ENGINE", f"ray address={engine.address} workers=2")
     assert predicted(Path("model"), data, Path(), 0.05, 2) == here != []
     assert len(by_node(capsys.readouterr().out)) == 2
+
+
+@needs_ray
+def test_verdicts_are_the_same_to_the_byte(engine, tmp_path, monkeypatch, capsys):
+    """Questions go to the cluster without their pictures, but those whose pictures nobody can draw again."""
+    from tiny_vlm import llava
+
+    from vlm_itl.judges.vlm.composing import Composer
+    from vlm_itl.judges.vlm.judging import judge, make_backend
+    from vlm_itl.judges.vlm.store import Store
+    from vlm_itl.probes.consistency import vary
+    from vlm_itl.settings import VlmJudge
+
+    monkeypatch.chdir(tmp_path)
+    pool, proposals = world(tmp_path / "images", {k: [A, B][: k % 3] for k in range(1, 9)})
+    s = VlmJudge(kind="vlm", model=str(llava(Path("model"))), device="cpu", dtype="float32", batch_size=2, answer="probability", min_mass=0)
+    prompt = "Are these right: {pred_class_names_str}? {options}"
+
+    def verdicts(store: str):
+        return judge(pool, proposals, Path("images"), prompt, s, Store(tmp_path / store))
+
+    composer = Composer(pool, proposals, Path("images"), prompt, s)
+    plain = composer.question("image", composer.asked[0], composer.shown[composer.asked[0]["id"]])
+    blank = vary(plain, "blank", "")
+    assert plain.without_pixels().pictures == ()
+    assert plain.without_pixels().with_pixels().pictures[0].tobytes() == plain.pictures[0].tobytes()
+    assert blank.without_pixels() is blank
+    here, identity, took = verdicts("here")
+    [(_, grey)] = make_backend(s, Store(tmp_path / "here")).ask([(0, blank)])
+    monkeypatch.setenv("VLM_ITL_ENGINE", f"ray address={engine.address} workers=2")
+    capsys.readouterr()
+    there, same, other = verdicts("there")
+    assert (there, same) == (here, identity)
+    assert len({v.log_odds for v in here if v.asked}) > 1
+    assert (took["machines"], other["machines"]) == (1, 2)
+    assert len(by_node(capsys.readouterr().out)) == 2
+    assert verdicts("there")[0] == here
+    assert "batches of questions by Ray" not in capsys.readouterr().out  # all are in the store
+    [(_, answer)] = make_backend(s, Store(tmp_path / "there")).ask([(0, blank)])
+    assert answer.log_odds == grey.log_odds
+
+
+@needs_ray
+def test_pseudo_labels_are_the_same_to_the_byte(engine, tmp_path, monkeypatch, capsys):
+    import tiny_autolabel
+    from tiny_detector import pictures
+
+    from vlm_itl.settings import GroundedSam2
+    from vlm_itl.teachers.grounded_sam2 import GroundedSam2Teacher
+
+    monkeypatch.chdir(tmp_path)
+    data, images = pictures(tmp_path)
+    data = {**data, "annotations": []}
+    detector = tiny_autolabel.DETECTORS["grounding_dino"](tmp_path / "detector")
+    paths = {"detector": str(detector), "segmenter": str(tiny_autolabel.sam2(tmp_path / "sam2"))}
+    s = GroundedSam2(kind="grounded-sam2", **paths, device="cpu", batch_size=2, box_threshold=0.05, text_threshold=0.05)
+    here = GroundedSam2Teacher.label(s, data, images, Path())
+    capsys.readouterr()
+    monkeypatch.setenv("VLM_ITL_ENGINE", f"ray address={engine.address} workers=2")
+    assert GroundedSam2Teacher.label(s, data, images, Path()) == here
+    assert here[0]
+    assert sum(by_node(capsys.readouterr().out).values()) == 6
 
 
 STARTED = """

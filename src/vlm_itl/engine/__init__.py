@@ -8,7 +8,7 @@ a folder that all nodes share.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
@@ -19,6 +19,7 @@ from vlm_itl.core.fields import Model, first_problem
 P = TypeVar("P")
 V = TypeVar("V")
 VARIABLE = "VLM_ITL_ENGINE"
+NODE = "VLM_ITL_NODE"  # set for workers of a cluster
 
 
 class Engine(Model):
@@ -49,12 +50,12 @@ def chosen() -> Engine:
         raise UserError(f"{VARIABLE}: {first_problem(error)}; as in: ray address=auto workers=4 cpus=2 gpus=1") from None
 
 
-def values(engine: Engine, load: Callable[[], Callable[[P], V]], pieces: Sequence[P], what: str) -> Iterator[V]:
+def values(engine: Engine, load: Callable[[], Callable[[P], V]], pieces: Iterable[P], what: str) -> Iterator[V]:
     """What a worker makes of each piece, in the order of the pieces.
 
     Args:
         load: makes a worker; picklable, of a module's top level.
-        pieces: picklable, and small.
+        pieces: picklable, and small. They are taken when a worker is free, and some ahead.
         what: they are, for messages: `batches of images`.
 
     Raises:
@@ -67,6 +68,11 @@ def values(engine: Engine, load: Callable[[], Callable[[P], V]], pieces: Sequenc
     from vlm_itl.engine.on_ray import values as on_ray
 
     yield from on_ray(engine, load, pieces, what)
+
+
+def machine() -> str:
+    """What names the machine and process of a worker; empty in a process that is no cluster's."""
+    return os.environ.get(NODE, "")
 
 
 def environment() -> dict[str, Any]:

@@ -6,12 +6,13 @@ node has room. Actors are not restarted by Ray itself: it would hold their piece
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import socket
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 try:
@@ -22,7 +23,7 @@ except ImportError:  # an extra requirement
 
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.redact import say
-from vlm_itl.engine import Engine, environment
+from vlm_itl.engine import NODE, Engine, environment
 
 P = TypeVar("P")
 V = TypeVar("V")
@@ -37,6 +38,7 @@ class Actor:
 
     def __init__(self, folder: str, load: Callable[[], Callable[[Any], Any]]) -> None:
         os.chdir(folder)  # paths are relative to the repository
+        os.environ[NODE] = f"{self.node()[:8]}/{os.getpid()}"
         self.load = load
         self.worker: Callable[[Any], Any] | None = None
 
@@ -51,15 +53,17 @@ class Actor:
         return self.worker(piece)
 
 
-def values(engine: Engine, load: Callable[[], Callable[[P], V]], pieces: Sequence[P], what: str) -> Iterator[V]:
+def values(engine: Engine, load: Callable[[], Callable[[P], V]], pieces: Iterable[P], what: str) -> Iterator[V]:
     """See `vlm_itl.engine.values`. Says at the end which node has done how many."""
     if ray is None:
         raise UserError("VLM_ITL_ENGINE: ray is not installed; `make ray` installs it")
-    if not pieces:
+    source = iter(pieces)
+    some = list(itertools.islice(source, engine.workers))
+    if not some:
         return
     connect(engine)
     try:
-        yield from Pool(engine, load, pieces, what).results()
+        yield from Pool(engine, load, itertools.chain(some, source), len(some), what).results()
     except RayError as error:
         raise lost(type(error).__name__) from None
     finally:
@@ -118,19 +122,20 @@ def connect(engine: Engine) -> None:
 class Pool:
     """Actors and the pieces that they have, wait for, or have done."""
 
-    def __init__(self, engine: Engine, load: Callable[[], Callable[[Any], Any]], pieces: Sequence[Any], what: str) -> None:
-        self.engine, self.pieces, self.what = engine, pieces, what
+    def __init__(self, engine: Engine, load: Callable[[], Callable[[Any], Any]], pieces: Iterable[Any], workers: int, what: str) -> None:
+        self.engine, self.what = engine, what
         self.kind = ray.remote(num_cpus=engine.cpus, num_gpus=engine.gpus, max_restarts=0, scheduling_strategy="SPREAD")(Actor)
         self.load = load
-        self.waiting = deque(range(len(pieces)))
+        self.source = enumerate(pieces)
+        self.again: list[tuple[int, Any]] = []  # pieces whose worker has died, the first one first
         self.starting: dict[Any, Any] = {}  # actors by what says their node
         self.idle: deque[Any] = deque()
-        self.busy: dict[Any, tuple[Any, int]] = {}  # (actor, number of its piece) by what becomes its value
+        self.busy: dict[Any, tuple[Any, int, Any]] = {}  # (actor, number of its piece, the piece) by what becomes its value
         self.done: dict[int, Any] = {}
         self.node: dict[Any, str] = {}  # of actors
         self.counts: Counter[str] = Counter()  # pieces by node
         self.deaths = 0
-        for _ in range(min(engine.workers, len(pieces))):
+        for _ in range(workers):
             self.start()
 
     def start(self) -> None:
@@ -140,10 +145,16 @@ class Pool:
     def results(self) -> Iterator[Any]:
         """The values in order."""
         number, alive, asked = 0, time.monotonic(), time.monotonic()
-        while number < len(self.pieces):
-            while self.idle and self.waiting and self.waiting[0] < number + AHEAD * self.engine.workers:
-                actor, k = self.idle.popleft(), self.waiting.popleft()
-                self.busy[actor.work.remote(self.pieces[k])] = actor, k
+        coming = next(self.source, None)
+        while coming or self.again or self.busy or self.done:
+            while self.idle and (self.again or (coming and coming[0] < number + AHEAD * self.engine.workers)):
+                if self.again:
+                    k, piece = self.again.pop(0)
+                else:
+                    assert coming  # by the condition above
+                    (k, piece), coming = coming, next(self.source, None)
+                actor = self.idle.popleft()
+                self.busy[actor.work.remote(piece)] = actor, k, piece
             ready, _ = ray.wait([*self.busy, *self.starting], timeout=1.0)
             if time.monotonic() - asked > 2:
                 asked = time.monotonic()
@@ -162,11 +173,11 @@ class Pool:
                 yield self.done.pop(number)
                 number += 1
         nodes = "; ".join(f"node {name[:8]}: {count:,}" for name, count in sorted(self.counts.items()))
-        say(f"{len(self.pieces):,} {self.what} by Ray: {nodes}")
+        say(f"{number:,} {self.what} by Ray: {nodes}")
 
     def take(self, ref: Any) -> None:
         """What has come of a reference: an actor lives, a piece is done, or an actor is dead."""
-        actor, k = self.busy.pop(ref) if ref in self.busy else (self.starting.pop(ref), None)
+        actor, k, piece = self.busy.pop(ref) if ref in self.busy else (self.starting.pop(ref), None, None)
         try:
             value = ray.get(ref)
         except RuntimeEnvSetupError as error:
@@ -174,7 +185,7 @@ class Pool:
         except RayActorError:
             self.deaths += 1
             if k is not None:
-                self.waiting = deque(sorted([k, *self.waiting]))
+                self.again = sorted([*self.again, (k, piece)], key=lambda one: one[0])
             if self.deaths > DEATHS + self.engine.workers:
                 raise UserError(
                     f"VLM_ITL_ENGINE: {self.deaths} workers in a row have died; a piece may need more memory than a node has: fewer "

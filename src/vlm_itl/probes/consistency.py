@@ -118,6 +118,7 @@ def vary(question: Question, variant: str, turned: str) -> Question:
     changes: dict[str, Any] = {}
     if variant == "blank":
         changes["pictures"] = tuple(PIL.Image.new("RGB", picture.size, GREY) for picture in question.pictures)
+        changes["again"] = None  # nobody else can draw them
     elif variant == "swapped":
         changes["text"] = turned
     return replace(question, variant=variant, **changes)

@@ -6,15 +6,23 @@ import functools
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
+
 from vlm_itl.core.coco import Coco, by_image
 from vlm_itl.core.pictures import read_picture
 from vlm_itl.judges import rendering
+from vlm_itl.judges.rendering import Render
 from vlm_itl.judges.verdict import Unit
 from vlm_itl.judges.vlm.questions import Question, fill, sections
 from vlm_itl.judges.vlm.settings import VlmJudge
 
 Row = dict[str, Any]
 Subject = tuple[Unit, Row, list[Row]]  # what a question is about: the image's row, and those of the proposals that are shown
+
+
+def drawn(path: Path, kind: Unit, rows: list[Row], render: Render) -> tuple[PIL.Image.Image, ...]:
+    """The pictures of a question, on another machine."""
+    return tuple(rendering.compose(kind, read_picture(path), rows, render))
 
 
 class Composer:
@@ -49,7 +57,8 @@ class Composer:
         s = self.settings
         pixels = self._read(self.images / image["file_name"])
         pictures = rendering.compose(kind, pixels, rows, s.render)
-        return Question(self.text(kind, rows), tuple(pictures), tuple(s.approve), tuple(s.reject))
+        again = functools.partial(drawn, self.images.resolve() / image["file_name"], kind, rows, s.render)
+        return Question(self.text(kind, rows), tuple(pictures), tuple(s.approve), tuple(s.reject), again=again)
 
     def text(self, kind: Unit, rows: list[Row], turned: bool = False) -> str:
         """A question's text; `turned`: with the options in the other order, where the prompt leaves their place open."""

@@ -17,6 +17,7 @@ from typing import Any
 from scipy.special import logit
 from tqdm import tqdm
 
+from vlm_itl import engine
 from vlm_itl.core.coco import Coco
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import read_json
@@ -51,6 +52,11 @@ def make_backend(settings: VlmJudge, store: Store) -> Backend:
         from vlm_itl.judges.vlm.openai_backend import OpenAIBackend
 
         return OpenAIBackend(settings, store)
+    where = engine.chosen()
+    if where.kind != "local":
+        from vlm_itl.judges.vlm.elsewhere import Elsewhere
+
+        return Elsewhere(settings, where)
     from vlm_itl.judges.vlm.transformers_backend import TransformersBackend
 
     return TransformersBackend(settings)

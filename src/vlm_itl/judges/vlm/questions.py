@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import PIL.Image
@@ -25,6 +25,15 @@ class Question:
     approve: tuple[str, ...] = ("yes",)
     reject: tuple[str, ...] = ("no",)
     variant: str = ""  # of a question that is asked in another way, or once more: its answer is kept beside that of the question itself
+    again: Callable[[], tuple[PIL.Image.Image, ...]] | None = field(default=None, compare=False, repr=False)  # draws the pictures elsewhere
+
+    def without_pixels(self) -> Question:
+        """To be sent to another machine; as it is where its pictures cannot be drawn there."""
+        return self if self.again is None else replace(self, pictures=())
+
+    def with_pixels(self) -> Question:
+        """What `without_pixels` was made of."""
+        return self if self.again is None or self.pictures else replace(self, pictures=self.again())
 
 
 @dataclass(frozen=True)
