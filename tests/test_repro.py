@@ -16,7 +16,7 @@ import psutil
 import pytest
 from conftest import ROOT
 
-from vlm_itl.experiments.repro import Stages, outcome
+from vlm_itl.experiments.repro import Stages, main, outcome
 
 GRAPH = """
 stages:
@@ -70,6 +70,16 @@ def project(tmp_path):
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             process.wait(timeout=60)
+
+
+def test_where_there_is_nothing_to_run_it_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("params.yaml", "configs", "judges", "data"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    with pytest.raises(SystemExit, match=rf"^error: {tmp_path}: no DVC repository; run this in the folder of the clone$"):
+        main([])
+    with pytest.raises(SystemExit, match=r"^error: --at-once: at least one at a time$"):
+        main(["--at-once", "0"])
 
 
 def test_what_became_of_the_runs(tmp_path, monkeypatch):

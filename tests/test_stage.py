@@ -336,6 +336,19 @@ def test_a_stage_refuses_other_code_than_was_listed(here, monkeypatch):
     monkeypatch.setenv("DVC_STAGE", "x")
     write_text(lists, listing([ROOT / "src/vlm_itl/core/errors.py"]))
     run(write)
-    write_text(lists, lists.read_text() + "0" * 32 + "  src/vlm_itl/core/files.py\n")
+    whole = lists.read_text()
+    for text in ("", "x\n", "0" * 32 + "  ../../etc/passwd.py\n", "0" * 32 + "  /etc/passwd\n"):
+        write_text(lists, text)
+        with pytest.raises(SystemExit, match=r"error: artifacts/code/stages/test_stage\.md5: no list of code; `dvc repro` lists it anew"):
+            run(write)
+    lists.write_bytes(b"\xff\n")
+    with pytest.raises(SystemExit, match=r"error: artifacts/code/stages/test_stage\.md5: 'utf-8' codec"):
+        run(write)
+    lists.unlink()
+    os.mkfifo(lists)
+    with pytest.raises(SystemExit, match=r"error: artifacts/code/stages/test_stage\.md5: not a regular file"):
+        run(write)
+    lists.unlink()
+    write_text(lists, whole + "0" * 32 + "  src/vlm_itl/core/files.py\n")
     with pytest.raises(SystemExit, match=r"error: src/vlm_itl/core/files.py: changed since .*; run `dvc repro`"):
         run(write)

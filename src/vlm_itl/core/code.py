@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 import grimp
 
 from vlm_itl.core.errors import UserError
+from vlm_itl.core.files import read_regular
 
 ROOT = Path(__file__).resolve().parents[3]  # of src/vlm_itl/core/code.py
 LISTS = Path("artifacts/code")  # written by the stage `code`
+LINE = re.compile(r"([0-9a-f]{32})  ((?:src/vlm_itl|stages)(?:/[A-Za-z0-9_]+)*/[A-Za-z0-9_]+\.py)")  # of a list
+MOST_BYTES = 2**20  # of a list
 DECLARATIONS = ("vlm_itl.settings", "vlm_itl.registry")
 
 
@@ -61,11 +65,17 @@ def listing(files: Iterable[Path]) -> str:
 
 def check(lists: Iterable[Path]) -> None:
     """Raises:
-    UserError: code is not as a list says. DVC would record the list, and the stage would run something else.
+    UserError: a file is no list, or code is not as it says. DVC would record the list, and the stage would run something else.
     """
     files = [file for path in lists for file in (sorted(path.glob("*.md5")) if path.is_dir() else [path])]
     for path in filter(Path.exists, files):  # DVC sees to it that they are there
-        for line in path.read_text().splitlines():
-            md5, _, name = line.partition("  ")
-            if not (ROOT / name).exists() or hashlib.md5((ROOT / name).read_bytes()).hexdigest() != md5:
+        try:
+            rows = [LINE.fullmatch(row) for row in read_regular(path, MOST_BYTES).decode().splitlines()]
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}; `dvc repro` lists the code anew") from None
+        if not rows or not all(rows):
+            raise UserError(f"{path}: no list of code; `dvc repro` lists it anew")
+        for row in filter(None, rows):
+            md5, name = row.groups()
+            if not (ROOT / name).is_file() or hashlib.md5((ROOT / name).read_bytes()).hexdigest() != md5:
                 raise UserError(f"{name}: changed since the stage `code` listed it in {path}; run `dvc repro`, which lists it anew")

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import networkx as nx
 import psutil
+from dvc.exceptions import NotDvcRepoError
 from dvc.lock import LockError
 from dvc.repo import Repo
 from tqdm import tqdm
@@ -258,8 +259,8 @@ def number_at_once(settings: Settings, wanted: int | None) -> int:
     Where it is not said: one for each processor of this process where a stage computes with one thread, and as memory has room; one
     where stages use all processors or a GPU.
     """
-    if wanted:
-        return max(1, wanted)
+    if wanted is not None:
+        return wanted
     if settings.processor == "native" or settings.detector.device == "cuda" or Path("/dev/nvidia0").exists():
         return 1
     return max(1, min(len(os.sched_getaffinity(0)), psutil.virtual_memory().available // MEMORY))
@@ -269,9 +270,13 @@ def graph_and_changes() -> tuple[nx.DiGraph, set[str]]:
     """The stages, with an edge from each to those that it depends on, and those of them that are not as `dvc.lock` records them.
 
     Raises:
-        UserError: another DVC is at work in this repository.
+        UserError: this is no DVC repository, or another DVC is at work in it.
     """
-    with Repo(str(Path())) as repo:
+    try:
+        repository = Repo(str(Path()))
+    except NotDvcRepoError:
+        raise UserError(f"{Path.cwd()}: no DVC repository; run this in the folder of the clone") from None
+    with repository as repo:
         return nx.relabel_nodes(repo.index.graph, lambda stage: stage.addressing), not_as_recorded(repo)
 
 
@@ -343,6 +348,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--at-once", type=int, metavar="N", help="arms side by side; none: as many as processors and memory allow")
     arguments = parser.parse_args(argv)
     try:
+        if arguments.at_once is not None and arguments.at_once < 1:
+            raise UserError("--at-once: at least one at a time")
         settings = check()
         with alone("repro"):
             status = repro(settings, number_at_once(settings, arguments.at_once))
