@@ -7,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro picture review export import audit report study dataset readers ray sweep test test-long fuzz lint format lock clean
+.PHONY: help setup repro picture review export import audit report study dataset readers cluster sweep test test-long fuzz lint format lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
@@ -66,8 +66,8 @@ MASKS ?= rle
 dataset: setup  ## write RUN's labels and pictures to artifacts/dataset, a data set for other programs (MASKS=polygons for outlines)
 	@vlm-itl dataset --run "$(RUN)" --masks "$(MASKS)"
 
-ray: setup  ## add Ray to .venv, for predictions and pseudo-labels by several machines (VLM_ITL_ENGINE)
-	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements-ray.lock
+cluster: setup  ## add Ray and submitit to .venv, for several machines (docs/guides/clusters.md)
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements-cluster.lock
 
 # other programs that read data sets; they want older libraries than the project has
 readers: .venv-readers/.ready  ## make .venv-readers with supervision and datumaro, which `make dataset` then asks
@@ -79,8 +79,8 @@ readers: .venv-readers/.ready  ## make .venv-readers with supervision and datuma
 
 SEEDS ?= 1,2,3
 
-sweep: setup  ## the experiment for each of SEEDS (1,2,3) that is not there yet, then the page with the answer over seeds
-	@vlm-itl sweep --seeds "$(SEEDS)"
+sweep: setup  ## the experiment for each of SEEDS (1,2,3) that is not there yet, then the page over seeds (JOBS=slurm: as jobs)
+	@vlm-itl sweep --seeds "$(SEEDS)" $(if $(JOBS),--jobs "$(JOBS)")
 	@$(MAKE) --no-print-directory study
 	@$(MAKE) --no-print-directory report
 
@@ -109,7 +109,7 @@ format: setup  ## let ruff rewrite
 lock:  ## resolve requirements.in again
 	$(BIN)/uv pip compile --universal --python-version 3.10 --generate-hashes --no-header --no-emit-index-url --quiet requirements.in -o requirements.lock
 	$(BIN)/uv pip compile --universal --python-version 3.10 --generate-hashes --no-header --no-emit-index-url --quiet requirements-readers.in -o requirements-readers.lock
-	$(BIN)/uv pip compile --universal --python-version 3.10 --generate-hashes --no-header --no-emit-index-url --quiet requirements-ray.in -o requirements-ray.lock
+	$(BIN)/uv pip compile --universal --python-version 3.10 --generate-hashes --no-header --no-emit-index-url --quiet requirements-cluster.in -o requirements-cluster.lock
 
 clean:  ## remove the environment and all outputs (DVC's cache stays)
 	rm -rf $(VENV) .venv-readers artifacts loop scratch

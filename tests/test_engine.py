@@ -22,7 +22,7 @@ from pieces import Dies, Refuses, Squares
 from vlm_itl.core.errors import UserError
 from vlm_itl.engine import Engine, chosen, values
 
-needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed: make ray")
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed: make cluster")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -61,17 +62,17 @@ def project(tmp_path):
             with (folder / "params.yaml").open("w") as stream:
                 YAML(typ="safe").dump(params, stream)
 
-        def start(self, seeds: str, at_once: int = 2) -> subprocess.Popen:
+        def start(self, seeds: str, at_once: int = 2, *more: str) -> subprocess.Popen:
             started.append(subprocess.Popen(
-                [sys.executable, "-m", "vlm_itl.experiments.sweep", "--seeds", seeds, f"--at-once={at_once}"],
+                [sys.executable, "-m", "vlm_itl.experiments.sweep", "--seeds", seeds, f"--at-once={at_once}", *more],
                 cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             ))  # fmt: skip
             return started[-1]
 
-        def sweep(self, seeds: str, status: int = 0) -> list[str]:
+        def sweep(self, seeds: str, status: int = 0, *more: str) -> list[str]:
             """The lines that it printed of seeds, above its progress bar."""
-            process = self.start(seeds)
+            process = self.start(seeds, 2, *more)
             said, _ = process.communicate(timeout=240)
             assert process.returncode == status, said
             return [line for line in re.split("[\r\n]+", said) if re.match(r"(seed )?\d+(:| to run:)", line)]
@@ -137,6 +138,36 @@ def test_ctrl_c_and_a_failure_lose_no_seed_that_is_done(project):
     said = project.sweep("2,4,5", status=255)
     assert said[-1] == "seed 4: failed; its error stands above. The same command goes on from here."
     assert project.ran() == ["2 0", "4 0", "5 0"]  # by other code, so the second again
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(find_spec("submitit") is None, reason="submitit is not installed: make cluster")
+def test_seeds_as_jobs_of_a_scheduler(project):
+    """Each in a clone; what they found is here as if it had run here, and nothing else is."""
+    project.graph("test ${seed} != 3")
+    project.commit()
+    said = project.sweep("1,2,3", 1, "--jobs", "local timeout_min=5")
+    assert project.ran() == ["1 0", "2 0", "3 0"]
+    assert re.match(r"seed 1: seed-1-\d+$", said[-3])
+    assert re.match(r"seed 2: seed-2-\d+$", said[-2])
+    assert re.match(r"seed 3: failed: .*; .*scratch/jobs/logs/.* says more$", said[-1])
+    assert project.status() == ""
+    said = project.sweep("1,2", 0, "--jobs", "local")
+    assert project.ran() == []
+    assert all("there already" in line for line in said)
+    project.settings(lambda p: p["data"].update(seed=5))
+    process = project.start("1", 1, "--jobs", "local")
+    assert "error: params.yaml: not committed; jobs run clones of the last commit" in process.communicate(timeout=60)[0]
+
+
+@pytest.mark.parametrize("text", ["", "pbs", "slurm gpus", "slurm a b=", "slurm --x=1", "slurm X=1"])
+def test_a_scheduler_that_is_none(text):
+    with pytest.raises(UserError, match=r"^--jobs: slurm or local is expected, then key=value"):
+        sweep.options_of(text)
+
+
+def test_options_of_a_scheduler():
+    assert sweep.options_of("slurm timeout_min=600 slurm_partition=gpu") == ("slurm", {"timeout_min": "600", "slurm_partition": "gpu"})
 
 
 @pytest.mark.parametrize("text", ["", "1,,2", "a", "1;2", "-1", "1.5", "\u0661", "1" * 5000, str(2**63)])

@@ -56,7 +56,7 @@ class Actor:
 def values(engine: Engine, load: Callable[[], Callable[[P], V]], pieces: Iterable[P], what: str) -> Iterator[V]:
     """See `vlm_itl.engine.values`. Says at the end which node has done how many."""
     if ray is None:
-        raise UserError("VLM_ITL_ENGINE: ray is not installed; `make ray` installs it")
+        raise UserError("VLM_ITL_ENGINE: ray is not installed; `make cluster` installs it")
     source = iter(pieces)
     some = list(itertools.islice(source, engine.workers))
     if not some:

@@ -18,6 +18,7 @@ from dvc.repo import Repo
 from vlm_itl.core.errors import UserError
 from vlm_itl.core.files import scratch
 from vlm_itl.core.redact import say
+from vlm_itl.experiments.jobs import submit, wait
 from vlm_itl.experiments.repro import Job, Jobs, alone, not_as_recorded, number_at_once, watched
 from vlm_itl.report import study
 from vlm_itl.settings import check
@@ -60,8 +61,25 @@ def there(repository: Path) -> dict[int, str]:
     return found
 
 
-def sweep(seeds: list[int], repository: Path, at_once: int = 1) -> int:
-    """Run what is missing, so many seeds `at_once`. Returns an exit status: 130 after Ctrl-C, DVC's where a seed failed, else 0."""
+def options_of(text: str) -> tuple[str, dict[str, str]]:
+    """(scheduler, its options) of a text such as `slurm timeout_min=600 slurm_partition=gpu`.
+
+    Raises:
+        UserError: it is none.
+    """
+    cluster, *rest = text.split() or [""]
+    pairs = dict(word.partition("=")[::2] for word in rest)
+    if cluster not in ("slurm", "local") or not all(re.fullmatch("[a-z_]+", key) and value for key, value in pairs.items()):
+        raise UserError(f"--jobs: slurm or local is expected, then key=value, as in slurm timeout_min=600 (it says {text[:80]!r})")
+    return cluster, pairs
+
+
+def sweep(seeds: list[int], repository: Path, at_once: int = 1, scheduler: tuple[str, dict[str, str]] | None = None) -> int:
+    """Run what is missing, so many seeds `at_once`. Returns an exit status: 130 after Ctrl-C, DVC's where a seed failed, else 0.
+
+    Args:
+        scheduler: see `options_of`; None: in this process's own folder of experiments.
+    """
     done = there(repository)
     for seed in seeds:
         if seed in done:
@@ -69,6 +87,8 @@ def sweep(seeds: list[int], repository: Path, at_once: int = 1) -> int:
     missing = [seed for seed in seeds if seed not in done]
     if not missing:
         return 0
+    if scheduler:
+        return wait(missing, submit(missing, repository, scratch() / "jobs" / "logs", *scheduler))
     with Repo(str(repository)) as repo:
         stages = sum(not stage.addressing.endswith(".dvc") for stage in repo.index.stages)
     logs = scratch() / "sweep"
@@ -88,11 +108,13 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="vlm-itl sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", required=True, metavar="N,N,...", help="the seeds, with commas between them")
     parser.add_argument("--at-once", type=int, metavar="N", help="seeds side by side; none: as many as processors and memory allow")
+    parser.add_argument("--jobs", metavar="WORDS", help="as jobs of a scheduler: slurm or local, then options of submitit, key=value")
     arguments = parser.parse_args(argv)
     try:
         settings, seeds = check(), seeds_of(arguments.seeds)
+        scheduler = options_of(arguments.jobs) if arguments.jobs else None
         with alone("sweep"):
-            status = sweep(seeds, Path(), number_at_once(settings, arguments.at_once))
+            status = sweep(seeds, Path(), number_at_once(settings, arguments.at_once), scheduler)
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
