@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import signal
 import socket
@@ -22,6 +23,7 @@ from pieces import Dies, Refuses, Squares
 from vlm_itl.core.errors import UserError
 from vlm_itl.engine import Engine, chosen, values
 
+pytestmark = pytest.mark.xdist_group("ray")  # one cluster at a time
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed: make cluster")
 
 
@@ -64,7 +66,7 @@ def test_this_process_loads_once(tmp_path):
 @pytest.fixture(scope="module")
 def cluster():
     """Two nodes of one CPU each. Nodes that a test adds or takes away, it puts back."""
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_AUTH_MODE": "disabled"}
     from ray.cluster_utils import Cluster
 
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
@@ -214,6 +216,14 @@ def test_pseudo_labels_are_the_same_to_the_byte(engine, tmp_path, monkeypatch, c
     assert sum(by_node(capsys.readouterr().out).values()) == 6
 
 
+def free_port() -> int:
+    """Where Ray's own parts do not listen: its workers take 10002 to 19999, all else what the system gives, from 32768 on."""
+    for port in random.sample(range(21_000, 29_000), 100):
+        with suppress(OSError), socket.create_server(("", port)):
+            return port
+    raise AssertionError("no port is free")
+
+
 STARTED = """
 import sys
 from functools import partial
@@ -232,13 +242,12 @@ except UserError as error:
 
 @needs_ray
 def test_ray_as_people_start_it(tmp_path):
-    """`ray start`, twice. The head goes in mid-run: that ends in a line, and soon."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    """`ray start`, twice, with a token. The head goes in mid-run: that ends in a line, and soon."""
+    port = free_port()
     ray = [str(Path(sys.executable).with_name("ray"))]
-    env = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}", "RAY_USAGE_STATS_ENABLED": "0"}
-    env |= {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
+    own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}  # the modes of other clusters
+    env = {**own, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}", "RAY_USAGE_STATS_ENABLED": "0"}
+    env |= {"RAY_gcs_rpc_server_reconnect_timeout_s": "5", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
     heads = []
 
     def start(*words: str) -> None:

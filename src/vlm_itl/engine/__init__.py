@@ -8,6 +8,7 @@ a folder that all nodes share.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -82,5 +83,7 @@ def environment() -> dict[str, Any]:
 
     names = {*NUMPY, *NUMPY_AVX512, *TORCH}
     found = {name: value for name, value in os.environ.items() if name in names or name.startswith("VLM_ITL_")}
+    if "torch" in sys.modules:  # another number of threads rounds otherwise; Ray would take one for each CPU of a worker
+        found["OMP_NUM_THREADS"] = str(sys.modules["torch"].get_num_threads())
     path = [str(ROOT / "src"), str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return {**found, "PYTHONPATH": os.pathsep.join(dict.fromkeys(path))}

@@ -116,7 +116,10 @@ def connect(engine: Engine) -> None:
         )  # fmt: skip
     except (ConnectionError, RayError, RuntimeError, ValueError, TimeoutError) as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"VLM_ITL_ENGINE: no Ray cluster at {engine.address}: {why}; `ray start --head` starts one") from None
+        raise UserError(
+            f"VLM_ITL_ENGINE: no Ray cluster at {engine.address}: {why}; `ray start --head` starts one; one that asks for a token needs "
+            "RAY_AUTH_MODE=token here, too"
+        ) from None
 
 
 class Pool:
