@@ -10,13 +10,15 @@ from vlm_itl.core.errors import UserError
 
 
 class Squares:
-    """Says when it has begun a piece, and how often it was loaded."""
+    """Says when it has begun a piece, and how often it was loaded. It begins when so many have been loaded."""
 
-    def __init__(self, folder: Path, seconds: float = 0.0) -> None:
-        self.folder, self.seconds = folder, seconds
+    def __init__(self, folder: Path, seconds: float = 0.0, together: int = 1) -> None:
+        self.folder, self.seconds, self.together = folder, seconds, together
         (folder / f"loaded.{os.getpid()}").touch()
 
     def __call__(self, piece: int) -> list:
+        while len(list(self.folder.glob("loaded.*"))) < self.together:
+            time.sleep(0.05)
         with (self.folder / "pieces").open("a") as stream:
             stream.write(f"{piece}\n")
         time.sleep(self.seconds)
