@@ -124,7 +124,7 @@ def drawing(folder: Path, pool: dict, proposals: list[dict]) -> None:
 def painting(folder: Path, pool: dict, proposals: list[dict], decisions: int, pause: float) -> None:
     program = Program(folder, {1: [(1, 1, 5, 5)]})
     write_json(folder / "loop/start/pool.json", pool)
-    write_json(folder / "loop/start/proposals.json", proposals)
+    write_json(folder / "loop/start/proposals.json", [{**row, "score": 0.9} for row in proposals])
     with program, Browser(folder / "profile") as browser:
         browser.open(program.address)
         browser.wait(READY)
